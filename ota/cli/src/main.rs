@@ -1,0 +1,2 @@
+//! sedge.
+fn main() {}

@@ -1,0 +1,1 @@
+//! sedge-fleet-core.

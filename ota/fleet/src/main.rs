@@ -1,0 +1,2 @@
+//! sedge-fleet.
+fn main() {}

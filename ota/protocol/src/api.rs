@@ -1,0 +1,295 @@
+//! Bodies of the fleet's REST API, JSON. The command line and the console use nothing else.
+//!
+//! ```text
+//! GET  /api/v1/status                       Status          PUT  /api/v1/artifacts/{digest}   raw Wasm ─▶ ArtifactStored
+//! GET  /api/v1/nodes                        [Node]          POST /api/v1/revisions            NewRevision ─▶ Revision
+//! GET  /api/v1/nodes/{id}                   Node            GET  /api/v1/functions/{name}/revisions  [Revision]
+//! GET  /api/v1/functions                    [Function]      DELETE /api/v1/functions/{name}   takes it off every node
+//! POST /api/v1/claims  NewClaim ─▶ CreatedClaim             GET  /api/v1/claims               [Claim]
+//! POST /api/v1/rollouts  NewRollout ─▶ Rollout              GET  /api/v1/rollouts             [Rollout]
+//! GET  /api/v1/usage?function=&node=&since_ms=  [UsageRow]  GET  /api/v1/errors               [NodeError]
+//! GET  /api/v1/events                       server-sent: one Status a second
+//! ```
+//! Every request carries `Authorization: Bearer <admin token>`; every refusal is [`Problem`].
+
+use crate::artifact::Kind;
+use crate::message::{FunctionReport, Vitals};
+use crate::usage::Counters;
+use crate::{Digest, FunctionName, Labels, Manifest, NodeId, RevisionId};
+use serde::{Deserialize, Serialize};
+
+/// A refusal: what was wrong and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// One sentence for people.
+    pub error: String,
+    /// What to do next, when there is something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// The whole fleet in a few numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Version of `sedge-fleet`.
+    pub version: String,
+    /// The fleet's clock, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Nodes that ever enrolled.
+    pub nodes: u64,
+    /// Nodes connected now.
+    pub online: u64,
+    /// Functions with at least one revision.
+    pub functions: u64,
+    /// Invocations of the last seconds, per second, in thousandths.
+    pub calls_per_second_milli: u64,
+    /// Sum of the ledger.
+    pub usage: Counters,
+    /// Sum per function, in the order of the names.
+    pub by_function: Vec<FunctionUsage>,
+}
+
+/// Sum of the ledger for one function.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FunctionUsage {
+    /// Function.
+    pub function: FunctionName,
+    /// Sum.
+    pub usage: Counters,
+    /// Invocations of the last seconds, per second, in thousandths.
+    pub calls_per_second_milli: u64,
+}
+
+/// Whether a node is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Connected.
+    Online,
+    /// Enrolled, not connected.
+    Offline,
+}
+
+/// One gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Whether it is connected.
+    pub state: NodeState,
+    /// Labels of its claim and its own configuration.
+    pub labels: Labels,
+    /// Version of its daemon.
+    pub daemon: String,
+    /// Processor architecture.
+    pub architecture: String,
+    /// When it enrolled, milliseconds since 1970.
+    pub enrolled_ms: u64,
+    /// When it was last heard, milliseconds since 1970.
+    pub seen_ms: Option<u64>,
+    /// When its certificate ends, milliseconds since 1970.
+    pub certificate_until_ms: u64,
+    /// What it is told to run.
+    pub desired_epoch: u64,
+    /// What it has answered for.
+    pub reported_epoch: u64,
+    /// What it runs, as it last said.
+    pub functions: Vec<FunctionReport>,
+    /// How it is, as it last said.
+    pub vitals: Vitals,
+}
+
+/// One function and who runs what of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Function {
+    /// Its name.
+    pub name: FunctionName,
+    /// Its newest revision.
+    pub newest: RevisionId,
+    /// Number of revisions.
+    pub revisions: u64,
+    /// Who runs which revision, most nodes first.
+    pub running: Vec<Running>,
+    /// Nodes that are assigned a revision they do not run yet.
+    pub waiting: Vec<Waiting>,
+    /// Sum of the ledger.
+    pub usage: Counters,
+}
+
+/// The nodes that run one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Revision.
+    pub revision: RevisionId,
+    /// Nodes, in the order of their ids.
+    pub nodes: Vec<NodeId>,
+}
+
+/// A node that does not run what it is assigned, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Node.
+    pub node: NodeId,
+    /// Assigned revision; none where the function is to go.
+    pub assigned: Option<RevisionId>,
+    /// Why it waits, one line.
+    pub reason: String,
+}
+
+/// Answer to an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactStored {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size, bytes.
+    pub size: u64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// Asks for a revision from an uploaded artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewRevision {
+    /// The uploaded artifact.
+    pub artifact: Digest,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+/// One immutable version of a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its id.
+    pub id: RevisionId,
+    /// Its function.
+    pub function: FunctionName,
+    /// The Wasm.
+    pub artifact: Digest,
+    /// Size of the Wasm, bytes.
+    pub size: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// When it was published, milliseconds since 1970.
+    pub created_ms: u64,
+    /// Manifest.
+    pub manifest: Manifest,
+}
+
+/// Asks for the right to join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewClaim {
+    /// How many nodes may use it.
+    pub uses: u32,
+    /// How long it is good for, seconds.
+    pub ttl_s: u64,
+    /// Labels that nodes get which use it.
+    pub labels: Labels,
+}
+
+impl Default for NewClaim {
+    fn default() -> Self {
+        Self { uses: 1, ttl_s: 24 * 3600, labels: Labels::default() }
+    }
+}
+
+/// A claim and its secret. The secret is shown this once.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedClaim {
+    /// The claim without its secret.
+    pub claim: Claim,
+    /// What a node presents.
+    pub token: String,
+    /// Where a node enrols, `https://host:port`.
+    pub fleet: String,
+    /// Pin of the fleet's CA: digest of its certificate.
+    pub ca_pin: Digest,
+}
+
+impl std::fmt::Debug for CreatedClaim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreatedClaim").field("claim", &self.claim).field("fleet", &self.fleet).finish_non_exhaustive()
+    }
+}
+
+/// A right to join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its public id.
+    pub id: String,
+    /// How many nodes may use it.
+    pub uses: u32,
+    /// How many have.
+    pub used: u32,
+    /// When it ends, milliseconds since 1970.
+    pub expires_ms: u64,
+    /// Labels that nodes get which use it.
+    pub labels: Labels,
+}
+
+/// Asks to move nodes to a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewRollout {
+    /// Function.
+    pub function: FunctionName,
+    /// Revision; the newest when absent.
+    #[serde(default)]
+    pub revision: Option<RevisionId>,
+    /// Which nodes: a label filter such as `site=berlin,line!=2`; all when empty.
+    #[serde(default)]
+    pub filter: String,
+}
+
+/// A rollout and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Its id.
+    pub id: String,
+    /// Function.
+    pub function: FunctionName,
+    /// Revision.
+    pub revision: RevisionId,
+    /// Which nodes.
+    pub filter: String,
+    /// When it was made, milliseconds since 1970.
+    pub created_ms: u64,
+    /// Nodes it moves.
+    pub nodes: u64,
+    /// Nodes that run its revision.
+    pub done: u64,
+    /// Nodes that refused it.
+    pub failed: u64,
+    /// Nodes that have not answered yet.
+    pub waiting: u64,
+}
+
+/// Usage of one function and revision on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// Node.
+    pub node: NodeId,
+    /// Function.
+    pub function: FunctionName,
+    /// Revision.
+    pub revision: RevisionId,
+    /// Begin of the first window, milliseconds since 1970.
+    pub from_ms: u64,
+    /// Sum.
+    pub usage: Counters,
+}
+
+/// One error of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeError {
+    /// Node.
+    pub node: NodeId,
+    /// When, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Function.
+    pub function: FunctionName,
+    /// Revision.
+    pub revision: Option<RevisionId>,
+    /// One line.
+    pub reason: String,
+}

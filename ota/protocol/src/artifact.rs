@@ -1,0 +1,237 @@
+//! Looks into an artifact without running it: is it a component or a command, and does it import only what is granted?
+//!
+//! The same check runs at `sedge publish`, at the fleet and again at the node. [`GRANTED`] is the one list of what may be imported;
+//! the node's linker is tested against it.
+
+use crate::limits::ARTIFACT_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+use wasmparser::{ComponentExternalKind, Encoding, ExternalKind, Parser, Payload, Validator, WasmFeatures};
+
+/// What an artifact is, and so how it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A component that exports `wasi:http/incoming-handler@0.2.x`.
+    Http,
+    /// A component that exports `wasi:cli/run@0.2.x`.
+    Command,
+    /// A core module of WASI preview 1 that exports `_start`.
+    CoreCommand,
+}
+
+/// Why an artifact cannot become a revision.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArtifactError {
+    /// Larger than is allowed.
+    #[error("the artifact has {size} bytes, {max} are allowed: build with optimisation for size and without debug information")]
+    TooLarge {
+        /// Its size.
+        size: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// Not WebAssembly, or broken.
+    #[error("not valid WebAssembly: {0}")]
+    Invalid(String),
+    /// Nothing the node could call.
+    #[error("neither a component that exports wasi:http/incoming-handler@0.2.x or wasi:cli/run@0.2.x, nor a WASI command that exports _start; it exports {0}")]
+    NotAFunction(String),
+    /// An import that is not granted.
+    #[error("imports `{import}`, which is not granted; {hint}")]
+    Import {
+        /// The import as written in the artifact.
+        import: String,
+        /// What to do about it.
+        hint: String,
+    },
+}
+
+/// The interfaces a component may import: name without version, and the versions as a prefix.
+pub const GRANTED: &[(&str, &str)] = &[
+    ("wasi:cli/environment", "0.2."),
+    ("wasi:cli/exit", "0.2."),
+    ("wasi:cli/stdin", "0.2."),
+    ("wasi:cli/stdout", "0.2."),
+    ("wasi:cli/stderr", "0.2."),
+    ("wasi:cli/terminal-input", "0.2."),
+    ("wasi:cli/terminal-output", "0.2."),
+    ("wasi:cli/terminal-stdin", "0.2."),
+    ("wasi:cli/terminal-stdout", "0.2."),
+    ("wasi:cli/terminal-stderr", "0.2."),
+    ("wasi:clocks/monotonic-clock", "0.2."),
+    ("wasi:clocks/wall-clock", "0.2."),
+    ("wasi:random/random", "0.2."),
+    ("wasi:random/insecure", "0.2."),
+    ("wasi:random/insecure-seed", "0.2."),
+    ("wasi:io/error", "0.2."),
+    ("wasi:io/poll", "0.2."),
+    ("wasi:io/streams", "0.2."),
+    ("wasi:http/types", "0.2."),
+    // Present because HTTP toolkits import it; every request is refused until an allow-list exists.
+    ("wasi:http/outgoing-handler", "0.2."),
+    // Present because standard libraries import them; nothing is pre-opened.
+    ("wasi:filesystem/types", "0.2."),
+    ("wasi:filesystem/preopens", "0.2."),
+    ("wasi:keyvalue/store", "0.2.0-draft2"),
+    ("wasi:keyvalue/atomics", "0.2.0-draft2"),
+    ("wasi:keyvalue/batch", "0.2.0-draft2"),
+    ("wasi:config/store", "0.2.0-rc.1"),
+    ("wasi:messaging/types", "0.2.0-draft"),
+    ("wasi:messaging/producer", "0.2.0-draft"),
+    ("wasi:logging/logging", "0.1.0-draft"),
+];
+
+/// Checks `bytes` and says what they are.
+///
+/// # Errors
+/// The first rule that is broken, with the name of the import where it is one.
+pub fn inspect(bytes: &[u8]) -> Result<Kind, ArtifactError> {
+    let size = bytes.len() as u64;
+    if size > ARTIFACT_BYTES_MAX {
+        return Err(ArtifactError::TooLarge { size, max: ARTIFACT_BYTES_MAX });
+    }
+    let invalid = |cause: wasmparser::BinaryReaderError| ArtifactError::Invalid(cause.to_string());
+    if !bytes.starts_with(b"\0asm") {
+        return Err(ArtifactError::Invalid("the file does not begin with \\0asm".to_owned()));
+    }
+    Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(invalid)?;
+    let seen = Seen::of(bytes).map_err(invalid)?;
+    if seen.component { seen.component_kind() } else { seen.module_kind() }
+}
+
+/// Imports and exports of the outermost component or module.
+struct Seen {
+    component: bool,
+    imports: Vec<String>,
+    exports: Vec<String>,
+}
+
+impl Seen {
+    fn of(bytes: &[u8]) -> Result<Self, wasmparser::BinaryReaderError> {
+        let mut seen = Self { component: false, imports: Vec::new(), exports: Vec::new() };
+        let mut depth = 0_u32;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload? {
+                Payload::Version { encoding, .. } => {
+                    seen.component |= depth == 0 && encoding == Encoding::Component;
+                    depth += 1;
+                }
+                Payload::End(_) => depth -= 1,
+                Payload::ComponentImportSection(section) if depth == 1 => {
+                    for import in section {
+                        seen.imports.push(import?.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentExportSection(section) if depth == 1 => {
+                    for export in section {
+                        let export = export?;
+                        if export.kind == ComponentExternalKind::Instance {
+                            seen.exports.push(export.name.name.to_owned());
+                        }
+                    }
+                }
+                Payload::ImportSection(section) if depth == 1 && !seen.component => {
+                    for import in section.into_imports() {
+                        let import = import?;
+                        seen.imports.push(format!("{}.{}", import.module, import.name));
+                    }
+                }
+                Payload::ExportSection(section) if depth == 1 && !seen.component => {
+                    for export in section {
+                        let export = export?;
+                        if export.kind == ExternalKind::Func {
+                            seen.exports.push(export.name.to_owned());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(seen)
+    }
+
+    fn component_kind(&self) -> Result<Kind, ArtifactError> {
+        for import in &self.imports {
+            if !is_granted(import) {
+                return Err(ArtifactError::Import { import: import.clone(), hint: hint(import) });
+            }
+        }
+        if self.exports.iter().any(|name| name.starts_with("wasi:http/incoming-handler@0.2.")) {
+            Ok(Kind::Http)
+        } else if self.exports.iter().any(|name| name.starts_with("wasi:cli/run@0.2.")) {
+            Ok(Kind::Command)
+        } else {
+            Err(self.not_a_function())
+        }
+    }
+
+    fn module_kind(&self) -> Result<Kind, ArtifactError> {
+        for import in &self.imports {
+            if !import.starts_with("wasi_snapshot_preview1.") {
+                let hint = "a core module may import only wasi_snapshot_preview1".to_owned();
+                return Err(ArtifactError::Import { import: import.clone(), hint });
+            }
+        }
+        if self.exports.iter().any(|name| name == "_start") { Ok(Kind::CoreCommand) } else { Err(self.not_a_function()) }
+    }
+
+    fn not_a_function(&self) -> ArtifactError {
+        let mut names: Vec<&str> = self.exports.iter().take(8).map(String::as_str).collect();
+        if names.is_empty() {
+            names.push("nothing");
+        }
+        ArtifactError::NotAFunction(names.join(", "))
+    }
+}
+
+fn is_granted(import: &str) -> bool {
+    let Some((name, version)) = import.split_once('@') else { return false };
+    GRANTED.iter().any(|(granted, prefix)| name == *granted && version.starts_with(prefix))
+}
+
+fn hint(import: &str) -> String {
+    let name = import.split_once('@').map_or(import, |(name, _)| name);
+    if let Some((_, version)) = GRANTED.iter().find(|(granted, _)| *granted == name) {
+        return format!("this node has version {version}{}", if version.ends_with('.') { "x" } else { "" });
+    }
+    if name.starts_with("wasi:sockets") {
+        return "functions get no sockets: receive through triggers, publish through wasi:messaging".to_owned();
+    }
+    "remove the import; docs/functions.md lists what a function may use".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of(text: &str) -> Result<Kind, ArtifactError> {
+        inspect(&wat::parse_str(text).unwrap())
+    }
+
+    #[test]
+    fn a_module_with_start_is_a_command() {
+        assert_eq!(kind_of(r#"(module (func (export "_start")))"#), Ok(Kind::CoreCommand));
+    }
+
+    #[test]
+    fn imports_outside_the_list_are_named() {
+        let fault = kind_of(r#"(module (import "env" "steal" (func)) (func (export "_start")))"#).unwrap_err();
+        assert!(fault.to_string().contains("`env.steal`"), "{fault}");
+        let fault = kind_of(r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#).unwrap_err();
+        assert!(fault.to_string().contains("`wasi:sockets/tcp@0.2.0`"), "{fault}");
+    }
+
+    #[test]
+    fn what_exports_nothing_callable_is_refused() {
+        assert!(matches!(kind_of("(component)"), Err(ArtifactError::NotAFunction(_))));
+        assert!(matches!(kind_of("(module)"), Err(ArtifactError::NotAFunction(_))));
+        assert!(matches!(inspect(b"#!/bin/sh"), Err(ArtifactError::Invalid(_))));
+        assert!(matches!(inspect(b"\0asm\x01\0\0"), Err(ArtifactError::Invalid(_))));
+    }
+
+    #[test]
+    fn size_is_checked_first() {
+        let large = vec![0; usize::try_from(ARTIFACT_BYTES_MAX).unwrap() + 1];
+        assert!(matches!(inspect(&large), Err(ArtifactError::TooLarge { .. })));
+    }
+}

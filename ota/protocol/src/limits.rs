@@ -1,0 +1,54 @@
+//! Every bound of the protocol, with its unit in the name.
+
+/// Largest frame on a QUIC stream, length prefix excluded.
+pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Deepest nesting of CBOR that is decoded.
+pub const CBOR_DEPTH_MAX: usize = 32;
+/// Largest artifact that may be published.
+pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Largest `function.toml`.
+pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
+/// Longest function name; it also is a DNS label.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Longest label key or value.
+pub const LABEL_BYTES_MAX: usize = 63;
+/// Most labels of one node.
+pub const LABELS_MAX: usize = 64;
+/// Longest topic or topic filter.
+pub const TOPIC_BYTES_MAX: usize = 1024;
+/// Most levels of a topic or topic filter.
+pub const TOPIC_LEVELS_MAX: usize = 16;
+/// Most triggers of one function.
+pub const TRIGGERS_MAX: usize = 32;
+/// Most settings of one function.
+pub const SETTINGS_MAX: usize = 128;
+/// Longest value of a setting.
+pub const SETTING_BYTES_MAX: usize = 4096;
+/// Largest memory limit of a function, in MiB.
+pub const MEMORY_MB_MAX: u32 = 4096;
+/// Longest time limit of a function.
+pub const TIMEOUT_MS_MAX: u64 = 15 * 60 * 1000;
+/// Largest concurrency limit of a function.
+pub const CONCURRENCY_MAX: u32 = 1000;
+/// Most attempts of an event.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// Longest first back-off.
+pub const BACKOFF_MS_MAX: u64 = 60 * 60 * 1000;
+/// Shortest interval of a timer.
+pub const INTERVAL_MS_MIN: u64 = 100;
+/// Longest interval of a timer.
+pub const INTERVAL_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
+/// Most functions in one assignment.
+pub const ASSIGNED_MAX: usize = 256;
+/// Most usage records in one batch.
+pub const USAGE_BATCH_MAX: usize = 256;
+/// Most recent errors in one report.
+pub const REPORT_ERRORS_MAX: usize = 32;
+/// Longest reason or message of an error that travels.
+pub const REASON_BYTES_MAX: usize = 1024;
+/// Largest data of an event.
+pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+/// Chunk in which an artifact is sent.
+pub const ARTIFACT_CHUNK_BYTES: usize = 64 * 1024;
+/// Largest enrolment request or answer.
+pub const ENROL_BYTES_MAX: usize = 64 * 1024;

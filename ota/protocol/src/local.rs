@@ -1,0 +1,113 @@
+//! Bodies of the node's local API: HTTP over the Unix socket of `sedged`, JSON.
+//!
+//! ```text
+//! GET  /v1/status                         LocalStatus     GET  /v1/logs?function=&lines=&follow=true   LogEntry, one JSON a line
+//! GET  /v1/functions                      [FunctionReport]
+//! POST /v1/functions/{name}/invoke        request body and query as given ─▶ the function's answer; `?topic=` makes it an event ─▶ InvokeResult
+//! PUT  /v1/artifacts/{digest}             raw Wasm          } only on a node without a fleet:
+//! PUT  /v1/functions/{name}               LocalRevision     } what `sedge run` uses
+//! DELETE /v1/functions/{name}                               }
+//! GET  /v1/dead-letters                   [DeadLetter]
+//! ```
+//! A refusal is [`crate::api::Problem`].
+
+use crate::message::{FunctionReport, Vitals};
+use crate::{Digest, Event, FunctionName, Manifest, NodeId, RevisionId};
+use serde::{Deserialize, Serialize};
+
+/// How the node is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LocalStatus {
+    /// Version of `sedged`.
+    pub version: String,
+    /// Its id, once it has one.
+    pub node: Option<NodeId>,
+    /// How it stands with its fleet.
+    pub fleet: FleetLink,
+    /// Where HTTP triggers are served.
+    pub http: Option<String>,
+    /// Where MQTT is served.
+    pub mqtt: Option<String>,
+    /// The desired state it has accepted.
+    pub desired_epoch: u64,
+    /// Functions.
+    pub functions: Vec<FunctionReport>,
+    /// The box.
+    pub vitals: Vitals,
+    /// Usage records that the fleet has not confirmed.
+    pub usage_unsent: u64,
+    /// Bytes written to disk by the store since the daemon started.
+    pub store_bytes_written: u64,
+    /// Set when the store cannot write: why.
+    pub store_degraded: Option<String>,
+}
+
+/// How a node stands with its fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FleetLink {
+    /// The configuration names none.
+    None,
+    /// No certificate yet.
+    Unclaimed,
+    /// Enrolled, not connected now.
+    Offline,
+    /// Connected.
+    Online,
+}
+
+/// One line that a function or the node wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// When, milliseconds since 1970.
+    pub time_ms: u64,
+    /// `error`, `warn`, `info`, `debug`, or `stdout` and `stderr` of a function.
+    pub level: String,
+    /// Function.
+    pub function: FunctionName,
+    /// Revision.
+    pub revision: RevisionId,
+    /// Invocation.
+    pub invocation: String,
+    /// The line.
+    pub text: String,
+}
+
+/// A revision given to a node without a fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalRevision {
+    /// The uploaded artifact.
+    pub artifact: Digest,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+/// Result of an invocation with an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvokeResult {
+    /// Whether it succeeded.
+    pub ok: bool,
+    /// The reply as text, or the reason of the failure.
+    pub output: String,
+    /// Time it took, microseconds.
+    pub wall_us: u64,
+    /// CPU time, microseconds.
+    pub cpu_us: u64,
+}
+
+/// An event that failed every attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Its number on this node.
+    pub id: u64,
+    /// Function.
+    pub function: FunctionName,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Why the last one failed.
+    pub reason: String,
+    /// When it was given up, milliseconds since 1970.
+    pub time_ms: u64,
+    /// The event.
+    pub event: Event,
+}

@@ -1,0 +1,235 @@
+//! One engine for the node: compiler, instance pool, epoch clock, compiled-code cache.
+
+use crate::compiled::Cache;
+use crate::function::Function;
+use crate::host::{Host, RevisionRef};
+use crate::limits::EPOCH;
+use crate::linker;
+use crate::pool::{Machine, Plan};
+use crate::state::State;
+use sedge_protocol::Digest;
+use sedge_protocol::artifact::{self, ArtifactError, Kind};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use wasmtime::component::Component;
+use wasmtime::{Config, EngineWeak, Module, OptLevel};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+/// What an engine needs to know.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// What the machine has.
+    pub machine: Machine,
+    /// Where compiled code is kept; only the daemon may write there.
+    pub cache_dir: PathBuf,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The kernel grants too little address space for any pool.
+    #[error("the kernel grants no address space for {slots} instances of {reservation_bytes} bytes: raise the limit (`ulimit -v`, cgroup)")]
+    AddressSpace {
+        /// Instances of the smallest plan.
+        slots: u32,
+        /// Address space of one of its memories.
+        reservation_bytes: u64,
+        /// What the engine said.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The host interfaces do not fit together.
+    #[error("link the host interfaces")]
+    Link(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The directory of compiled code cannot be used.
+    #[error("open the compiled-code directory {dir}")]
+    Cache {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The epoch thread did not start.
+    #[error("start the epoch thread")]
+    Ticker(#[source] io::Error),
+}
+
+/// Why a revision cannot run on this node. The revision that ran before goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The artifact cannot be read.
+    #[error("read the artifact {path}")]
+    Read {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Other bytes than the revision names.
+    #[error("the artifact {path} has digest {found}, the revision names {expected}")]
+    Digest {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its digest.
+        found: Digest,
+        /// The revision's.
+        expected: Digest,
+    },
+    /// It breaks a rule for artifacts.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// More memory than one instance can be given here.
+    #[error("limits.memory_mb is {wanted_bytes} bytes, this node gives an instance {max_bytes} at most")]
+    Memory {
+        /// The limit of the manifest.
+        wanted_bytes: u64,
+        /// The node's bound.
+        max_bytes: u64,
+    },
+    /// The compiler or the linker refuses it.
+    #[error("prepare the artifact")]
+    Compile(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The engine of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Parts>);
+
+struct Parts {
+    engine: wasmtime::Engine,
+    components: wasmtime::component::Linker<State>,
+    modules: wasmtime::Linker<State>,
+    cache: Cache,
+    plan: Plan,
+}
+
+/// A guest with its imports resolved.
+pub(crate) enum Prepared {
+    Http(ProxyPre<State>),
+    Command(CommandPre<State>),
+    Core(wasmtime::InstancePre<State>),
+}
+
+impl Engine {
+    /// Reserves the instance pool, starts the epoch thread and opens the cache.
+    ///
+    /// # Errors
+    /// When the kernel grants no address space, or the cache directory cannot be used.
+    pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        let EngineConfig { machine, cache_dir } = config;
+        let (engine, plan) = first_engine(machine)?;
+        let components = linker::component(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
+        let modules = linker::module(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
+        let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir, cause })?;
+        start_ticker(engine.weak())?;
+        Ok(Self(Arc::new(Parts { engine, components, modules, cache, plan })))
+    }
+
+    /// How the instance pool was laid out.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        self.0.plan
+    }
+
+    /// Checks, compiles (or loads from the cache) and links the artifact at `wasm`. Blocks: call it where that is allowed.
+    ///
+    /// # Errors
+    /// When the artifact is not what the revision names, breaks a rule, or does not compile.
+    pub fn prepare(&self, wasm: &Path, revision: &RevisionRef, host: Arc<dyn Host>) -> Result<Function, PrepareError> {
+        let bytes = std::fs::read(wasm).map_err(|cause| PrepareError::Read { path: wasm.to_owned(), cause })?;
+        let found = Digest::of(&bytes);
+        if found != revision.digest {
+            return Err(PrepareError::Digest { path: wasm.to_owned(), found, expected: revision.digest });
+        }
+        let kind = artifact::inspect(&bytes)?;
+        let wanted_bytes = u64::from(revision.manifest.limits.memory_mb) * 1024 * 1024;
+        let max_bytes = self.0.plan.memory_bytes_max;
+        if wanted_bytes > max_bytes {
+            return Err(PrepareError::Memory { wanted_bytes, max_bytes });
+        }
+        let prepared = self.link(kind, &found, &bytes).map_err(|cause| PrepareError::Compile(cause.into()))?;
+        Ok(Function::new(self.0.engine.clone(), prepared, Arc::new(revision.clone()), host))
+    }
+
+    /// Removes the compiled code of an artifact that is no longer needed.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or a file not removed.
+    pub fn forget(&self, digest: &Digest) -> io::Result<()> {
+        self.0.cache.forget(digest)
+    }
+
+    fn link(&self, kind: Kind, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Prepared> {
+        let Parts { engine, components, modules, cache, .. } = &*self.0;
+        Ok(match kind {
+            Kind::Http => {
+                let component: Component = cache.code(engine, digest, bytes)?;
+                Prepared::Http(ProxyPre::new(components.instantiate_pre(&component)?)?)
+            }
+            Kind::Command => {
+                let component: Component = cache.code(engine, digest, bytes)?;
+                Prepared::Command(CommandPre::new(components.instantiate_pre(&component)?)?)
+            }
+            Kind::CoreCommand => {
+                let module: Module = cache.code(engine, digest, bytes)?;
+                Prepared::Core(modules.instantiate_pre(&module)?)
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("plan", &self.0.plan).finish_non_exhaustive()
+    }
+}
+
+/// The engine of the best plan that the kernel grants.
+fn first_engine(machine: Machine) -> Result<(wasmtime::Engine, Plan), EngineError> {
+    let mut refused = None;
+    for plan in Plan::candidates(machine) {
+        let mut config = guest_rules();
+        plan.apply(machine, &mut config);
+        match wasmtime::Engine::new(&config) {
+            Ok(engine) => return Ok((engine, plan)),
+            Err(cause) => {
+                log::warn!(slots = plan.slots, reservation_bytes = plan.reservation_bytes, cause:%; "pool not granted, trying a smaller one");
+                refused = Some((plan, cause));
+            }
+        }
+    }
+    let (plan, cause) = refused.expect("there is at least one plan");
+    Err(EngineError::AddressSpace { slots: plan.slots, reservation_bytes: plan.reservation_bytes, cause: cause.into() })
+}
+
+/// What holds for every guest, whatever the machine.
+fn guest_rules() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .gc_support(false)
+        .wasm_memory64(false)
+        .cranelift_opt_level(OptLevel::Speed)
+        .memory_init_cow(true);
+    config
+}
+
+/// The clock of all deadlines; it ends with the engine.
+fn start_ticker(engine: EngineWeak) -> Result<(), EngineError> {
+    let tick = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(EPOCH);
+        }
+    };
+    thread::Builder::new().name("sedge-epoch".to_owned()).spawn(tick).map_err(EngineError::Ticker)?;
+    Ok(())
+}

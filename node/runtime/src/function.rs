@@ -1,0 +1,304 @@
+//! A prepared revision, and the ways to invoke it.
+//!
+//! ```text
+//!  http(request) ─┬─ component: incoming-handler ─▶ response (whole, or streaming from a task)
+//!                 └─ command: body on stdin ─▶ stdout is the body of a 200
+//!  event(event)  ─┬─ component: the same, as a CloudEvent in binary mode ─▶ 2xx body is the reply
+//!                 └─ command: data on stdin, CE_* ─▶ stdout is the reply
+//! ```
+
+use crate::body::{RequestBody, ResponseBody};
+use crate::engine::Prepared;
+use crate::event;
+use crate::failure::Failure;
+use crate::guest::Guest;
+use crate::host::{CallInfo, Host, LogStream, RevisionRef};
+use crate::limits::{INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
+use crate::state::State;
+use crate::stdio::Pipe;
+use crate::usage::{Call, Ending};
+use bytes::Bytes;
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use sedge_protocol::Event;
+use std::error::Error as StdError;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Poll;
+use tokio::sync::oneshot;
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi_http::WasiHttpView as _;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// What a function replies to an event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The data; empty is no reply.
+    pub data: Bytes,
+    /// Its media type, if the function names one.
+    pub content_type: Option<String>,
+}
+
+/// A revision that is ready to run. Cheap to clone.
+#[derive(Clone)]
+pub struct Function(Arc<Parts>);
+
+struct Parts {
+    engine: wasmtime::Engine,
+    prepared: Prepared,
+    revision: Arc<RevisionRef>,
+    host: Arc<dyn Host>,
+    warm: AtomicBool,
+}
+
+impl Function {
+    pub(crate) fn new(engine: wasmtime::Engine, prepared: Prepared, revision: Arc<RevisionRef>, host: Arc<dyn Host>) -> Self {
+        Self(Arc::new(Parts { engine, prepared, revision, host, warm: AtomicBool::new(false) }))
+    }
+
+    /// Which revision this is.
+    #[must_use]
+    pub fn revision(&self) -> &Arc<RevisionRef> {
+        &self.0.revision
+    }
+
+    /// What one instance may take at most: reserve it before a call, so that the node never runs out.
+    #[must_use]
+    pub fn memory_reservation(&self) -> u64 {
+        u64::from(self.0.revision.manifest.limits.memory_mb) * 1024 * 1024 + INSTANCE_OVERHEAD_BYTES
+    }
+
+    /// Answers one request. `ended` is called exactly once, when the guest is gone and the body is delivered or
+    /// dropped; by then this future may be long done, or dropped.
+    ///
+    /// Cancel safe: dropping the future or the body of the response stops the guest.
+    ///
+    /// # Errors
+    /// When there is no response; see [`Failure::fault`] for whose fault it is.
+    pub async fn http<B>(
+        &self,
+        request: Request<B>,
+        invocation: Arc<str>,
+        ended: impl FnOnce(Ending) + Send + 'static,
+    ) -> Result<Response<ResponseBody>, Failure>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let call = self.begin(invocation, ended);
+        match &self.0.prepared {
+            Prepared::Http(_) => self.answer(request, call).await,
+            Prepared::Command(_) | Prepared::Core(_) => self.answer_by_command(request, call).await,
+        }
+    }
+
+    /// Handles one event. `ended` is called exactly once, at the latest when this future is dropped.
+    ///
+    /// Cancel safe: dropping the future stops the guest.
+    ///
+    /// # Errors
+    /// When the function failed or answered with a status that is not 2xx.
+    pub async fn event(
+        &self,
+        event: &Event,
+        invocation: Arc<str>,
+        ended: impl FnOnce(Ending) + Send + 'static,
+    ) -> Result<Reply, Failure> {
+        let call = self.begin(invocation, ended);
+        if let Prepared::Http(_) = &self.0.prepared {
+            return self.reply(event, call).await;
+        }
+        call.count_in(event.data.len());
+        let stdin = std::future::ready(Ok(Bytes::from(event.data.clone())));
+        let data = self.command(stdin, event::environment(event), REPLY_BYTES_MAX, &call).await?;
+        Ok(Reply { data, content_type: None })
+    }
+
+    fn begin(&self, invocation: Arc<str>, ended: impl FnOnce(Ending) + Send + 'static) -> Arc<Call> {
+        let cold = !self.0.warm.swap(true, Relaxed);
+        let info = CallInfo { revision: Arc::clone(&self.0.revision), invocation };
+        Arc::new(Call::begin(info, cold, ended))
+    }
+
+    async fn reply(&self, event: &Event, call: Arc<Call>) -> Result<Reply, Failure> {
+        let response = self.answer(event::request(event), Arc::clone(&call)).await?;
+        let (parts, body) = response.into_parts();
+        let data = body.collect(REPLY_BYTES_MAX).await.map_err(|failure| call.fail(failure))?;
+        if !parts.status.is_success() {
+            return Err(call.fail(Failure::Status { code: parts.status.as_u16() }));
+        }
+        let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        Ok(Reply { data, content_type: content_type.map(str::to_owned) })
+    }
+
+    /// Runs the incoming handler until it has answered.
+    async fn answer<B>(&self, mut request: Request<B>, call: Arc<Call>) -> Result<Response<ResponseBody>, Failure>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.name_authority(&mut request);
+        let without_body = request.method() == Method::HEAD;
+        let request = request.map(|body| RequestBody::new(body, &call));
+        let (sender, mut receiver) = oneshot::channel();
+        let parts = Arc::clone(&self.0);
+        let mut guest = Guest::new(Arc::clone(&call), parts.handle(request, sender, Arc::clone(&call)));
+        let answer = first_answer(&mut guest, &mut receiver).await?;
+        let response = match answer {
+            Some(Ok(response)) => response,
+            Some(Err(code)) => return Err(call.fail(Failure::Refused { code: code.to_string() })),
+            None => return Err(call.fail(Failure::NoResponse)),
+        };
+        let (head, body) = response.into_parts();
+        let body = if guest.is_done() {
+            ResponseBody::whole(body, &call).await?
+        } else {
+            let without_body = without_body || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            let length = if without_body { Some(0) } else { content_length(&head.headers) };
+            ResponseBody::streaming(body, guest, call, length)
+        };
+        Ok(Response::from_parts(head, body))
+    }
+
+    async fn answer_by_command<B>(&self, request: Request<B>, call: Arc<Call>) -> Result<Response<ResponseBody>, Failure>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let environment = vec![
+            ("CE_TYPE".to_owned(), "http.request".to_owned()),
+            ("HTTP_METHOD".to_owned(), head.method.to_string()),
+            ("HTTP_PATH".to_owned(), head.uri.path().to_owned()),
+            ("HTTP_QUERY".to_owned(), head.uri.query().unwrap_or_default().to_owned()),
+        ];
+        let body = RequestBody::new(body, &call);
+        let output = self.command(body.collect(), environment, OUTPUT_BYTES_MAX, &call).await?;
+        let text = std::str::from_utf8(&output).is_ok();
+        let media = HeaderValue::from_static(if text { "text/plain; charset=utf-8" } else { "application/octet-stream" });
+        let mut response = Response::new(ResponseBody::bytes(output));
+        response.headers_mut().insert(header::CONTENT_TYPE, media);
+        Ok(response)
+    }
+
+    /// Runs a command to its end and answers what it wrote on standard output.
+    async fn command(
+        &self,
+        stdin: impl Future<Output = Result<Bytes, Failure>> + Send + 'static,
+        environment: Vec<(String, String)>,
+        output_bytes_max: usize,
+        call: &Arc<Call>,
+    ) -> Result<Bytes, Failure> {
+        let stdout = Pipe::kept(output_bytes_max);
+        let (parts, output, of_call) = (Arc::clone(&self.0), stdout.clone(), Arc::clone(call));
+        let work = async move {
+            let stdin = stdin.await.map_err(|failure| of_call.fail(failure))?;
+            let mut wasi = parts.wasi(&of_call);
+            wasi.stdin(MemoryInputPipe::new(stdin)).stdout(output).envs(&environment);
+            parts.run(wasi, &of_call).await
+        };
+        Guest::new(Arc::clone(call), work).await?;
+        let output = stdout.take();
+        call.count_out(output.len());
+        Ok(output)
+    }
+
+    /// `wasi:http` wants to know the host; HTTP/1.0 and events have none.
+    fn name_authority<B>(&self, request: &mut Request<B>) {
+        let named = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.parse::<Authority>().is_ok());
+        if request.uri().authority().is_none() && !request.headers().get(header::HOST).is_some_and(named) {
+            let name = format!("{}.sedge.internal", self.0.revision.function);
+            let name = HeaderValue::try_from(name).expect("a function name is a DNS label");
+            request.headers_mut().insert(header::HOST, name);
+        }
+    }
+}
+
+impl Parts {
+    /// The common part of every instance's surroundings: its name, and its output to the log.
+    fn wasi(&self, call: &Arc<Call>) -> WasiCtxBuilder {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.arg(self.revision.function.as_str())
+            .stdout(Pipe::log(&self.host, call, LogStream::Stdout))
+            .stderr(Pipe::log(&self.host, call, LogStream::Stderr));
+        wasi
+    }
+
+    /// One instance of an HTTP component, from start to return.
+    async fn handle<B>(
+        self: Arc<Self>,
+        request: Request<RequestBody<B>>,
+        sender: oneshot::Sender<Answer>,
+        call: Arc<Call>,
+    ) -> Result<(), Failure>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let Prepared::Http(pre) = &self.prepared else { unreachable!("only HTTP components are handled") };
+        let mut store = State::store(&self.engine, &call, &self.host, self.wasi(&call));
+        let result = async {
+            let incoming = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+            let outparam = store.data_mut().http().new_response_outparam(sender)?;
+            let proxy = pre.instantiate_async(&mut store).await?;
+            proxy.wasi_http_incoming_handler().call_handle(&mut store, incoming, outparam).await
+        }
+        .await;
+        store.data().verdict(result)
+    }
+
+    /// One instance of a command, from start to exit.
+    async fn run(&self, wasi: WasiCtxBuilder, call: &Arc<Call>) -> Result<(), Failure> {
+        let mut store = State::store(&self.engine, call, &self.host, wasi);
+        let result = async {
+            match &self.prepared {
+                Prepared::Command(pre) => {
+                    let command = pre.instantiate_async(&mut store).await?;
+                    let ended = command.wasi_cli_run().call_run(&mut store).await?;
+                    ended.map_err(|()| wasmtime::Error::new(Failure::Exit { code: 1 }))
+                }
+                Prepared::Core(pre) => {
+                    let instance = pre.instantiate_async(&mut store).await?;
+                    let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
+                    start.call_async(&mut store, ()).await
+                }
+                Prepared::Http(_) => unreachable!("HTTP components are handled"),
+            }
+        }
+        .await;
+        store.data().verdict(result)
+    }
+}
+
+/// Drives the guest until it answers or ends. `None`: it ended, or dropped its right to answer and ended, without.
+async fn first_answer(guest: &mut Guest, receiver: &mut oneshot::Receiver<Answer>) -> Result<Option<Answer>, Failure> {
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(Err(failure)) = Pin::new(&mut *guest).poll(cx) {
+            // A response that was set before the failure was not whole, or is not worth sending.
+            return Poll::Ready(Err(failure));
+        }
+        match receiver.try_recv() {
+            Ok(answer) => Poll::Ready(Ok(Some(answer))),
+            Err(_) if guest.is_done() => Poll::Ready(Ok(None)),
+            Err(_) => Poll::Pending,
+        }
+    })
+    .await
+}
+
+fn content_length(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Function").field("revision", &self.0.revision).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,44 @@
+//! The WebAssembly host of a node: takes an artifact and runs it, one fresh instance for each invocation.
+//!
+//! ```text
+//!  artifact ─▶ Engine::prepare ─▶ Function ─┬─ http(request) ─▶ response, streaming
+//!               inspect, compile or load,   └─ event(event)  ─▶ reply
+//!               link                              │
+//!                                     Guest: store, limits, deadline, meter
+//!                                                 │
+//!               Host (state, topics, log) ◀───────┴──────▶ Ending { result, usage }, exactly once
+//! ```
+//!
+//! Invariants
+//! - No instance outlives its time limit, whether it computes, waits for the host or streams to a slow client; a guest
+//!   that computes gives way every few milliseconds, so it delays nobody else.
+//! - No instance gets more memory than its manifest says; instances come from a pool that is reserved at the start.
+//! - A guest reaches what [`Host`] gives it and what `sedge_protocol::artifact::GRANTED` lists, nothing else.
+//! - Every call ends exactly once with its [`Usage`], also when the caller goes away.
+//! - Compiled code is executed only if this node compiled it and its checksum fits.
+//!
+//! Absent on purpose: admission, queues, retries, routing (the node's core and daemon), reuse of instances, outgoing
+//! requests, sockets and files.
+
+mod body;
+mod compiled;
+mod engine;
+mod event;
+mod failure;
+mod function;
+mod guest;
+mod host;
+pub mod limits;
+mod linker;
+mod pool;
+mod state;
+mod stdio;
+mod usage;
+
+pub use body::ResponseBody;
+pub use engine::{Engine, EngineConfig, EngineError, PrepareError};
+pub use failure::{Failure, Fault};
+pub use function::{Function, Reply};
+pub use host::{CallInfo, Host, HostError, KeyPage, LogLevel, LogLine, LogStream, RevisionRef, Swap};
+pub use pool::{Machine, Plan};
+pub use usage::{Ending, Usage};

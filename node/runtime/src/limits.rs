@@ -1,0 +1,42 @@
+//! Every bound of the runtime, with its unit in the name.
+
+use std::time::Duration;
+
+/// Length of one epoch: the grain of deadlines and of sharing a core.
+pub const EPOCH: Duration = Duration::from_millis(1);
+/// Epochs a guest may compute before it lets others run.
+pub const EPOCHS_PER_TURN: u64 = 5;
+/// Longest line of guest output; a longer one is cut into several.
+pub const LOG_LINE_BYTES_MAX: usize = 4096;
+/// Largest request body that a function may read.
+pub const REQUEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Largest response body that a function may stream.
+pub const RESPONSE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Largest output of a command that answers an HTTP request.
+pub const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Largest reply to an event; a reply becomes an event itself.
+pub const REPLY_BYTES_MAX: usize = sedge_protocol::limits::EVENT_BYTES_MAX;
+/// Largest header section, counted as it lies in memory.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Largest single write to a response body.
+pub const BODY_CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Writes to a response body that wait for the client before the guest has to.
+pub const BODY_CHUNKS_WAITING: usize = 16;
+/// Handles (streams, bodies, buckets …) that one invocation may hold.
+pub const HANDLES_MAX: usize = 4096;
+/// Core instances inside one component.
+pub const CORE_INSTANCES_MAX: u32 = 64;
+/// Linear memories inside one component; they share the memory limit.
+pub const MEMORIES_MAX: u32 = 8;
+/// Tables inside one component.
+pub const TABLES_MAX: u32 = 16;
+/// Elements of one table.
+pub const TABLE_ELEMENTS_MAX: usize = 64 * 1024;
+/// Longest key of a key-value store.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Keys in one batch call.
+pub const KEYS_PER_BATCH_MAX: usize = 256;
+/// Longest message of a trap.
+pub const TRAP_BYTES_MAX: usize = 1024;
+/// What an instance costs beside its linear memory: stack, tables, handles, buffered output.
+pub const INSTANCE_OVERHEAD_BYTES: u64 = 1024 * 1024;

@@ -1,0 +1,170 @@
+//! What a store carries: the WASI contexts of one invocation, its limits and its way to the host.
+
+use crate::failure::Failure;
+use crate::host::outgoing::Outgoing;
+use crate::host::{Host, LogLine, LogStream};
+use crate::limits::{
+    CORE_INSTANCES_MAX, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+    TRAP_BYTES_MAX,
+};
+use crate::usage::Call;
+use sedge_protocol::{FunctionName, Manifest};
+use std::sync::Arc;
+use std::time::Instant;
+use wasmtime::component::ResourceTable;
+use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, UpdateDeadline};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// Data of one store. Its WASI context serves components and preview 1 modules alike.
+pub(crate) struct State {
+    wasi: WasiP1Ctx,
+    http: WasiHttpCtx,
+    outgoing: Outgoing,
+    memory: Memory,
+    pub(crate) call: Arc<Call>,
+    pub(crate) host: Arc<dyn Host>,
+}
+
+impl State {
+    /// A store that is ready for one invocation: limits set, deadline armed.
+    pub(crate) fn store(engine: &wasmtime::Engine, call: &Arc<Call>, host: &Arc<dyn Host>, mut wasi: WasiCtxBuilder) -> Store<Self> {
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(HEADER_BYTES_MAX);
+        let mut wasi = wasi.build_p1();
+        wasi.ctx().table.set_max_capacity(HANDLES_MAX);
+        let memory = Memory::new(Arc::clone(call));
+        let state = Self { wasi, http, outgoing: Outgoing, memory, call: Arc::clone(call), host: Arc::clone(host) };
+        let mut store = Store::new(engine, state);
+        store.limiter(|state| &mut state.memory);
+        store.set_epoch_deadline(EPOCHS_PER_TURN);
+        let deadline = call.deadline();
+        store.epoch_deadline_callback(move |_| take_turns(deadline));
+        store
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.call.info().revision.manifest
+    }
+
+    pub(crate) fn function(&self) -> &FunctionName {
+        &self.call.info().revision.function
+    }
+
+    pub(crate) fn table(&mut self) -> &mut ResourceTable {
+        self.wasi.ctx().table
+    }
+
+    pub(crate) fn preview1(&mut self) -> &mut WasiP1Ctx {
+        &mut self.wasi
+    }
+
+    pub(crate) fn emit(&self, line: LogLine) {
+        self.host.log(self.call.info(), line);
+    }
+
+    /// Says in our words how the guest ended, and records it while the guest's streams are still open.
+    pub(crate) fn verdict(&self, result: wasmtime::Result<()>) -> Result<(), Failure> {
+        result.or_else(|error| self.explain(&error)).map_err(|failure| self.call.fail(failure))
+    }
+
+    /// A trap is logged with its place in the code.
+    fn explain(&self, error: &wasmtime::Error) -> Result<(), Failure> {
+        if let Some(failure) = error.downcast_ref::<Failure>() {
+            return Err(failure.clone());
+        }
+        if error.is::<Expired>() {
+            return Err(Failure::Timeout { limit_ms: self.call.limit_ms() });
+        }
+        match error.downcast_ref::<I32Exit>() {
+            Some(I32Exit(0)) => return Ok(()),
+            Some(I32Exit(code)) => return Err(Failure::Exit { code: *code }),
+            None => {}
+        }
+        if let Some(limit) = error.downcast_ref::<PoolConcurrencyLimitError>() {
+            return Err(Failure::Busy { reason: limit.to_string() });
+        }
+        if self.memory.refused {
+            return Err(Failure::OutOfMemory { limit_bytes: self.memory.limit_bytes as u64 });
+        }
+        for line in format!("{error:?}").lines() {
+            self.emit(LogLine { stream: LogStream::Trap, text: crate::host::logging::cut(line).to_owned() });
+        }
+        let mut message = error.root_cause().to_string();
+        message.truncate(message.floor_char_boundary(TRAP_BYTES_MAX));
+        Err(Failure::Trap { message })
+    }
+}
+
+/// Lets the others run at the end of a turn, and stops the guest at the end of its time.
+fn take_turns(deadline: Instant) -> wasmtime::Result<UpdateDeadline> {
+    if Instant::now() >= deadline {
+        return Err(wasmtime::Error::new(Expired));
+    }
+    // Tokio's own yield also lets timers and sockets be looked at; waking ourselves would starve them.
+    Ok(UpdateDeadline::YieldCustom(EPOCHS_PER_TURN, Box::pin(tokio::task::yield_now())))
+}
+
+/// The guest computed until its deadline.
+#[derive(Debug, thiserror::Error)]
+#[error("deadline reached")]
+pub(crate) struct Expired;
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.ctx()
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outgoing, table: self.wasi.ctx().table, ctx: &mut self.http }
+    }
+}
+
+/// Counts the linear memories of one instance together and refuses what passes the limit.
+#[derive(Debug)]
+struct Memory {
+    call: Arc<Call>,
+    limit_bytes: usize,
+    used_bytes: usize,
+    /// Something was refused, which explains a trap that follows.
+    refused: bool,
+}
+
+impl Memory {
+    fn new(call: Arc<Call>) -> Self {
+        let limit_bytes = call.info().revision.manifest.limits.memory_mb as usize * 1024 * 1024;
+        Self { call, limit_bytes, used_bytes: 0, refused: false }
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let wanted = self.used_bytes.saturating_add(desired.saturating_sub(current));
+        if wanted > self.limit_bytes {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used_bytes = wanted;
+        self.call.count_memory(wanted);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES_MAX as usize
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX as usize
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX as usize
+    }
+}

@@ -1,0 +1,147 @@
+//! Which database directory counts, and how a smaller copy takes its place.
+//!
+//! ```text
+//! db-1 ──copy──▶ db-2/incomplete ──sync, remove the mark──▶ db-2 counts ──▶ db-1 is removed
+//! ```
+//!
+//! A crash at any point leaves exactly one directory that counts: the highest without the mark.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::database::{Database, DatabaseError};
+use crate::durable::{parent, sync_directory};
+use crate::limits::{BROKEN_KEPT_MAX, COMPACT_BYTES_MIN, COMPACT_RATIO, COMPACT_RATIO_FULL};
+
+const INCOMPLETE: &str = "incomplete";
+
+/// The database directory that counts; others are removed. It need not exist.
+pub(crate) fn current(directory: &Path) -> io::Result<PathBuf> {
+    let mut found: Vec<u64> = numbered(directory, "db-")?;
+    while let Some(newest) = found.pop() {
+        let path = generation_path(directory, newest);
+        if path.join(INCOMPLETE).exists() {
+            fs::remove_dir_all(path)?;
+            continue;
+        }
+        for older in found {
+            fs::remove_dir_all(generation_path(directory, older))?;
+        }
+        return Ok(path);
+    }
+    Ok(generation_path(directory, 1))
+}
+
+/// A smaller copy of a database that is mostly garbage, or that is `full`. `None` if it is not worth it.
+pub(crate) fn compact(
+    old: &Database,
+    full: bool,
+    cache_bytes: u64,
+) -> Result<Option<Database>, DatabaseError> {
+    let size = old.file_bytes();
+    let ratio = if full {
+        COMPACT_RATIO_FULL
+    } else {
+        COMPACT_RATIO
+    };
+    if (size < COMPACT_BYTES_MIN && !full) || size / ratio < old.live_bytes()? {
+        return Ok(None);
+    }
+    copy(old, cache_bytes).map(Some)
+}
+
+/// Copies `old` into the next generation and lets that count; [`discard`] the old one when it is closed.
+pub(crate) fn copy(old: &Database, cache_bytes: u64) -> Result<Database, DatabaseError> {
+    let io = |cause| DatabaseError::Io {
+        path: old.path().to_path_buf(),
+        cause,
+    };
+    let directory = parent(old.path());
+    let number = numbered(directory, "db-")
+        .map_err(io)?
+        .last()
+        .copied()
+        .unwrap_or(0)
+        + 1;
+    let path = generation_path(directory, number);
+    let copied = copy_to(old, &path, cache_bytes);
+    if copied.is_err() {
+        discard(&path);
+    }
+    copied
+}
+
+fn copy_to(old: &Database, path: &Path, cache_bytes: u64) -> Result<Database, DatabaseError> {
+    let io = |cause| DatabaseError::Io {
+        path: path.to_path_buf(),
+        cause,
+    };
+    fs::create_dir(path).map_err(io)?;
+    File::create(path.join(INCOMPLETE))
+        .and_then(|mark| mark.sync_all())
+        .map_err(io)?;
+    sync_directory(path)
+        .and_then(|()| sync_directory(parent(path)))
+        .map_err(io)?;
+    let new = Database::open(path, cache_bytes)?;
+    old.copy_into(&new)?;
+    fs::remove_file(path.join(INCOMPLETE)).map_err(io)?;
+    sync_directory(path).map_err(io)?;
+    Ok(new)
+}
+
+/// Removes a generation that does not count. What stays is removed at the next opening.
+pub(crate) fn discard(path: &Path) {
+    if let Err(cause) = fs::remove_dir_all(path) {
+        log::warn!(path:% = path.display(), cause:% = cause; "old database stays");
+    }
+}
+
+/// Renames a damaged file or directory to `<path>.broken-<n>` and keeps only the newest few of those.
+pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let directory = parent(path);
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let prefix = format!("{name}.broken-");
+    let kept = numbered(directory, &prefix)?;
+    let number = kept.last().copied().unwrap_or(0) + 1;
+    let aside = directory.join(format!("{prefix}{number}"));
+    fs::rename(path, &aside)?;
+    sync_directory(directory)?;
+    let surplus = (kept.len() + 1).saturating_sub(BROKEN_KEPT_MAX);
+    for old in kept.iter().take(surplus) {
+        remove_any(&directory.join(format!("{prefix}{old}")))?;
+    }
+    Ok(aside)
+}
+
+pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
+    let is_directory = fs::symlink_metadata(path)?.is_dir();
+    if is_directory {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
+}
+
+fn generation_path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("db-{number}"))
+}
+
+/// The numbers after `prefix` in the names of a directory, ascending.
+fn numbered(directory: &Path, prefix: &str) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        found.extend(
+            name.to_str()
+                .and_then(|name| name.strip_prefix(prefix)?.parse::<u64>().ok()),
+        );
+    }
+    found.sort_unstable();
+    Ok(found)
+}

@@ -1,0 +1,273 @@
+//! Where the sources of the standard library and the objects of wasi-libc come from: archives at hand, or Debian's packages.
+//!
+//! ```text
+//! <dir>/rust-src-1.95.0-library.tar.xz ─▶ library/          Debian rust-src (same version) ─▶ usr/src/rustc-1.95.0/library/
+//! <dir>/wasi-libc-20260423.tar.xz      ─▶ wasm32-wasip2/    Debian wasi-libc               ─▶ usr/lib/wasm32-wasip2/
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, io};
+
+use crate::Progress;
+use crate::tool::{self, ToolError};
+use crate::toolchain::TARGET;
+
+/// Debian's development suite: the only one that follows Rust's releases.
+const DEBIAN_SUITE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main\n";
+
+/// What a private copy is made of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Sources {
+    /// `library/` of the compiler's sources.
+    pub(crate) library: PathBuf,
+    /// The objects of wasi-libc for the guest target.
+    pub(crate) wasi_libc: PathBuf,
+}
+
+/// Why the sources could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// Neither an archive nor a package.
+    #[error(
+        "no archive {name} in the toolchain directory (SEDGE_TOOLCHAIN_DIR), and no Debian package of that version"
+    )]
+    NoArchive {
+        /// What was looked for.
+        name: String,
+    },
+    /// A tool that fetches or unpacks failed.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// A file could not be read or written.
+    #[error("unpack into {}", path.display())]
+    Write {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// An archive unpacked well and lacks what it should hold.
+    #[error("the archive holds no {}", .0.display())]
+    Incomplete(PathBuf),
+}
+
+/// Unpacks what a compiler of version `release` needs into `into`: from archives in `dirs` if they are there, else from Debian.
+pub(crate) fn unpack(
+    dirs: &[PathBuf],
+    release: &str,
+    into: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Sources, ArchiveError> {
+    let source = find(dirs, &format!("rust-src-{release}"));
+    let libc = find(dirs, "wasi-libc-");
+    let sources = if let (Some(source), Some(libc)) = (source, libc) {
+        progress(Progress::Step("unpacking the standard library's sources"));
+        untar(&source, into)?;
+        untar(&libc, into)?;
+        Sources {
+            library: into.join("library"),
+            wasi_libc: into.join(TARGET),
+        }
+    } else {
+        progress(Progress::Step(
+            "downloading the standard library's sources from Debian",
+        ));
+        Debian::new(into)?.fetch(release, progress)?;
+        let library = into
+            .join("usr/src")
+            .join(format!("rustc-{release}"))
+            .join("library");
+        Sources {
+            library,
+            wasi_libc: into.join("usr/lib").join(TARGET),
+        }
+    };
+    [&sources.library, &sources.wasi_libc]
+        .into_iter()
+        .find(|dir| !dir.is_dir())
+        .map_or(Ok(()), |missing| {
+            Err(ArchiveError::Incomplete(
+                missing.strip_prefix(into).unwrap_or(missing).to_owned(),
+            ))
+        })?;
+    Ok(sources)
+}
+
+/// The archive whose name begins with `prefix`; of several the last by name.
+fn find(dirs: &[PathBuf], prefix: &str) -> Option<PathBuf> {
+    dirs.iter().find_map(|dir| {
+        let matches = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // The next character ends the version: 1.95.0 is not 1.95.01.
+            name.ends_with(".tar.xz")
+                && name
+                    .strip_prefix(prefix)
+                    .is_some_and(|rest| prefix.ends_with('-') || rest.starts_with(['-', '.']))
+        };
+        fs::read_dir(dir)
+            .ok()?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(matches)
+            .max()
+    })
+}
+
+fn untar(archive: &Path, into: &Path) -> Result<(), ArchiveError> {
+    let mut tar = Command::new("tar");
+    tar.args(["-xJf"]).arg(archive).arg("-C").arg(into);
+    Ok(tool::run(&mut tar, &mut |_| {})?)
+}
+
+/// `apt-get` with lists and caches of its own, so that the system's are not touched and no privilege is needed.
+struct Debian {
+    dir: PathBuf,
+    into: PathBuf,
+}
+
+impl Debian {
+    fn new(into: &Path) -> Result<Self, ArchiveError> {
+        let dir = into.join("apt");
+        let write = |cause| ArchiveError::Write {
+            path: dir.clone(),
+            cause,
+        };
+        fs::create_dir_all(dir.join("state/lists/partial")).map_err(write)?;
+        fs::create_dir_all(dir.join("cache/archives/partial")).map_err(write)?;
+        fs::write(dir.join("sources.list"), DEBIAN_SUITE).map_err(write)?;
+        Ok(Self {
+            dir,
+            into: into.to_owned(),
+        })
+    }
+
+    fn fetch(
+        &self,
+        release: &str,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(), ArchiveError> {
+        let mut line = |text: &str| progress(Progress::Line(text));
+        tool::run(self.apt("apt-get").arg("update"), &mut line)?;
+        let versions = tool::output(self.apt("apt-cache").args(["madison", "rust-src"]))?;
+        let version =
+            package_version(&versions, release).ok_or_else(|| ArchiveError::NoArchive {
+                name: format!("rust-src-{release}.tar.xz"),
+            })?;
+        tool::run(
+            self.apt("apt-get")
+                .args(["download", &format!("rust-src={version}"), "wasi-libc"]),
+            &mut line,
+        )?;
+        let packages = fs::read_dir(&self.dir).map_err(|cause| ArchiveError::Write {
+            path: self.dir.clone(),
+            cause,
+        })?;
+        for package in packages
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ext| ext == "deb"))
+        {
+            tool::run(
+                Command::new("dpkg-deb")
+                    .arg("-x")
+                    .arg(package)
+                    .arg(&self.into),
+                &mut line,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let dir = self.dir.display();
+        command.current_dir(&self.dir);
+        for option in [
+            format!("Dir::State={dir}/state"),
+            format!("Dir::Cache={dir}/cache"),
+            format!("Dir::Etc::SourceList={dir}/sources.list"),
+            "Dir::Etc::SourceParts=-".to_owned(),
+            "APT::Sandbox::User=".to_owned(),
+            "Acquire::Languages=none".to_owned(),
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        command
+    }
+}
+
+/// The package version of upstream version `release` in the output of `apt-cache madison`.
+fn package_version<'a>(madison: &'a str, release: &str) -> Option<&'a str> {
+    madison
+        .lines()
+        .filter_map(|line| line.split('|').nth(1).map(str::trim))
+        .find(|version| {
+            version
+                .strip_prefix(release)
+                .is_some_and(|rest| rest.starts_with(['+', '-', '~']))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_found_by_the_exact_version() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "rust-src-1.95.0-library.tar.xz",
+            "rust-src-1.95.01.tar.xz",
+            "wasi-libc-20260423.tar.xz",
+            "README.md",
+        ] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let dirs = [PathBuf::from("/no/such/dir"), dir.path().to_owned()];
+        let name = |prefix| {
+            find(&dirs, prefix).and_then(|path| {
+                path.file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+            })
+        };
+        assert_eq!(
+            name("rust-src-1.95.0").as_deref(),
+            Some("rust-src-1.95.0-library.tar.xz")
+        );
+        assert_eq!(
+            name("wasi-libc-").as_deref(),
+            Some("wasi-libc-20260423.tar.xz")
+        );
+        assert_eq!(name("rust-src-1.96.0"), None);
+    }
+
+    #[test]
+    fn a_package_is_found_by_its_upstream_version() {
+        let madison = " rust-src | 1.97.1+dfsg1-1 | http://deb.debian.org/debian sid/main amd64 Packages\n rust-src | 1.9+dfsg1-2 | x";
+        assert_eq!(package_version(madison, "1.97.1"), Some("1.97.1+dfsg1-1"));
+        assert_eq!(package_version(madison, "1.97"), None);
+        assert_eq!(package_version(madison, "1.95.0"), None);
+    }
+
+    #[test]
+    fn an_archive_without_a_library_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["rust-src-1.0.0.tar.xz", "wasi-libc-1.tar.xz"] {
+            let mut tar = Command::new("tar");
+            tool::run(
+                tar.arg("-cJf")
+                    .arg(dir.path().join(name))
+                    .args(["-T", "/dev/null"]),
+                &mut |_| {},
+            )
+            .unwrap();
+        }
+        let into = tempfile::tempdir().unwrap();
+        let error =
+            unpack(&[dir.path().to_owned()], "1.0.0", into.path(), &mut |_| {}).unwrap_err();
+        assert!(matches!(error, ArchiveError::Incomplete(path) if path == Path::new("library")));
+    }
+}

@@ -1,0 +1,270 @@
+//! Builds a function's project into the Wasm file that is published.
+//!
+//! ```text
+//! function.toml ──┐
+//!                 ├─▶ Project ──▶ Builder ──command──▶ cargo / sh ──▶ artifact.wasm
+//! Cargo.toml ─────┘                  │
+//!                                    └─ Toolchain::wasm_target: target installed → rustup → private copy
+//! ```
+//!
+//! Invariants: the user's own toolchain directory is only ever changed by the user's own `rustup`; a private copy becomes visible
+//! under its name only when it is complete; every command's output is handed to the caller line by line while it runs.
+//!
+//! Absent on purpose: judging the artifact (that is `sedge-protocol`), optimising it (the guest's release profile does), and any
+//! language but Rust without a `[build]` table: with one, every language works.
+
+mod archive;
+mod fingerprint;
+mod project;
+mod sysroot;
+pub mod tool;
+mod toolchain;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+pub use archive::ArchiveError;
+pub use fingerprint::fingerprint;
+pub use project::{Project, ProjectError, Recipe};
+use serde::Deserialize;
+pub use toolchain::{RustGuest, TARGET, Toolchain, ToolchainError};
+
+/// What a build says while it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// A new step began.
+    Step(&'a str),
+    /// A tool of the current step printed a line.
+    Line(&'a str),
+}
+
+/// Why a project could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The project itself is at fault.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// There is no standard library for guests.
+    #[error("no toolchain for {TARGET}")]
+    Toolchain(#[source] ToolchainError),
+    /// The build command failed; the source carries the end of its output.
+    #[error("build {}", project.display())]
+    Command {
+        /// The project.
+        project: PathBuf,
+        /// What the tool said.
+        #[source]
+        cause: tool::ToolError,
+    },
+    /// The command succeeded and left no such file.
+    #[error("the build left no artifact at {}", .0.display())]
+    NoArtifact(PathBuf),
+    /// Cargo built no Wasm file.
+    #[error("{} builds no .wasm: it needs a binary, or a library with crate-type = [\"cdylib\"]", .0.display())]
+    NoWasm(PathBuf),
+    /// Cargo built several Wasm files.
+    #[error("{} builds several .wasm files: name one as artifact in [build] of function.toml", .0.display())]
+    ManyWasm(PathBuf),
+}
+
+/// Builds the project in `dir` with the user's toolchain and cache. See [`Builder::build`].
+///
+/// # Errors
+/// Whatever [`Builder::build`] returns.
+pub fn build(dir: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, BuildError> {
+    Builder::new(Toolchain::for_user()).build(dir, progress)
+}
+
+/// How projects are built. `build` is the short way; this one is for those who keep the outputs elsewhere or ask for variants.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    toolchain: Toolchain,
+    target_dir: Option<PathBuf>,
+    features: Vec<String>,
+}
+
+impl Builder {
+    /// A builder that leaves cargo's outputs where cargo puts them.
+    #[must_use]
+    pub fn new(toolchain: Toolchain) -> Self {
+        Self {
+            toolchain,
+            target_dir: None,
+            features: Vec::new(),
+        }
+    }
+
+    /// Cargo's outputs go to `dir`, so that several projects can share what they depend on.
+    #[must_use]
+    pub fn target_dir(mut self, dir: &Path) -> Self {
+        self.target_dir = Some(dir.to_owned());
+        self
+    }
+
+    /// Cargo features to turn on.
+    #[must_use]
+    pub fn features(mut self, features: &[&str]) -> Self {
+        self.features = features.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Builds the project in `dir` and says where its Wasm file is. May take minutes; `progress` hears of every step and line.
+    ///
+    /// # Errors
+    /// [`BuildError`] names the project's fault, the missing toolchain, or the command and the end of its output.
+    pub fn build(
+        &self,
+        dir: &Path,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<PathBuf, BuildError> {
+        let project = Project::open(dir)?;
+        let guest = if project.needs_rust() {
+            Some(
+                self.toolchain
+                    .wasm_target(dir, progress)
+                    .map_err(BuildError::Toolchain)?,
+            )
+        } else {
+            None
+        };
+        progress(Progress::Step(&format!("compiling {}", project.name)));
+        match &project.recipe {
+            Recipe::Command { command, artifact } => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", command]).current_dir(dir);
+                guest.iter().for_each(|guest| guest.apply(&mut shell));
+                run(dir, &mut shell, &mut |line| progress(Progress::Line(line)))?;
+                let artifact = dir.join(artifact);
+                if artifact.is_file() {
+                    Ok(artifact)
+                } else {
+                    Err(BuildError::NoArtifact(artifact))
+                }
+            }
+            Recipe::Cargo => self.cargo(dir, guest.as_ref(), progress),
+        }
+    }
+
+    fn cargo(
+        &self,
+        dir: &Path,
+        guest: Option<&RustGuest>,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<PathBuf, BuildError> {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo
+            .current_dir(dir)
+            .args(["build", "--release", "--target", TARGET])
+            .arg("--message-format=json-render-diagnostics");
+        if !self.features.is_empty() {
+            cargo.args(["--features", &self.features.join(",")]);
+        }
+        self.target_dir.iter().for_each(|target| {
+            cargo.env("CARGO_TARGET_DIR", target);
+        });
+        guest.into_iter().for_each(|guest| guest.apply(&mut cargo));
+
+        let manifest =
+            fs::canonicalize(dir.join("Cargo.toml")).unwrap_or_else(|_| dir.join("Cargo.toml"));
+        let mut artifacts = Vec::new();
+        run(
+            dir,
+            &mut cargo,
+            &mut |line| match CargoMessage::parse(line) {
+                Some(message) => artifacts.extend(message.wasm(&manifest)),
+                None => progress(Progress::Line(line)),
+            },
+        )?;
+        match artifacts.len() {
+            0 => Err(BuildError::NoWasm(dir.to_owned())),
+            1 => Ok(artifacts.remove(0)),
+            _ => Err(BuildError::ManyWasm(dir.to_owned())),
+        }
+    }
+}
+
+fn run(dir: &Path, command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
+    tool::run(command, line).map_err(|cause| BuildError::Command {
+        project: dir.to_owned(),
+        cause,
+    })
+}
+
+/// The two fields that matter of a line of cargo's JSON output.
+#[derive(Debug, Deserialize)]
+struct CargoMessage {
+    #[serde(default)]
+    manifest_path: PathBuf,
+    #[serde(default)]
+    filenames: Vec<PathBuf>,
+}
+
+impl CargoMessage {
+    fn parse(line: &str) -> Option<Self> {
+        line.starts_with('{')
+            .then(|| serde_json::from_str(line).ok())?
+    }
+
+    fn wasm(self, manifest: &Path) -> impl Iterator<Item = PathBuf> {
+        let ours = self.manifest_path == manifest;
+        self.filenames
+            .into_iter()
+            .filter(move |file| ours && file.extension().is_some_and(|ext| ext == "wasm"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wasm_of(line: &str) -> Vec<PathBuf> {
+        CargoMessage::parse(line)
+            .map(|message| message.wasm(Path::new("/p/Cargo.toml")).collect())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn only_wasm_of_the_project_itself_is_an_artifact() {
+        let ours = r#"{"reason":"compiler-artifact","manifest_path":"/p/Cargo.toml","filenames":["/t/a.wasm","/t/a.d"]}"#;
+        assert_eq!(wasm_of(ours), [PathBuf::from("/t/a.wasm")]);
+        let other = r#"{"reason":"compiler-artifact","manifest_path":"/q/Cargo.toml","filenames":["/t/b.wasm"]}"#;
+        assert!(wasm_of(other).is_empty());
+        assert!(wasm_of(r#"{"reason":"build-finished","success":true}"#).is_empty());
+        assert!(CargoMessage::parse("   Compiling hello v0.1.0").is_none());
+    }
+
+    #[test]
+    fn a_build_command_of_any_language_yields_its_artifact() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = "name = \"shell\"\n[build]\ncommand = \"echo working; printf x > out.wasm\"\nartifact = \"out.wasm\"\n";
+        fs::write(dir.path().join("function.toml"), manifest).unwrap();
+        let mut said = Vec::new();
+        let wasm = build(dir.path(), &mut |progress| {
+            said.push(format!("{progress:?}"))
+        })
+        .unwrap();
+        assert_eq!(wasm, dir.path().join("out.wasm"));
+        assert_eq!(said, ["Step(\"compiling shell\")", "Line(\"working\")"]);
+    }
+
+    #[test]
+    fn a_command_that_leaves_nothing_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = "name = \"shell\"\n[build]\ncommand = \"true\"\nartifact = \"out.wasm\"\n";
+        fs::write(dir.path().join("function.toml"), manifest).unwrap();
+        let error = build(dir.path(), &mut |_| {}).unwrap_err();
+        assert!(matches!(error, BuildError::NoArtifact(path) if path.ends_with("out.wasm")));
+    }
+
+    #[test]
+    fn a_failing_command_carries_the_end_of_its_output() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = "name = \"shell\"\n[build]\ncommand = \"echo nonsense >&2; exit 3\"\nartifact = \"out.wasm\"\n";
+        fs::write(dir.path().join("function.toml"), manifest).unwrap();
+        let BuildError::Command { cause, .. } = build(dir.path(), &mut |_| {}).unwrap_err() else {
+            panic!("not a command error")
+        };
+        assert!(cause.to_string().contains("nonsense"), "{cause}");
+    }
+}

@@ -1,0 +1,203 @@
+//! Runs a tool and hands on what it prints while it runs.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Lines of output that an error carries.
+const TAIL_LINES_MAX: usize = 30;
+/// Lines that may wait to be read; a tool that prints faster waits.
+const QUEUE_LINES_MAX: usize = 256;
+
+/// Why a tool did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It could not be started.
+    #[error("start {program}")]
+    Start {
+        /// The program's name.
+        program: String,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// It ran and failed.
+    #[error("{program} failed ({status}):\n{tail}")]
+    Failed {
+        /// The program's name.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines of its output.
+        tail: String,
+    },
+    /// It was stopped because it took too long.
+    #[error("{program} took more than {} s", limit.as_secs())]
+    Slow {
+        /// The program's name.
+        program: String,
+        /// The time it had.
+        limit: Duration,
+    },
+}
+
+/// Runs `command` to its end; `line` gets each line of standard output and standard error, in the order of arrival.
+///
+/// # Errors
+/// The tool could not be started, or it ended with anything but success.
+pub fn run(command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
+    run_within(command, Duration::MAX, line)
+}
+
+/// Like [`run`], but the tool is killed when `limit` has passed.
+///
+/// # Errors
+/// As [`run`], and [`ToolError::Slow`].
+pub fn run_within(
+    command: &mut Command,
+    limit: Duration,
+    line: &mut dyn FnMut(&str),
+) -> Result<(), ToolError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let start = |cause| ToolError::Start {
+        program: program.clone(),
+        cause,
+    };
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(start)?;
+    let mut tail = VecDeque::with_capacity(TAIL_LINES_MAX);
+    let in_time = drain(&mut child, limit, &mut |text| {
+        if tail.len() == TAIL_LINES_MAX {
+            tail.pop_front();
+        }
+        tail.push_back(text.to_owned());
+        line(text);
+    });
+    if !in_time {
+        // The kill fails only if the tool has just ended, and then there is nothing left to stop.
+        child.kill().ok();
+        child.wait().map_err(start)?;
+        return Err(ToolError::Slow { program, limit });
+    }
+    let status = child.wait().map_err(start)?;
+    if status.success() {
+        return Ok(());
+    }
+    let tail = Vec::from(tail).join("\n");
+    Err(ToolError::Failed {
+        program,
+        status,
+        tail,
+    })
+}
+
+/// Runs `command` and returns its standard output, trimmed.
+///
+/// # Errors
+/// As [`run`].
+pub fn output(command: &mut Command) -> Result<String, ToolError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = match command.stdin(Stdio::null()).output() {
+        Ok(output) => output,
+        Err(cause) => return Err(ToolError::Start { program, cause }),
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    let tail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(ToolError::Failed {
+        program,
+        status: output.status,
+        tail,
+    })
+}
+
+/// Reads both streams until they end (true) or the time is over (false).
+fn drain(child: &mut Child, limit: Duration, line: &mut dyn FnMut(&str)) -> bool {
+    let (lines, received) = mpsc::sync_channel(QUEUE_LINES_MAX);
+    let streams: [Option<Box<dyn Read + Send>>; 2] = [
+        child.stdout.take().map(|out| Box::new(out) as _),
+        child.stderr.take().map(|err| Box::new(err) as _),
+    ];
+    for stream in streams.into_iter().flatten() {
+        let lines = lines.clone();
+        thread::spawn(move || {
+            for text in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                // A receiver that is gone gave up on this tool.
+                if lines
+                    .send(String::from_utf8_lossy(&text).trim_end().to_owned())
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        });
+    }
+    drop(lines);
+    let begin = Instant::now();
+    loop {
+        let left = limit.saturating_sub(begin.elapsed());
+        match received.recv_timeout(left) {
+            Ok(text) => line(&text),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return true,
+            Err(mpsc::RecvTimeoutError::Timeout) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn lines_of_both_streams_arrive() {
+        let mut lines = Vec::new();
+        run(&mut sh("echo one; echo two >&2"), &mut |line| {
+            lines.push(line.to_owned())
+        })
+        .unwrap();
+        lines.sort();
+        assert_eq!(lines, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_failure_carries_only_the_tail() {
+        let error = run(&mut sh("seq 1 100; exit 7"), &mut |_| {}).unwrap_err();
+        let ToolError::Failed { tail, status, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(status.code(), Some(7));
+        assert_eq!(tail.lines().count(), TAIL_LINES_MAX);
+        assert!(tail.ends_with("100"));
+    }
+
+    #[test]
+    fn a_tool_that_hangs_is_stopped() {
+        let error = run_within(
+            &mut sh("exec sleep 1000"),
+            Duration::from_millis(20),
+            &mut |_| {},
+        )
+        .unwrap_err();
+        assert!(matches!(error, ToolError::Slow { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = run(&mut Command::new("no-such-program-anywhere"), &mut |_| {}).unwrap_err();
+        assert_eq!(error.to_string(), "start no-such-program-anywhere");
+    }
+}

@@ -1,0 +1,282 @@
+//! The standard library that guests are compiled against, and where it comes from.
+//!
+//! ```text
+//! in rustc's sysroot? ──yes──▶ use it
+//!        │ no
+//! private copy made before? ──yes──▶ use it (`--sysroot`)
+//!        │ no
+//! `rustup target add` works? ──yes──▶ use it
+//!        │ no
+//! make a private copy (sysroot.rs), then use it
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs, io};
+
+use crate::archive::{self, ArchiveError};
+use crate::tool::{self, ToolError};
+use crate::{Progress, sysroot};
+
+/// The compilation target of every Rust guest.
+pub const TARGET: &str = "wasm32-wasip2";
+
+/// How long `rustup` may try: enough for a slow line, short for one that leads nowhere.
+const RUSTUP_TIME_MAX: Duration = Duration::from_secs(90);
+
+/// Where a toolchain for guests is looked for, and where a private copy is kept.
+#[derive(Debug, Clone)]
+pub struct Toolchain {
+    home: PathBuf,
+    archives: Vec<PathBuf>,
+    private: bool,
+}
+
+/// Why there is no toolchain for guests.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolchainError {
+    /// There is no usable compiler at all.
+    #[error("ask rustc for its version: install Rust from https://rustup.rs")]
+    NoCompiler(#[source] ToolError),
+    /// The compiler's answer lacks a line.
+    #[error("rustc -vV says nothing of `{0}`")]
+    StrangeCompiler(&'static str),
+    /// The directory of the private copy cannot be written.
+    #[error("write {}", path.display())]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The sources of the standard library could not be had.
+    #[error(
+        "get the standard library's sources for rustc {release}; `rustup target add {TARGET}` on a machine with network avoids this"
+    )]
+    Sources {
+        /// The compiler's version.
+        release: String,
+        /// What was tried.
+        #[source]
+        cause: ArchiveError,
+    },
+    /// The standard library could not be compiled.
+    #[error("compile the standard library for {TARGET}")]
+    Compile(#[source] ToolError),
+}
+
+/// A compiler that can build guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RustGuest {
+    /// The private copy to compile against; none if the compiler's own sysroot has the target.
+    sysroot: Option<PathBuf>,
+}
+
+impl RustGuest {
+    /// Makes `command`, or whatever cargo it starts, compile guests with this toolchain.
+    pub fn apply(&self, command: &mut Command) {
+        if let Some(sysroot) = &self.sysroot {
+            // Flags for all targets would hide these, and are meant for the machine at hand anyway.
+            command
+                .env_remove("RUSTFLAGS")
+                .env_remove("CARGO_ENCODED_RUSTFLAGS");
+            command.env(
+                "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS",
+                format!("--sysroot={}", sysroot.display()),
+            );
+        }
+    }
+}
+
+/// The compiler at hand, as it describes itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Rustc {
+    pub(crate) release: String,
+    pub(crate) commit: String,
+    pub(crate) host: String,
+    pub(crate) sysroot: PathBuf,
+}
+
+impl Toolchain {
+    /// A toolchain whose private copy, if one is needed, is kept under `home`.
+    #[must_use]
+    pub fn new(home: &Path) -> Self {
+        let archives = env::var_os("SEDGE_TOOLCHAIN_DIR").map(PathBuf::from);
+        Self {
+            home: home.to_owned(),
+            archives: archives.into_iter().collect(),
+            private: false,
+        }
+    }
+
+    /// The toolchain of the person who runs this: the private copy lies in the user's cache.
+    #[must_use]
+    pub fn for_user() -> Self {
+        let cache = env::var_os("XDG_CACHE_HOME")
+            .filter(|dir| !dir.is_empty())
+            .map(PathBuf::from);
+        let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
+        Self::new(&cache.unwrap_or_else(env::temp_dir).join("sedge/toolchain"))
+    }
+
+    /// Looks for `rust-src-*.tar.xz` and `wasi-libc-*.tar.xz` in `dir` too, after `$SEDGE_TOOLCHAIN_DIR`.
+    #[must_use]
+    pub fn archives(mut self, dir: &Path) -> Self {
+        self.archives.push(dir.to_owned());
+        self
+    }
+
+    /// Uses a private copy even where the target is installed.
+    #[must_use]
+    pub fn private(mut self) -> Self {
+        self.private = true;
+        self
+    }
+
+    /// A compiler for guests, in the version that `project` is built with. Makes a private copy if nothing else helps: a minute.
+    ///
+    /// # Errors
+    /// [`ToolchainError`]: no compiler, no sources, no room.
+    pub fn wasm_target(
+        &self,
+        project: &Path,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<RustGuest, ToolchainError> {
+        let rustc = Rustc::ask(project)?;
+        if !self.private && has_target(&rustc.sysroot) {
+            return Ok(RustGuest { sysroot: None });
+        }
+        let copy = self
+            .home
+            .join(format!("{}-{}", rustc.release, rustc.commit));
+        if !has_target(&copy) {
+            if !self.private && rustup_adds_target(project, progress) && has_target(&rustc.sysroot)
+            {
+                return Ok(RustGuest { sysroot: None });
+            }
+            let sources = |into: &Path, progress: &mut dyn FnMut(Progress<'_>)| {
+                archive::unpack(&self.archives, &rustc.release, into, progress)
+            };
+            sysroot::make(&rustc, &copy, &sources, progress)?;
+        }
+        Ok(RustGuest {
+            sysroot: Some(copy),
+        })
+    }
+}
+
+impl Rustc {
+    fn ask(project: &Path) -> Result<Self, ToolchainError> {
+        let program = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let ask = |arguments: &[&str]| {
+            let mut rustc = Command::new(&program);
+            tool::output(rustc.args(arguments).current_dir(project))
+                .map_err(ToolchainError::NoCompiler)
+        };
+        let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?);
+        Self::parse(&ask(&["-vV"])?, sysroot)
+    }
+
+    fn parse(version: &str, sysroot: PathBuf) -> Result<Self, ToolchainError> {
+        let field = |name: &'static str| {
+            let value = version
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            value.ok_or(ToolchainError::StrangeCompiler(name))
+        };
+        let commit = field("commit-hash")?;
+        Ok(Self {
+            release: field("release")?.to_owned(),
+            commit: commit.get(..9).unwrap_or(commit).to_owned(),
+            host: field("host")?.to_owned(),
+            sysroot,
+        })
+    }
+}
+
+/// Whether guests can be compiled against `sysroot`.
+fn has_target(sysroot: &Path) -> bool {
+    let libraries = sysroot.join("lib/rustlib").join(TARGET).join("lib");
+    let Ok(entries) = fs::read_dir(libraries) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().starts_with(b"libstd")
+            && name.as_encoded_bytes().ends_with(b".rlib")
+    })
+}
+
+/// A failure is no error: there are other ways, and they report their own.
+fn rustup_adds_target(project: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> bool {
+    progress(Progress::Step(
+        "adding the target wasm32-wasip2 with rustup",
+    ));
+    let mut rustup = Command::new("rustup");
+    rustup
+        .args(["target", "add", TARGET])
+        .current_dir(project)
+        .env("RUSTUP_MAX_RETRIES", "1");
+    tool::run_within(&mut rustup, RUSTUP_TIME_MAX, &mut |line| {
+        progress(Progress::Line(line))
+    })
+    .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERSION: &str = "rustc 1.95.0 (59807616e 2026-04-14)\nbinary: rustc\ncommit-hash: 59807616e1fa2540\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\nLLVM version: 22.1.2";
+
+    #[test]
+    fn the_compiler_describes_itself() {
+        let rustc = Rustc::parse(VERSION, "/s".into()).unwrap();
+        assert_eq!(
+            (rustc.release.as_str(), rustc.commit.as_str()),
+            ("1.95.0", "59807616e")
+        );
+        assert_eq!(rustc.host, "x86_64-unknown-linux-gnu");
+        assert!(matches!(
+            Rustc::parse("rustc 1", "/s".into()),
+            Err(ToolchainError::StrangeCompiler(_))
+        ));
+    }
+
+    #[test]
+    fn a_sysroot_without_std_has_no_target() {
+        let sysroot = tempfile::tempdir().unwrap();
+        let libraries = sysroot.path().join("lib/rustlib").join(TARGET).join("lib");
+        assert!(!has_target(sysroot.path()));
+        fs::create_dir_all(&libraries).unwrap();
+        fs::write(libraries.join("libcore-1.rlib"), "").unwrap();
+        assert!(!has_target(sysroot.path()));
+        fs::write(libraries.join("libstd-1.rlib"), "").unwrap();
+        assert!(has_target(sysroot.path()));
+    }
+
+    #[test]
+    fn only_a_private_copy_changes_the_environment() {
+        let flags = |guest: RustGuest| {
+            let mut command = Command::new("cargo");
+            guest.apply(&mut command);
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+                .collect::<Vec<_>>()
+        };
+        assert!(flags(RustGuest { sysroot: None }).is_empty());
+        let private = flags(RustGuest {
+            sysroot: Some("/copy".into()),
+        });
+        assert_eq!(
+            private,
+            [(
+                "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS".into(),
+                "--sysroot=/copy".into()
+            )]
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! Misbehaves on demand.
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use wasip2::exports::http::incoming_handler::Guest;
+use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
+
+const MIB: usize = 1024 * 1024;
+const BIG_BYTES: usize = 8 * MIB;
+const SLOW: Duration = Duration::from_secs(2);
+const LINES: usize = 10_000;
+
+struct Faulty;
+wasip2::http::proxy::export!(Faulty);
+
+impl Guest for Faulty {
+    fn handle(request: IncomingRequest, answer: ResponseOutparam) {
+        match wish(&request).as_str() {
+            "ok" => respond(answer, 200, b"ok"),
+            "trap" => core::arch::wasm32::unreachable(),
+            "loop" => spin(),
+            "allocate" => allocate(),
+            "nothing" => {}
+            "slow" => {
+                std::thread::sleep(SLOW);
+                respond(answer, 200, b"slow");
+            }
+            "print-a-lot" => {
+                (0..LINES).for_each(|line| println!("line {line} of {LINES}"));
+                respond(answer, 200, b"printed");
+            }
+            "big" => respond(answer, 200, &vec![b'x'; BIG_BYTES]),
+            "status" => respond(answer, 500, b"as you wished"),
+            _ => respond(answer, 404, b"no such fault"),
+        }
+    }
+}
+
+/// The last part of the path, or the body if the path has none.
+fn wish(request: &IncomingRequest) -> String {
+    let target = request.path_with_query().unwrap_or_default();
+    let path = target.split('?').next().unwrap_or_default();
+    let word = path.rsplit('/').next().unwrap_or_default();
+    if !word.is_empty() {
+        return word.to_owned();
+    }
+    let mut text = String::new();
+    if let Ok(body) = request.consume()
+        && let Ok(mut stream) = body.stream()
+        && stream.read_to_string(&mut text).is_err()
+    {
+        return "a body that is no text".into();
+    }
+    text.trim().to_owned()
+}
+
+fn spin() -> ! {
+    let mut turns = 0_u64;
+    loop {
+        turns = black_box(turns.wrapping_add(1));
+    }
+}
+
+fn allocate() -> ! {
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(black_box(vec![1_u8; MIB]));
+    }
+}
+
+fn respond(answer: ResponseOutparam, status: u16, data: &[u8]) {
+    let response = OutgoingResponse::new(Fields::new());
+    let _ = response.set_status_code(status);
+    let Ok(body) = response.body() else { return };
+    ResponseOutparam::set(answer, Ok(response));
+    if let Ok(mut out) = body.write() {
+        let _ = out.write_all(data).and_then(|()| out.flush());
+    }
+    let _ = OutgoingBody::finish(body, None);
+}

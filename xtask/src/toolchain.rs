@@ -1,0 +1,16 @@
+//! The toolchain for guests, as this repository uses it: a private copy, if one is needed, stays inside `target`.
+
+use sedge_build::Toolchain;
+
+use crate::workspace;
+
+/// The toolchain; `private` asks for a private copy even where the target is installed.
+pub(crate) fn guests(private: bool) -> Toolchain {
+    let toolchain = Toolchain::new(&workspace::target().join("toolchain"))
+        .archives(&workspace::root().join("../shared/toolchain"));
+    if private {
+        toolchain.private()
+    } else {
+        toolchain
+    }
+}

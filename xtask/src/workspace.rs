@@ -1,0 +1,19 @@
+//! Where things are in the repository.
+
+use std::path::{Path, PathBuf};
+
+/// The repository's root: the directory above this crate.
+pub(crate) fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Everything that is built; never committed.
+pub(crate) fn target() -> PathBuf {
+    root().join("target")
+}
+
+/// Where built guests lie, as `<name>.wasm`.
+pub(crate) fn guests() -> PathBuf {
+    target().join("guests")
+}

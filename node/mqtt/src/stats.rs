@@ -7,6 +7,8 @@ pub struct Stats {
     pub clients: usize,
     /// Sessions, connected or not.
     pub sessions: usize,
+    /// Filters that sessions subscribed with.
+    pub subscriptions: usize,
     /// Topics with a retained message.
     pub retained: usize,
     /// Messages that clients published, repetitions and wills included.

@@ -149,7 +149,7 @@ mod tests {
     proptest! {
         #[test]
         fn trie_agrees_with_the_naive_matcher(filters in prop::collection::btree_set(filter(), 0..12), topics in prop::collection::vec(topic(), 1..8)) {
-            let mut trie = Trie::default();
+            let mut trie = Trie::<String>::default();
             filters.iter().for_each(|filter| trie.entry(filter).clone_from(filter));
             for topic in &topics {
                 let naive: Vec<String> = filters.iter().filter(|filter| topic::matches(filter, topic)).cloned().collect();
@@ -159,7 +159,7 @@ mod tests {
 
         #[test]
         fn removed_filters_leave_nothing_behind(filters in prop::collection::btree_set(filter(), 0..12), gone in prop::collection::btree_set(filter(), 0..12), topic in topic()) {
-            let mut trie = Trie::default();
+            let mut trie = Trie::<String>::default();
             filters.iter().for_each(|filter| trie.entry(filter).clone_from(filter));
             gone.iter().for_each(|filter| trie.edit(filter, |_| false));
             let left: BTreeSet<&String> = filters.difference(&gone).collect();

@@ -242,6 +242,11 @@ impl Hub {
         Stats {
             clients: self.links.len(),
             sessions: self.sessions.len(),
+            subscriptions: self
+                .sessions
+                .values()
+                .map(|session| session.filters.len())
+                .sum(),
             retained: self.retained.len(),
             ..self.stats
         }

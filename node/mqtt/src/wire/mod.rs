@@ -213,3 +213,6 @@ pub(crate) enum ToClient {
 fn owned(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
+
+#[cfg(test)]
+mod tests;

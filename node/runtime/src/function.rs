@@ -12,16 +12,17 @@ use crate::engine::Prepared;
 use crate::event;
 use crate::failure::Failure;
 use crate::guest::Guest;
-use crate::host::{CallInfo, Host, LogStream, RevisionRef};
+use crate::host::{Host, LogStream, RevisionRef};
 use crate::limits::{INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::state::State;
 use crate::stdio::Pipe;
-use crate::usage::{Call, Ending};
+use crate::usage::{Call, Invocation};
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use sedge_protocol::Event;
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
@@ -58,6 +59,13 @@ struct Parts {
     warm: AtomicBool,
 }
 
+/// One invocation on its way to a guest.
+struct Run {
+    parts: Arc<Parts>,
+    call: Arc<Call>,
+    hold: Box<dyn Any + Send>,
+}
+
 impl Function {
     pub(crate) fn new(engine: wasmtime::Engine, prepared: Prepared, revision: Arc<RevisionRef>, host: Arc<dyn Host>) -> Self {
         Self(Arc::new(Parts { engine, prepared, revision, host, warm: AtomicBool::new(false) }))
@@ -75,8 +83,8 @@ impl Function {
         u64::from(self.0.revision.manifest.limits.memory_mb) * 1024 * 1024 + INSTANCE_OVERHEAD_BYTES
     }
 
-    /// Answers one request. `ended` is called exactly once, when the guest is gone and the body is delivered or
-    /// dropped; by then this future may be long done, or dropped.
+    /// Answers one request. The invocation ends when the guest is gone and the body is delivered or dropped; by then
+    /// this future may be long done, or dropped.
     ///
     /// Cancel safe: dropping the future or the body of the response stops the guest.
     ///
@@ -85,50 +93,45 @@ impl Function {
     pub async fn http<B>(
         &self,
         request: Request<B>,
-        invocation: Arc<str>,
-        ended: impl FnOnce(Ending) + Send + 'static,
+        invocation: Invocation,
     ) -> Result<Response<ResponseBody>, Failure>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let call = self.begin(invocation, ended);
+        let run = self.begin(invocation);
         match &self.0.prepared {
-            Prepared::Http(_) => self.answer(request, call).await,
-            Prepared::Command(_) | Prepared::Core(_) => self.answer_by_command(request, call).await,
+            Prepared::Http(_) => self.answer(request, run).await,
+            Prepared::Command(_) | Prepared::Core(_) => self.answer_by_command(request, run).await,
         }
     }
 
-    /// Handles one event. `ended` is called exactly once, at the latest when this future is dropped.
+    /// Handles one event. The invocation ends with this future, at the latest when it is dropped.
     ///
     /// Cancel safe: dropping the future stops the guest.
     ///
     /// # Errors
     /// When the function failed or answered with a status that is not 2xx.
-    pub async fn event(
-        &self,
-        event: &Event,
-        invocation: Arc<str>,
-        ended: impl FnOnce(Ending) + Send + 'static,
-    ) -> Result<Reply, Failure> {
-        let call = self.begin(invocation, ended);
+    pub async fn event(&self, event: &Event, invocation: Invocation) -> Result<Reply, Failure> {
+        let run = self.begin(invocation);
         if let Prepared::Http(_) = &self.0.prepared {
-            return self.reply(event, call).await;
+            return self.reply(event, run).await;
         }
-        call.count_in(event.data.len());
+        run.call.count_in(event.data.len());
         let stdin = std::future::ready(Ok(Bytes::from(event.data.clone())));
-        let data = self.command(stdin, event::environment(event), REPLY_BYTES_MAX, &call).await?;
+        let data = self.command(stdin, event::environment(event), REPLY_BYTES_MAX, run).await?;
         Ok(Reply { data, content_type: None })
     }
 
-    fn begin(&self, invocation: Arc<str>, ended: impl FnOnce(Ending) + Send + 'static) -> Arc<Call> {
+    fn begin(&self, invocation: Invocation) -> Run {
         let cold = !self.0.warm.swap(true, Relaxed);
-        let info = CallInfo { revision: Arc::clone(&self.0.revision), invocation };
-        Arc::new(Call::begin(info, cold, ended))
+        let (call, hold) = Call::begin(Arc::clone(&self.0.revision), invocation, cold);
+        Run { parts: Arc::clone(&self.0), call, hold }
     }
 
-    async fn reply(&self, event: &Event, call: Arc<Call>) -> Result<Reply, Failure> {
-        let response = self.answer(event::request(event), Arc::clone(&call)).await?;
+    async fn reply(&self, event: &Event, run: Run) -> Result<Reply, Failure> {
+        let call = Arc::clone(&run.call);
+        let response = self.answer(event::request(event), run).await?;
         let (parts, body) = response.into_parts();
         let data = body.collect(REPLY_BYTES_MAX).await.map_err(|failure| call.fail(failure))?;
         if !parts.status.is_success() {
@@ -139,17 +142,17 @@ impl Function {
     }
 
     /// Runs the incoming handler until it has answered.
-    async fn answer<B>(&self, mut request: Request<B>, call: Arc<Call>) -> Result<Response<ResponseBody>, Failure>
+    async fn answer<B>(&self, mut request: Request<B>, run: Run) -> Result<Response<ResponseBody>, Failure>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         self.name_authority(&mut request);
+        let Run { parts, call, hold } = run;
         let without_body = request.method() == Method::HEAD;
         let request = request.map(|body| RequestBody::new(body, &call));
         let (sender, mut receiver) = oneshot::channel();
-        let parts = Arc::clone(&self.0);
-        let mut guest = Guest::new(Arc::clone(&call), parts.handle(request, sender, Arc::clone(&call)));
+        let mut guest = Guest::new(Arc::clone(&call), hold, parts.handle(request, sender, Arc::clone(&call)));
         let answer = first_answer(&mut guest, &mut receiver).await?;
         let response = match answer {
             Some(Ok(response)) => response,
@@ -167,7 +170,7 @@ impl Function {
         Ok(Response::from_parts(head, body))
     }
 
-    async fn answer_by_command<B>(&self, request: Request<B>, call: Arc<Call>) -> Result<Response<ResponseBody>, Failure>
+    async fn answer_by_command<B>(&self, request: Request<B>, run: Run) -> Result<Response<ResponseBody>, Failure>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -179,8 +182,8 @@ impl Function {
             ("HTTP_PATH".to_owned(), head.uri.path().to_owned()),
             ("HTTP_QUERY".to_owned(), head.uri.query().unwrap_or_default().to_owned()),
         ];
-        let body = RequestBody::new(body, &call);
-        let output = self.command(body.collect(), environment, OUTPUT_BYTES_MAX, &call).await?;
+        let body = RequestBody::new(body, &run.call);
+        let output = self.command(body.collect(), environment, OUTPUT_BYTES_MAX, run).await?;
         let text = std::str::from_utf8(&output).is_ok();
         let media = HeaderValue::from_static(if text { "text/plain; charset=utf-8" } else { "application/octet-stream" });
         let mut response = Response::new(ResponseBody::bytes(output));
@@ -194,17 +197,18 @@ impl Function {
         stdin: impl Future<Output = Result<Bytes, Failure>> + Send + 'static,
         environment: Vec<(String, String)>,
         output_bytes_max: usize,
-        call: &Arc<Call>,
+        run: Run,
     ) -> Result<Bytes, Failure> {
         let stdout = Pipe::kept(output_bytes_max);
-        let (parts, output, of_call) = (Arc::clone(&self.0), stdout.clone(), Arc::clone(call));
+        let Run { parts, call, hold } = run;
+        let (output, of_guest) = (stdout.clone(), Arc::clone(&call));
         let work = async move {
-            let stdin = stdin.await.map_err(|failure| of_call.fail(failure))?;
-            let mut wasi = parts.wasi(&of_call);
+            let stdin = stdin.await.map_err(|failure| of_guest.fail(failure))?;
+            let mut wasi = parts.wasi(&of_guest);
             wasi.stdin(MemoryInputPipe::new(stdin)).stdout(output).envs(&environment);
-            parts.run(wasi, &of_call).await
+            parts.run(wasi, &of_guest).await
         };
-        Guest::new(Arc::clone(call), work).await?;
+        Guest::new(Arc::clone(&call), hold, work).await?;
         let output = stdout.take();
         call.count_out(output.len());
         Ok(output)

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::usage::Call;
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,14 +21,23 @@ pub(crate) struct Guest {
 }
 
 enum State {
-    Running { work: Work, timer: Option<Pin<Box<Sleep>>> },
+    Running {
+        work: Work,
+        timer: Option<Pin<Box<Sleep>>>,
+        /// Let go after the instance: the memory that admission counts.
+        hold: Box<dyn Any + Send>,
+    },
     Done,
 }
 
 impl Guest {
     /// `work` runs the guest; it must record its own failure before it drops the store.
-    pub(crate) fn new(call: Arc<Call>, work: impl Future<Output = Result<(), Failure>> + Send + 'static) -> Self {
-        Self { state: State::Running { work: Box::pin(work), timer: None }, call }
+    pub(crate) fn new(
+        call: Arc<Call>,
+        hold: Box<dyn Any + Send>,
+        work: impl Future<Output = Result<(), Failure>> + Send + 'static,
+    ) -> Self {
+        Self { state: State::Running { work: Box::pin(work), timer: None, hold }, call }
     }
 
     pub(crate) const fn is_done(&self) -> bool {
@@ -35,8 +45,9 @@ impl Guest {
     }
 
     fn stop(&mut self) {
-        if let State::Running { work, .. } = std::mem::replace(&mut self.state, State::Done) {
+        if let State::Running { work, hold, .. } = std::mem::replace(&mut self.state, State::Done) {
             self.call.metered(|| drop(work));
+            drop(hold);
         }
     }
 }
@@ -46,7 +57,7 @@ impl Future for Guest {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let State::Running { work, timer } = &mut this.state else { return Poll::Pending };
+        let State::Running { work, timer, .. } = &mut this.state else { return Poll::Pending };
         if let Poll::Ready(result) = this.call.metered(|| work.as_mut().poll(cx)) {
             this.stop();
             this.call.close_part();

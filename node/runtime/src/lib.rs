@@ -41,4 +41,4 @@ pub use failure::{Failure, Fault};
 pub use function::{Function, Reply};
 pub use host::{CallInfo, Host, HostError, KeyPage, LogLevel, LogLine, LogStream, RevisionRef, Swap};
 pub use pool::{Machine, Plan};
-pub use usage::{Ending, Usage};
+pub use usage::{Ending, Invocation, Usage};

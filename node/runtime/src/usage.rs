@@ -8,11 +8,12 @@
 //! ```
 
 use crate::failure::Failure;
-use crate::host::CallInfo;
+use crate::host::{CallInfo, RevisionRef};
 use rustix::time::{ClockId, clock_gettime};
+use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What one invocation used.
@@ -45,6 +46,28 @@ pub struct Ending {
 
 type Ended = Box<dyn FnOnce(Ending) + Send>;
 
+/// One invocation before it begins: its name, what it holds, and who hears of its end.
+pub struct Invocation {
+    id: Arc<str>,
+    hold: Box<dyn Any + Send>,
+    ended: Ended,
+}
+
+impl Invocation {
+    /// `hold` is dropped as soon as the instance is gone and its memory free again: the place for an admission permit.
+    /// `ended` is called exactly once, when the last byte of the answer is delivered or given up, on whatever thread
+    /// that happens; it must not block.
+    pub fn new(id: impl Into<Arc<str>>, hold: impl Send + 'static, ended: impl FnOnce(Ending) + Send + 'static) -> Self {
+        Self { id: id.into(), hold: Box::new(hold), ended: Box::new(ended) }
+    }
+}
+
+impl fmt::Debug for Invocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invocation").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// One running invocation. Dropping the last reference ends it.
 pub(crate) struct Call {
     info: CallInfo,
@@ -62,9 +85,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn begin(info: CallInfo, cold: bool, ended: impl FnOnce(Ending) + Send + 'static) -> Self {
-        Self {
-            info,
+    /// Starts the clock. The second half is for the guest to hold.
+    pub(crate) fn begin(revision: Arc<RevisionRef>, invocation: Invocation, cold: bool) -> (Arc<Self>, Box<dyn Any + Send>) {
+        let Invocation { id, hold, ended } = invocation;
+        let call = Self {
+            info: CallInfo { revision, invocation: id },
             started: Instant::now(),
             cold,
             cpu_ns: AtomicU64::new(0),
@@ -74,8 +99,9 @@ impl Call {
             kv_ops: AtomicU64::new(0),
             open_parts: AtomicU32::new(1),
             failure: OnceLock::new(),
-            ended: Mutex::new(Some(Box::new(ended))),
-        }
+            ended: Mutex::new(Some(ended)),
+        };
+        (Arc::new(call), hold)
     }
 
     pub(crate) const fn info(&self) -> &CallInfo {

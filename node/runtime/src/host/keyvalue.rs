@@ -1,5 +1,7 @@
 //! `wasi:keyvalue`: buckets that the manifest grants, kept by the host.
 
+#![expect(unreachable_pub, reason = "the generated bindings re-export the resource types")]
+
 use super::bindings::keyvalue::{atomics, batch, store};
 use super::{HostError, Swap};
 use crate::limits::{KEY_BYTES_MAX, KEYS_PER_BATCH_MAX};
@@ -11,11 +13,11 @@ type Answer<T> = wasmtime::Result<Result<T, store::Error>>;
 
 /// An open bucket: its name.
 #[derive(Debug, Clone)]
-pub(crate) struct Bucket(Arc<str>);
+pub struct Bucket(Arc<str>);
 
 /// A value that was read in order to be swapped.
 #[derive(Debug)]
-pub(crate) struct Cas {
+pub struct Cas {
     bucket: Bucket,
     key: String,
     seen: Option<Vec<u8>>,

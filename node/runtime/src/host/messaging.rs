@@ -1,5 +1,7 @@
 //! `wasi:messaging/producer`: publishing on topics that the manifest grants.
 
+#![expect(unreachable_pub, reason = "the generated bindings re-export the resource types")]
+
 use super::HostError;
 use super::bindings::messaging::{producer, types};
 use crate::state::State;
@@ -11,11 +13,11 @@ type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
 
 /// A connection to the node's bus; the only service there is, so it has no name.
 #[derive(Debug)]
-pub(crate) struct Client;
+pub struct Client;
 
 /// A message under construction.
 #[derive(Debug, Default)]
-pub(crate) struct Message {
+pub struct Message {
     data: Vec<u8>,
     content_type: Option<String>,
     metadata: Vec<(String, String)>,

@@ -3,7 +3,7 @@
 use crate::support::{Bench, ending, handle};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use sedge_runtime::{Failure, Fault};
+use sedge_runtime::{Failure, Fault, Invocation};
 
 /// Copies standard input to standard output.
 const ECHO: &str = r#"(module
@@ -106,7 +106,7 @@ async fn a_command_answers_http() {
     let bench = Bench::new();
     let (ended, ending) = ending();
     let request = http::Request::post("/a?b=c").body(Full::new(Bytes::from_static(b"21.5"))).unwrap();
-    let response = bench.wat(ECHO, "").http(request, "i-1".into(), ended).await.unwrap();
+    let response = bench.wat(ECHO, "").http(request, Invocation::new("i-1", (), ended)).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "21.5");
@@ -117,7 +117,7 @@ async fn a_command_answers_http() {
 async fn a_command_sees_the_request_line() {
     let bench = Bench::new();
     let request = http::Request::put("/a/b?c=d").body(Full::new(Bytes::new())).unwrap();
-    let response = bench.wat(&environment_to(1), "").http(request, "i-1".into(), drop).await.unwrap();
+    let response = bench.wat(&environment_to(1), "").http(request, Invocation::new("i-1", (), drop)).await.unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8(body.to_vec()).unwrap();
     for entry in ["CE_TYPE=http.request", "HTTP_METHOD=PUT", "HTTP_PATH=/a/b", "HTTP_QUERY=c=d"] {

@@ -1,7 +1,7 @@
 //! Time and memory: what a guest must not pass.
 
 use crate::support::{Bench, ending, event, handle};
-use sedge_runtime::{Failure, Fault};
+use sedge_runtime::{Failure, Fault, Invocation};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ async fn an_endless_loop_is_stopped_and_delays_nobody() {
     let (ended, ending) = ending();
     let flag = Arc::clone(&stopped);
     let spinning = tokio::spawn(async move {
-        let result = spin.event(&event(b""), "i-1".into(), ended).await;
+        let result = spin.event(&event(b""), Invocation::new("i-1", (), ended)).await;
         flag.store(true, Ordering::SeqCst);
         result
     });
@@ -91,7 +91,7 @@ async fn a_dropped_call_ends_as_cancelled() {
     let sleep = bench.wat(SLEEP, "");
     let (ended, ending) = ending();
     let event = event(b"");
-    let call = sleep.event(&event, "i-1".into(), ended);
+    let call = sleep.event(&event, Invocation::new("i-1", (), ended));
     let mut call = Box::pin(call);
     assert!(futures_poll(&mut call).await.is_none(), "it waits");
     drop(call);
@@ -108,7 +108,7 @@ async fn a_full_pool_is_busy_and_nothing_worse() {
     let event = event(b"");
     let mut waiting = Vec::new();
     for _ in 0..slots {
-        let mut call = Box::pin(sleep.event(&event, "i-1".into(), drop));
+        let mut call = Box::pin(sleep.event(&event, Invocation::new("i-1", (), drop)));
         assert!(futures_poll(&mut call).await.is_none());
         waiting.push(call);
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use sedge_protocol::{Digest, Event, FunctionName, Manifest, RevisionId, Topic};
 use sedge_runtime::{
-    CallInfo, Ending, Engine, EngineConfig, Failure, Function, Host, HostError, KeyPage, LogLine, Machine, PrepareError, Reply,
+    CallInfo, Ending, Engine, EngineConfig, Failure, Function, Host, HostError, Invocation, KeyPage, LogLine, Machine, PrepareError, Reply,
     ResponseBody, RevisionRef, Swap,
 };
 use std::collections::BTreeMap;
@@ -15,19 +15,19 @@ use tokio::sync::oneshot;
 
 /// State, messages and log lines in memory.
 #[derive(Default)]
-pub struct MemoryHost {
-    pub values: Mutex<BTreeMap<(String, String), Vec<u8>>>,
-    pub messages: Mutex<Vec<(Topic, Bytes)>>,
-    pub lines: Mutex<Vec<LogLine>>,
+pub(crate) struct MemoryHost {
+    pub(crate) values: Mutex<BTreeMap<(String, String), Vec<u8>>>,
+    pub(crate) messages: Mutex<Vec<(Topic, Bytes)>>,
+    pub(crate) lines: Mutex<Vec<LogLine>>,
 }
 
 impl MemoryHost {
-    pub fn value(&self, bucket: &str, key: &str) -> Option<String> {
+    pub(crate) fn value(&self, bucket: &str, key: &str) -> Option<String> {
         let values = self.values.lock().unwrap();
         values.get(&(bucket.to_owned(), key.to_owned())).map(|value| String::from_utf8(value.clone()).unwrap())
     }
 
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.lines.lock().unwrap().iter().map(|line| line.text.clone()).collect()
     }
 }
@@ -82,19 +82,19 @@ impl Host for MemoryHost {
 }
 
 /// An engine, its host and a place for files.
-pub struct Bench {
-    pub engine: Engine,
-    pub host: Arc<MemoryHost>,
-    pub dir: TempDir,
+pub(crate) struct Bench {
+    pub(crate) engine: Engine,
+    pub(crate) host: Arc<MemoryHost>,
+    pub(crate) dir: TempDir,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of_memory(256)
     }
 
     /// A machine with so much memory, which decides how many instances there can be.
-    pub fn of_memory(memory_mib: u64) -> Self {
+    pub(crate) fn of_memory(memory_mib: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let machine = Machine { cores: 2, memory_bytes: memory_mib * 1024 * 1024 };
         let engine = Engine::new(EngineConfig { machine, cache_dir: dir.path().join("compiled") }).unwrap();
@@ -102,18 +102,18 @@ impl Bench {
     }
 
     /// The function of a text in WebAssembly's text format.
-    pub fn wat(&self, text: &str, manifest: &str) -> Function {
+    pub(crate) fn wat(&self, text: &str, manifest: &str) -> Function {
         self.try_bytes(&wat::parse_str(text).unwrap(), manifest).unwrap()
     }
 
-    pub fn try_bytes(&self, bytes: &[u8], manifest: &str) -> Result<Function, PrepareError> {
+    pub(crate) fn try_bytes(&self, bytes: &[u8], manifest: &str) -> Result<Function, PrepareError> {
         let path = self.dir.path().join("artifact.wasm");
         std::fs::write(&path, bytes).unwrap();
         self.engine.prepare(&path, &revision(bytes, manifest), self.host.clone())
     }
 
     /// A function that `cargo xtask guests` built.
-    pub fn guest(&self, name: &str, manifest: &str) -> Function {
+    pub(crate) fn guest(&self, name: &str, manifest: &str) -> Function {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests").join(name).with_extension("wasm");
         let bytes = std::fs::read(&path).unwrap_or_else(|_| panic!("{} is missing: run cargo xtask guests first", path.display()));
         self.try_bytes(&bytes, manifest).unwrap()
@@ -121,14 +121,14 @@ impl Bench {
 }
 
 /// The revision of some bytes under the rest of a manifest.
-pub fn revision(bytes: &[u8], manifest: &str) -> RevisionRef {
+pub(crate) fn revision(bytes: &[u8], manifest: &str) -> RevisionRef {
     let (manifest, _) = Manifest::from_toml("function.toml", &format!("name = \"probe\"\n{manifest}")).unwrap();
     let digest = Digest::of(bytes);
     let revision = RevisionId::of(&digest, &manifest);
     RevisionRef { function: manifest.name.clone(), revision, digest, manifest: Arc::new(manifest) }
 }
 
-pub fn event(data: &[u8]) -> Event {
+pub(crate) fn event(data: &[u8]) -> Event {
     Event {
         id: "e-1".to_owned(),
         source: "/test".to_owned(),
@@ -142,7 +142,7 @@ pub fn event(data: &[u8]) -> Event {
 }
 
 /// Where the ending of one call arrives.
-pub fn ending() -> (impl FnOnce(Ending) + Send + 'static, oneshot::Receiver<Ending>) {
+pub(crate) fn ending() -> (impl FnOnce(Ending) + Send + 'static, oneshot::Receiver<Ending>) {
     let (sender, receiver) = oneshot::channel();
     let ended = move |ending| {
         // A test that is not interested drops the receiver.
@@ -152,15 +152,15 @@ pub fn ending() -> (impl FnOnce(Ending) + Send + 'static, oneshot::Receiver<Endi
 }
 
 /// Handles one event to its end.
-pub async fn handle(function: &Function, data: &[u8]) -> (Result<Reply, Failure>, Ending) {
+pub(crate) async fn handle(function: &Function, data: &[u8]) -> (Result<Reply, Failure>, Ending) {
     let (ended, receiver) = ending();
-    let result = function.event(&event(data), "i-1".into(), ended).await;
+    let result = function.event(&event(data), Invocation::new("i-1", (), ended)).await;
     (result, receiver.await.expect("every call ends"))
 }
 
 /// Sends `GET path`; the ending arrives once the body is consumed or dropped.
-pub async fn get(function: &Function, path: &str) -> (Result<http::Response<ResponseBody>, Failure>, oneshot::Receiver<Ending>) {
+pub(crate) async fn get(function: &Function, path: &str) -> (Result<http::Response<ResponseBody>, Failure>, oneshot::Receiver<Ending>) {
     let (ended, receiver) = ending();
     let request = http::Request::get(path).header("host", "node.local").body(Full::new(Bytes::new())).unwrap();
-    (function.http(request, "i-1".into(), ended).await, receiver)
+    (function.http(request, Invocation::new("i-1", (), ended)).await, receiver)
 }

@@ -330,3 +330,6 @@ impl Link {
         receive_max.min(INFLIGHT_MAX)
     }
 }
+
+#[cfg(test)]
+mod tests;

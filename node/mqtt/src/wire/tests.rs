@@ -71,7 +71,7 @@ proptest! {
     #[test]
     fn publish_is_read_back_by_another_library(deliver in deliver()) {
         let message = &deliver.message;
-        let v4::Packet::Publish(read) = v4::read(&mut bytes(Version::V3, &ToClient::Publish(deliver.clone())), 1 << 20).unwrap() else {
+        let v4::Packet::Publish(read) = v4::Packet::read(&mut bytes(Version::V3, &ToClient::Publish(deliver.clone())), 1 << 20).unwrap() else {
             panic!("not a PUBLISH");
         };
         prop_assert_eq!((&read.topic, &read.payload, read.pkid), (&message.topic, &message.payload, deliver.packet_id));
@@ -164,7 +164,8 @@ fn answers_are_read_back_by_another_library() {
         packet_id: 3,
         answers,
     };
-    let v4::Packet::SubAck(read) = v4::read(&mut bytes(Version::V3, &suback), 1 << 20).unwrap()
+    let v4::Packet::SubAck(read) =
+        v4::Packet::read(&mut bytes(Version::V3, &suback), 1 << 20).unwrap()
     else {
         panic!("not a SUBACK")
     };

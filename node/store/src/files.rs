@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_file_above_the_bound_is_refused() {
         let (_directory, files) = open();
-        let mut partial = files.partial(digest(b"big")).unwrap();
+        let partial = files.partial(digest(b"big")).unwrap();
         partial.file.set_len(FILE_BYTES_MAX).unwrap();
         drop(partial);
         let mut partial = files.partial(digest(b"big")).unwrap();

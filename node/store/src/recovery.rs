@@ -55,6 +55,8 @@ pub struct Recovery {
     pub replayed: u64,
     /// Groups that are missing between groups that were read: damage, not a power cut.
     pub groups_lost: u64,
+    /// Whether the database opened, but without what was last written to it.
+    pub rolled_back: bool,
     /// Whether the journal ended in a group that was being written when the power went.
     pub torn: bool,
 }
@@ -140,12 +142,10 @@ pub(crate) fn open(directory: &Path, config: &StoreConfig) -> Result<Opened, Ope
     let cache_bytes = config
         .cache_bytes
         .unwrap_or_else(space::default_cache_bytes);
-    let database = open_database(directory, cache_bytes, &mut recovery)?;
-    let known = database
-        .number(EPOCH_NAME)
-        .map_err(in_database)?
-        .unwrap_or(0);
-    replay.resume.epoch = replay.resume.epoch.max(known) + 1;
+    let known = replay.resume.epoch;
+    let (database, stored) = open_database(directory, cache_bytes, known, &mut recovery)?;
+    recovery.rolled_back = stored < known;
+    replay.resume.epoch = known.max(stored) + 1;
     database
         .set_number(EPOCH_NAME, replay.resume.epoch)
         .map_err(in_database)?;
@@ -281,11 +281,14 @@ fn read_segment(path: &Path) -> Vec<u8> {
     bytes
 }
 
+/// Opens the database and reads its epoch. One that is damaged, or empty though the journal has known a
+/// life of the store before, is set aside.
 fn open_database(
     directory: &Path,
     cache_bytes: u64,
+    known: u64,
     recovery: &mut Recovery,
-) -> Result<Database, OpenError> {
+) -> Result<(Database, u64), OpenError> {
     let in_database = |cause| OpenError::Database {
         path: directory.to_path_buf(),
         cause,
@@ -295,18 +298,23 @@ fn open_database(
         cause,
     };
     let path = generation::current(directory).map_err(in_directory)?;
-    let database = match Database::open(&path, cache_bytes) {
-        Ok(database) => database,
-        Err(error) if error.is_damage() => {
-            let aside = generation::set_aside(&path).map_err(in_directory)?;
-            log::warn!(path:% = aside.display(), cause:? = error; "damaged database set aside");
-            recovery.set_aside.push(aside);
-            return Database::open(&path, cache_bytes).map_err(in_database);
+    let opened = Database::open(&path, cache_bytes)
+        .and_then(|database| Ok((database.number(EPOCH_NAME)?, database)));
+    match opened {
+        Ok((Some(epoch), database)) => return Ok((database, epoch)),
+        Ok((None, database)) if known == 0 => {
+            sync_directory(directory).map_err(in_directory)?;
+            return Ok((database, 0));
         }
-        Err(error) => return Err(in_database(error)),
-    };
+        Err(error) if !error.is_damage() => return Err(in_database(error)),
+        Ok((None, _)) | Err(_) => {}
+    }
+    let aside = generation::set_aside(&path).map_err(in_directory)?;
+    log::warn!(path:% = aside.display(); "damaged database set aside");
+    recovery.set_aside.push(aside);
+    let database = Database::open(&path, cache_bytes).map_err(in_database)?;
     sync_directory(directory).map_err(in_directory)?;
-    Ok(database)
+    Ok((database, known))
 }
 
 /// Writes the live items into the new journal, so that the old segments are not needed any more.

@@ -158,7 +158,10 @@ impl Store {
             journal_wake: Condvar::new(),
             checkpoint_wake: Condvar::new(),
             database: RwLock::new(Arc::new(database)),
-            counters: Counters::default(),
+            counters: Counters {
+                journal_bytes: journal.written().into(),
+                ..Counters::default()
+            },
         });
         let owner = Owner {
             shared: Arc::clone(&shared),
@@ -413,6 +416,9 @@ impl Shared {
 
     fn write(&self, journal: &mut Journal, records: &[(u64, Record)]) {
         let outcome = journal.append(records);
+        self.counters
+            .journal_bytes
+            .store(journal.written(), Ordering::Relaxed);
         let mut state = self.state();
         match outcome {
             Ok(()) => {

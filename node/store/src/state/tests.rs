@@ -84,10 +84,10 @@ fn waiting_follows_a_chain_of_items() {
     let mut first = state.commit(accept(1), Durability::Grouped, now).unwrap();
     let mut second = accept(2);
     second.finish(ItemId(1));
-    let _ = state.commit(second, Durability::None, now).unwrap();
+    drop(state.commit(second, Durability::None, now).unwrap());
     let mut third = finish(2);
     third.set(Tree::Keyvalue, "total", "2");
-    let _ = state.commit(third, Durability::None, now).unwrap();
+    drop(state.commit(third, Durability::None, now).unwrap());
     assert_eq!(answer(&mut first), None, "its effect is only in memory");
     let flight = write(&mut state, now + GROUP);
     state.handle_written(&flight, 1, &[]);
@@ -97,9 +97,9 @@ fn waiting_follows_a_chain_of_items() {
 #[test]
 fn an_item_on_the_disk_is_finished_on_the_disk() {
     let (mut state, now) = state(StoreConfig::default());
-    let _ = state.commit(accept(1), Durability::Each, now).unwrap();
+    drop(state.commit(accept(1), Durability::Each, now).unwrap());
     let flight = write(&mut state, now);
-    let _ = state.commit(finish(1), Durability::Grouped, now).unwrap();
+    drop(state.commit(finish(1), Durability::Grouped, now).unwrap());
     state.handle_written(&flight, 1, &[]);
     let flight = write(&mut state, now + GROUP);
     assert_eq!(flight[0].1, Record::Finish { id: ItemId(1) });
@@ -109,9 +109,11 @@ fn an_item_on_the_disk_is_finished_on_the_disk() {
 fn a_key_set_twice_in_one_group_is_written_once() {
     let (mut state, now) = state(StoreConfig::default());
     for value in ["1", "2", "3"] {
-        let _ = state
-            .commit(set("k", value), Durability::Grouped, now)
-            .unwrap();
+        drop(
+            state
+                .commit(set("k", value), Durability::Grouped, now)
+                .unwrap(),
+        );
     }
     let flight = write(&mut state, now + GROUP);
     assert_eq!(flight.len(), 1);
@@ -121,10 +123,12 @@ fn a_key_set_twice_in_one_group_is_written_once() {
 #[test]
 fn attempts_fold_into_the_waiting_accept() {
     let (mut state, now) = state(StoreConfig::default());
-    let _ = state.commit(accept(1), Durability::Each, now).unwrap();
-    let _ = state
-        .commit(batch(|b| b.attempt(ItemId(1), 4)), Durability::None, now)
-        .unwrap();
+    drop(state.commit(accept(1), Durability::Each, now).unwrap());
+    drop(
+        state
+            .commit(batch(|b| b.attempt(ItemId(1), 4)), Durability::None, now)
+            .unwrap(),
+    );
     let flight = write(&mut state, now);
     assert!(matches!(
         flight.as_slice(),
@@ -135,12 +139,16 @@ fn attempts_fold_into_the_waiting_accept() {
 #[test]
 fn a_group_waits_for_its_first_commit_and_no_longer() {
     let (mut state, now) = state(StoreConfig::default());
-    let _ = state
-        .commit(set("a", "1"), Durability::Grouped, now)
-        .unwrap();
-    let _ = state
-        .commit(set("b", "1"), Durability::Grouped, now + GROUP / 2)
-        .unwrap();
+    drop(
+        state
+            .commit(set("a", "1"), Durability::Grouped, now)
+            .unwrap(),
+    );
+    drop(
+        state
+            .commit(set("b", "1"), Durability::Grouped, now + GROUP / 2)
+            .unwrap(),
+    );
     let Step::Wait(Some(until)) = state.poll_step(now + GROUP / 2) else {
         panic!("not yet")
     };
@@ -160,7 +168,7 @@ fn a_failed_write_tells_its_waiters_and_is_tried_again() {
     ));
     let refused = state.commit(set("b", "1"), Durability::Grouped, now);
     assert!(matches!(refused, Err(CommitError::Degraded { .. })));
-    let _ = state.commit(set("a", "2"), Durability::None, now).unwrap();
+    drop(state.commit(set("a", "2"), Durability::None, now).unwrap());
 
     let Step::Wait(Some(retry_at)) = state.poll_step(now) else {
         panic!("it pauses first")
@@ -178,10 +186,10 @@ fn a_failed_write_tells_its_waiters_and_is_tried_again() {
 #[test]
 fn an_item_of_a_failed_write_is_finished_on_the_disk() {
     let (mut state, now) = state(StoreConfig::default());
-    let _ = state.commit(accept(1), Durability::Each, now).unwrap();
+    drop(state.commit(accept(1), Durability::Each, now).unwrap());
     let _flight = write(&mut state, now);
     state.handle_write_failed("no space", now);
-    let _ = state.commit(finish(1), Durability::None, now).unwrap();
+    drop(state.commit(finish(1), Durability::None, now).unwrap());
     let flight = write(&mut state, now + Duration::from_secs(60));
     assert_eq!(
         flight.as_slice().last().unwrap().1,
@@ -192,14 +200,14 @@ fn an_item_of_a_failed_write_is_finished_on_the_disk() {
 #[test]
 fn a_checkpoint_holds_exactly_what_the_journal_holds() {
     let (mut state, now) = state(StoreConfig::default());
-    let _ = state.commit(set("a", "1"), Durability::None, now).unwrap();
+    drop(state.commit(set("a", "1"), Durability::None, now).unwrap());
     state.want_checkpoint();
     let flight = write(&mut state, now);
     assert!(matches!(
         state.poll_checkpoint(now),
         Ok(CheckpointStep::Wait(None))
     ));
-    let _ = state.commit(set("b", "1"), Durability::None, now).unwrap();
+    drop(state.commit(set("b", "1"), Durability::None, now).unwrap());
     state.handle_written(&flight, 1, &[]);
     let Ok(CheckpointStep::Move(frozen)) = state.poll_checkpoint(now) else {
         panic!("ready")
@@ -220,10 +228,10 @@ fn a_checkpoint_holds_exactly_what_the_journal_holds() {
 #[test]
 fn a_failed_write_calls_its_checkpoint_off() {
     let (mut state, now) = state(StoreConfig::default());
-    let _ = state.commit(set("a", "1"), Durability::None, now).unwrap();
+    drop(state.commit(set("a", "1"), Durability::None, now).unwrap());
     state.want_checkpoint();
     let _flight = write(&mut state, now);
-    let _ = state.commit(set("b", "1"), Durability::None, now).unwrap();
+    drop(state.commit(set("b", "1"), Durability::None, now).unwrap());
     state.handle_write_failed("input/output error", now);
     assert!(matches!(
         state.poll_checkpoint(now),
@@ -242,10 +250,10 @@ fn a_failed_write_calls_its_checkpoint_off() {
 #[test]
 fn an_old_segment_goes_once_nothing_lives_in_it() {
     let (mut state, now) = state(StoreConfig::default());
-    let _ = state.commit(accept(1), Durability::Each, now).unwrap();
+    drop(state.commit(accept(1), Durability::Each, now).unwrap());
     let flight = write(&mut state, now);
     state.handle_written(&flight, 1, &[]);
-    let _ = state.commit(set("k", "1"), Durability::Each, now).unwrap();
+    drop(state.commit(set("k", "1"), Durability::Each, now).unwrap());
     state.want_checkpoint();
     let flight = write(&mut state, now);
     state.handle_written(&flight, 2, &[1]);
@@ -255,7 +263,7 @@ fn an_old_segment_goes_once_nothing_lives_in_it() {
         "the checkpoint covers only what was sealed"
     );
 
-    let _ = state.commit(set("k", "2"), Durability::None, now).unwrap();
+    drop(state.commit(set("k", "2"), Durability::None, now).unwrap());
     state.want_checkpoint();
     let flight = write(&mut state, now);
     state.handle_written(&flight, 2, &[1]);
@@ -264,7 +272,7 @@ fn an_old_segment_goes_once_nothing_lives_in_it() {
         matches!(state.poll_step(now), Step::Wait(_)),
         "the item lives in it"
     );
-    let _ = state.commit(finish(1), Durability::None, now).unwrap();
+    drop(state.commit(finish(1), Durability::None, now).unwrap());
     assert!(matches!(state.poll_step(now), Step::Recycle(1)));
     state.handle_recycle_failed(now);
     assert!(matches!(state.poll_step(now), Step::Wait(_)));
@@ -278,7 +286,7 @@ fn many_segments_make_the_live_items_of_the_oldest_move() {
     };
     let most = config.sealed_segments_max() as u64;
     let (mut state, now) = state(config);
-    let _ = state.commit(accept(1), Durability::Each, now).unwrap();
+    drop(state.commit(accept(1), Durability::Each, now).unwrap());
     let flight = write(&mut state, now);
     let sealed: Vec<_> = (1..=most).collect();
     state.handle_written(&flight, 1, &[]);
@@ -331,14 +339,14 @@ fn a_full_queue_refuses_items_and_still_finishes_them() {
         ..StoreConfig::default()
     });
     for id in 1..3 {
-        let _ = state.commit(accept(id), Durability::None, now).unwrap();
+        drop(state.commit(accept(id), Durability::None, now).unwrap());
     }
     let refused = state.commit(accept(3), Durability::None, now);
     assert!(matches!(
         refused,
         Err(CommitError::QueueFull { items: 2, .. })
     ));
-    let _ = state.commit(finish(1), Durability::None, now).unwrap();
+    drop(state.commit(finish(1), Durability::None, now).unwrap());
     assert!(state.commit(accept(3), Durability::None, now).is_ok());
 }
 
@@ -366,7 +374,7 @@ fn a_full_buffer_refuses_until_it_is_written() {
 #[test]
 fn a_full_disk_takes_what_frees_space() {
     let (mut state, now) = state(StoreConfig::default());
-    let _ = state.commit(accept(1), Durability::None, now).unwrap();
+    drop(state.commit(accept(1), Durability::None, now).unwrap());
     state.room = Room {
         free: 9,
         free_min: 10,

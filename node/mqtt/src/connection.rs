@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     hub::ConnectionId,
-    limits::{CONNECT_TIMEOUT, READ_BYTES, RECEIVE_MAX, TOPIC_ALIASES_MAX, WRITE_TIMEOUT},
+    limits::{
+        BATCH_BYTES_MAX, CONNECT_TIMEOUT, READ_BYTES, RECEIVE_MAX, TOPIC_ALIASES_MAX, WRITE_TIMEOUT,
+    },
     message::{Message, QoS},
     user::Users,
     wire::{Connect, Frames, FromClient, Publish, Reason, ToClient, Version, encode},
@@ -287,6 +289,10 @@ impl Connection {
             .await
             .map_err(|_| EndError::Stalled)??;
         self.output.clear();
+        if self.output.capacity() > BATCH_BYTES_MAX {
+            // One large message must not cost its memory for as long as the client stays.
+            self.output = BytesMut::new();
+        }
         Ok(())
     }
 

@@ -185,10 +185,9 @@ impl Station {
                 () = closed.cancelled() => break,
             }
             self.perform();
-            if let Some(until) = drain_until
-                && !stopped
-                && (self.hub.receipts_pending() == 0 || Instant::now() >= until)
-            {
+            let drained = |until| self.hub.receipts_pending() == 0 || Instant::now() >= until;
+            if stopped || drain_until.is_some_and(drained) {
+                // Again after each command: a client may have been let in a moment ago.
                 stopped = true;
                 self.hub.stop(self.now());
                 self.perform();

@@ -1,4 +1,8 @@
 //! What is acknowledged, when, and in which order.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may fail that way, its helpers too"
+)]
 
 mod common;
 

@@ -1,4 +1,8 @@
 //! Who receives what: with independent clients of both versions, and byte by byte where the specification is exact.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may fail that way, its helpers too"
+)]
 
 mod common;
 

@@ -1,4 +1,8 @@
 //! Whatever a client sends costs it its own connection and nobody else anything.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may fail that way, its helpers too"
+)]
 
 mod common;
 

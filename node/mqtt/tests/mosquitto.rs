@@ -1,4 +1,8 @@
 //! The clients most people use, from Debian's `mosquitto-clients`, as processes of their own.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may fail that way, its helpers too"
+)]
 
 mod common;
 

@@ -55,7 +55,18 @@ impl Hub {
                 session.expiry = expiry;
                 id
             }
-            None => self.open_session(&client_id, connect.user.take(), presence, expiry, now),
+            None => {
+                let session = Session {
+                    client_id,
+                    user: connect.user.take(),
+                    presence,
+                    expiry,
+                    filters: BTreeMap::new(),
+                    inbox: Inbox::default(),
+                    outbox: Outbox::new(self.meter.clone()),
+                };
+                self.open_session(session, now)
+            }
         };
         let link = Link {
             session: id,
@@ -125,37 +136,17 @@ impl Hub {
         self.sessions.contains_key(&id).then_some(id)
     }
 
-    fn open_session(
-        &mut self,
-        client_id: &Arc<str>,
-        user: Option<String>,
-        presence: Presence,
-        expiry: Duration,
-        now: Duration,
-    ) -> SessionId {
+    fn open_session(&mut self, session: Session, now: Duration) -> SessionId {
         if self.sessions.len() >= SESSIONS_MAX {
-            let longest = self
-                .sessions
-                .iter()
-                .filter_map(|(id, session)| Some((session.away_since()?, *id)))
-                .min();
-            if let Some((_, id)) = longest {
+            let away = |(id, session): (&SessionId, &Session)| Some((session.away_since()?, *id));
+            if let Some((_, id)) = self.sessions.iter().filter_map(away).min() {
                 log::warn!(client = self.sessions[&id].client_id.as_ref(); "session forgotten, too many are kept");
                 self.end_session(id, now);
             }
         }
         let id = SessionId(self.next());
-        let session = Session {
-            client_id: Arc::clone(client_id),
-            user,
-            presence,
-            expiry,
-            filters: BTreeMap::new(),
-            inbox: Inbox::default(),
-            outbox: Outbox::new(self.meter.clone()),
-        };
+        self.by_client.insert(Arc::clone(&session.client_id), id);
         self.sessions.insert(id, session);
-        self.by_client.insert(Arc::clone(client_id), id);
         id
     }
 

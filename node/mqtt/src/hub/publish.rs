@@ -21,21 +21,15 @@ impl Hub {
         now: Duration,
     ) {
         self.stats.received += 1;
-        let Publish {
-            packet_id,
-            dup,
-            message,
-            ..
-        } = publish;
-        let permitted = permit(&message.topic);
+        let permitted = permit(&publish.message.topic);
         if permitted == Err(Reason::Malformed) {
             return self.close(connection, Some(Reason::Topic), now);
         }
-        match message.qos {
+        match publish.message.qos {
             QoS::AtMostOnce if permitted.is_err() => self.stats.refused += 1,
-            QoS::AtMostOnce => self.handle_loose(connection, Arc::new(message), now),
+            QoS::AtMostOnce => self.handle_loose(connection, Arc::new(publish.message), now),
             QoS::AtLeastOnce | QoS::ExactlyOnce => {
-                self.handle_assured(connection, (packet_id, dup), message, permitted, now)
+                self.handle_assured(connection, publish, permitted, now);
             }
         }
     }
@@ -53,14 +47,20 @@ impl Hub {
         });
     }
 
+    /// QoS ≥ 1: pending until the receipt comes, unless it is one we have.
     fn handle_assured(
         &mut self,
         connection: ConnectionId,
-        (packet_id, dup): (u16, bool),
-        message: Message,
+        publish: Publish,
         permitted: Result<(), Reason>,
         now: Duration,
     ) {
+        let Publish {
+            packet_id,
+            dup,
+            message,
+            ..
+        } = publish;
         let Some(link) = self.links.get(&connection) else {
             return;
         };

@@ -123,6 +123,9 @@ impl Hub {
         let Some(id) = self.links.get(&connection).map(|link| link.session) else {
             return;
         };
+        if filters.len() > SUBSCRIPTIONS_MAX {
+            return self.close(connection, Some(Reason::Quota), now);
+        }
         // To hear nothing of oneself and to take turns with others contradict each other: MQTT 5, 3.8.3.1.
         if filters
             .iter()

@@ -16,10 +16,15 @@ use crate::{
     message::{Message, Properties, QoS},
 };
 
+/// First byte of CONNECT.
+const CONNECT: u8 = 0x10;
+
 /// Cuts the bytes of one connection into packets.  The first must be CONNECT, whose version then holds.
 pub(crate) struct Frames {
     builder: PacketBuilder,
     version: Option<Version>,
+    /// Whether the first byte has been seen.
+    begun: bool,
 }
 
 impl std::fmt::Debug for Frames {
@@ -35,6 +40,7 @@ impl Frames {
         Self {
             builder: PacketBuilder::with_maximum_packet_size(PACKET_BYTES_MAX),
             version: None,
+            begun: false,
         }
     }
 
@@ -48,7 +54,12 @@ impl Frames {
         &mut self,
         input: &mut BytesMut,
     ) -> Result<Option<FromClient>, Reason> {
-        while !input.is_empty() {
+        while let Some(first) = input.first() {
+            // What is not CONNECT need not be waited for.
+            if !self.begun && *first != CONNECT {
+                return Err(Reason::Protocol);
+            }
+            self.begun = true;
             let mut cursor = Cursor::new(&input[..]);
             let result = self.builder.feed(&mut cursor);
             let taken = usize::try_from(cursor.position()).expect("a position in a slice");

@@ -305,3 +305,32 @@ fn value_checksum(key: &[u8], value: &[u8]) -> u32 {
     hasher.update(value);
     hasher.finalize()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_value_is_an_error_of_its_key_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path(), 8 * 1024 * 1024).unwrap();
+        let sound = envelope(b"sound", b"value");
+        let mut wrong_version = envelope(b"version", b"value");
+        wrong_version[0] = 9;
+        let tree = &database.trees[Tree::Meta.index()];
+        for (key, stored) in [
+            ("sound", sound.clone()),
+            ("moved", sound),
+            ("version", wrong_version),
+            ("short", vec![VALUE_VERSION]),
+            ("empty", Vec::new()),
+        ] {
+            tree.insert(key, stored).unwrap();
+        }
+        let get = |key: &str| database.get(Tree::Meta, key.as_bytes()).unwrap().unwrap();
+        assert_eq!(get("sound"), Ok(b"value".to_vec()));
+        for key in ["moved", "version", "short", "empty"] {
+            assert_eq!(get(key), Err(Damaged), "{key}");
+        }
+    }
+}

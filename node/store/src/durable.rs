@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,8 +24,20 @@ pub struct ReplaceError {
 /// # Errors
 /// [`ReplaceError`] if any step fails; then the file has its old content, or none if it had none.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
+    replace_with_mode(path, bytes, 0o644)
+}
+
+/// Like [`replace`], for secrets: nobody but the owner can read the file, at no moment.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
+    replace_with_mode(path, bytes, 0o600)
+}
+
+fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ReplaceError> {
     let temporary = temporary_path(path);
-    let outcome = write_and_rename(&temporary, path, bytes);
+    let outcome = write_and_rename(&temporary, path, bytes, mode);
     if outcome.is_err() {
         fs::remove_file(&temporary).ok();
     }
@@ -34,8 +47,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
     })
 }
 
-fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(temporary)?;
+fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(mode).open(temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(temporary, path)?;

@@ -145,3 +145,70 @@ fn numbered(directory: &Path, prefix: &str) -> io::Result<Vec<u64>> {
     found.sort_unstable();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Tree;
+    use crate::memtable::Memtable;
+
+    const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+    fn filled(directory: &Path) -> Database {
+        let database = Database::open(&current(directory).unwrap(), CACHE_BYTES).unwrap();
+        let mut changes = Memtable::default();
+        for tree in Tree::ALL {
+            changes.put(
+                tree,
+                tree.name().as_bytes().into(),
+                Some(vec![1; 1000].into()),
+            );
+        }
+        database.apply(&changes).unwrap();
+        database.set_number("epoch", 7).unwrap();
+        database
+    }
+
+    fn check(database: &Database) {
+        for tree in Tree::ALL {
+            let value = database.get(tree, tree.name().as_bytes()).unwrap();
+            assert_eq!(value, Some(Ok(vec![1; 1000])));
+        }
+        assert_eq!(database.number("epoch").unwrap(), Some(7));
+    }
+
+    #[test]
+    fn a_copy_holds_everything_and_counts_from_then_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = filled(directory.path());
+        check(&copy(&old, CACHE_BYTES).unwrap());
+        drop(old);
+        let path = current(directory.path()).unwrap();
+        assert!(path.ends_with("db-2") && !directory.path().join("db-1").exists());
+        check(&Database::open(&path, CACHE_BYTES).unwrap());
+    }
+
+    #[test]
+    fn a_copy_that_was_cut_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(filled(directory.path()));
+        fs::create_dir(directory.path().join("db-2")).unwrap();
+        File::create(directory.path().join("db-2").join(INCOMPLETE)).unwrap();
+        let path = current(directory.path()).unwrap();
+        assert!(path.ends_with("db-1") && !directory.path().join("db-2").exists());
+        check(&Database::open(&path, CACHE_BYTES).unwrap());
+    }
+
+    #[test]
+    fn a_full_database_is_copied_only_if_that_helps() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = filled(directory.path());
+        assert!(
+            compact(&old, false, CACHE_BYTES).unwrap().is_none(),
+            "it is small"
+        );
+        let smaller = compact(&old, true, CACHE_BYTES).unwrap();
+        let helps = old.file_bytes() / COMPACT_RATIO_FULL >= old.live_bytes().unwrap();
+        assert_eq!(smaller.is_some(), helps);
+    }
+}

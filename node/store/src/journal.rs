@@ -250,7 +250,10 @@ impl Journal {
             offset += chunk.len() as u64;
         }
         self.written += self.segment_bytes;
-        file.sync_all()
+        file.sync_all()?;
+        // The zeros lie in the page cache as folios of 256 KiB, each of which a write of one page would dirty.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
     }
 }
 

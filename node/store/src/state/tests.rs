@@ -1,6 +1,7 @@
 //! The rules, without threads and disks.
 
 use super::*;
+use crate::limits::{BATCH_RECORDS_MAX, ITEM_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 type Answer = Result<(), crate::commit::JournalLost>;
 

@@ -48,7 +48,7 @@ fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Replace
 }
 
 fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(mode).open(temporary)?;
+    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(temporary, path)?;

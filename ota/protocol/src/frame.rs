@@ -76,6 +76,12 @@ impl Decoder {
         Ok(Some(message))
     }
 
+    /// Takes out what waits: the begin of raw bytes that follow the last frame of a stream.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Bytes that wait for the rest of their frame.
     #[must_use]
     pub fn pending(&self) -> usize {

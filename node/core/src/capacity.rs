@@ -1,0 +1,41 @@
+//! How much a box can run at once: bytes and instances, from what the machine has.
+
+/// What functions may use together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Memory that instances may reserve, bytes.
+    pub memory_bytes: u64,
+    /// Invocations at the same time.
+    pub invocations: u32,
+    /// Requests that may wait for their turn; more are refused at once.
+    pub waiting: u32,
+}
+
+/// Invocations at the same time for each processor.
+const PER_CORE: u32 = 16;
+/// Least memory that instances get, however small the box.
+const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+impl Capacity {
+    /// Half of the memory goes to instances; sixteen invocations a core; four times as many may wait.
+    ///
+    /// `memory_bytes` is what the machine or the daemon's control group has, whichever is less.
+    #[must_use]
+    pub fn of(cores: usize, memory_bytes: u64) -> Self {
+        let cores = u32::try_from(cores.clamp(1, 256)).unwrap_or(1);
+        let invocations = cores * PER_CORE;
+        Self { memory_bytes: (memory_bytes / 2).max(MEMORY_BYTES_MIN), invocations, waiting: invocations * 4 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capacity_follows_the_machine_and_has_a_floor() {
+        let large = Capacity::of(2, 1 << 30);
+        assert_eq!((large.memory_bytes, large.invocations), (1 << 29, 32));
+        assert_eq!(Capacity::of(0, 0).memory_bytes, MEMORY_BYTES_MIN);
+    }
+}

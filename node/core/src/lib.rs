@@ -1,0 +1,25 @@
+//! The decisions of a node, without I/O: no async, no socket, no clock, no disk.
+//!
+//! ```text
+//! event ─▶ Queue ─▶ Dispatch ─▶ (an invocation) ─▶ Queue: done | retry at | dead letter
+//! Desired ─▶ assignment::diff ─▶ fetch, prepare, stop
+//! trigger ─▶ timer::next_fire            machine ─▶ Capacity
+//! invocation ─▶ Ledger ─▶ records to persist ─▶ batches to send ─▶ watermark
+//! ```
+//!
+//! Invariants: time is an argument ([`Mono`] for waiting, [`Wall`] for dates, never mixed); the same calls give the same answers;
+//! at most one event of a function and topic is in flight, in the order of acceptance.
+//! Absent on purpose: who does it. The daemon moves bytes, timers and files.
+
+pub mod assignment;
+pub mod capacity;
+pub mod ledger;
+pub mod queue;
+pub mod retry;
+pub mod time;
+pub mod timer;
+
+pub use capacity::Capacity;
+pub use ledger::Ledger;
+pub use queue::Queue;
+pub use time::{Mono, Wall};

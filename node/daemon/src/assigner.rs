@@ -1,0 +1,305 @@
+//! Makes the node run what it is told to run.
+//!
+//! ```text
+//! Desired ─▶ store ─▶ diff ─▶ fetch ─▶ prepare ─▶ table (swap) ─▶ store (running) ─▶ unused artifacts go
+//! ```
+//! Invariants: what runs goes on until its successor is ready; a revision that is refused stays refused until the assignment
+//! changes; after a restart the node runs what ran before, with or without a network, before it takes any event.
+
+use crate::fault::Errors;
+use crate::fetch::{FetchError, Fetcher};
+use crate::functions::{Active, Table, TableWriter};
+use crate::gate::Gate;
+use crate::supervisor::Supervisor;
+use anyhow::Context as _;
+use sedge_node_core::assignment::{Step, diff};
+use sedge_protocol::message::{Assignment, Desired, FunctionState};
+use sedge_protocol::{Digest, FunctionName, RevisionId};
+use sedge_runtime::{Engine, Host, RevisionRef};
+use sedge_store::{Batch, Durability, Files, Store, Tree};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+const EPOCH_KEY: &[u8] = b"epoch";
+const DESIRED_PREFIX: &[u8] = b"desired/";
+const RUNNING_PREFIX: &[u8] = b"running/";
+/// Pause before what failed for a passing reason is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What the assigner works with.
+pub(crate) struct Assigner {
+    pub(crate) store: Store,
+    pub(crate) files: Files,
+    pub(crate) engine: Engine,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) gate: Gate,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) errors: Errors,
+    pub(crate) table: TableWriter,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) refused: BTreeMap<FunctionName, RevisionId>,
+}
+
+/// Reads what the node was told last.
+pub(crate) fn restore_desired(store: &Store) -> anyhow::Result<Desired> {
+    let epoch = store.get(Tree::Assignment, EPOCH_KEY)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    Ok(Desired { epoch, assignments: read_all(store, DESIRED_PREFIX)? })
+}
+
+impl Assigner {
+    /// Brings back what ran before the restart. Blocking work inside; call it before any source starts.
+    pub(crate) async fn restore(&mut self) -> anyhow::Result<()> {
+        let running: Vec<Assignment> = read_all(&self.store, RUNNING_PREFIX)?;
+        for assignment in running {
+            let (name, revision) = (assignment.function().clone(), assignment.revision);
+            let Some(path) = self.fetcher.here(&assignment.artifact) else {
+                log::warn!(function:% = name, revision:% = revision.short(); "the artifact is gone and will be fetched again");
+                // Its events wait for it.
+                self.set_state(&assignment, FunctionState::Fetching { bytes: 0, total: assignment.size });
+                continue;
+            };
+            match self.prepare(&assignment, &path).await {
+                Ok(active) => self.activate(active),
+                Err(error) => {
+                    log::error!(function:% = name, reason:% = format!("{error:#}"); "a function cannot be brought back");
+                    self.set_state(&assignment, FunctionState::Failed { reason: format!("{error:#}") });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until the daemon stops.
+    pub(crate) async fn run(mut self, mut desired: watch::Receiver<Desired>) -> anyhow::Result<()> {
+        let stop = self.supervisor.stop().clone();
+        loop {
+            let wanted = desired.borrow_and_update().clone();
+            let mut pause = None;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = desired.changed() => { changed?; continue; }
+                result = self.reconcile(&wanted) => match result {
+                    Ok(true) => {}
+                    Ok(false) => pause = Some(AGAIN),
+                    Err(error) => {
+                        log::error!(reason:% = format!("{error:#}"); "the desired state could not be kept");
+                        pause = Some(AGAIN);
+                    }
+                },
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = desired.changed() => changed?,
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            }
+        }
+    }
+
+    /// One pass; answers whether everything is as wanted, or refused for good.
+    ///
+    /// Cancel safe: each step is whole, and the next pass begins from what is.
+    async fn reconcile(&mut self, desired: &Desired) -> anyhow::Result<bool> {
+        self.keep_desired(desired).await?;
+        let mut complete = true;
+        for step in self.steps(desired) {
+            match step {
+                Step::Stop(name) => self.stop(&name),
+                Step::Start(assignment) => complete &= self.start(&assignment).await,
+            }
+        }
+        self.keep_running().await?;
+        self.drop_unused(desired).await;
+        Ok(complete)
+    }
+
+    /// Stops first, then what is here already, then what must be fetched: a slow download holds nothing else back.
+    fn steps(&mut self, desired: &Desired) -> Vec<Step> {
+        self.refused.retain(|name, revision| {
+            desired.assignments.iter().any(|assignment| assignment.function() == name && assignment.revision == *revision)
+        });
+        let table = Arc::clone(&self.table.borrow());
+        let running = table.active.iter().map(|(name, active)| (name.clone(), active.revision())).collect();
+        let mut steps = diff(&running, &self.refused, &desired.assignments);
+        steps.sort_by_key(|step| match step {
+            Step::Stop(_) => 0,
+            Step::Start(assignment) if self.fetcher.here(&assignment.artifact).is_some() => 1,
+            Step::Start(_) => 2,
+        });
+        self.edit(|table| {
+            table.desired_epoch = desired.epoch;
+            table.states.retain(|name, _| desired.assignments.iter().any(|assignment| assignment.function() == name));
+            for assignment in &desired.assignments {
+                let runs = table.active.get(assignment.function()).is_some_and(|active| active.revision() == assignment.revision);
+                if runs {
+                    table.states.insert(assignment.function().clone(), (assignment.revision, FunctionState::Running));
+                }
+            }
+        });
+        steps
+    }
+
+    fn stop(&mut self, name: &FunctionName) {
+        log::info!(function:% = name; "function stopped: it is assigned no more");
+        self.edit(|table| {
+            table.active.remove(name);
+            table.states.remove(name);
+        });
+    }
+
+    /// Brings one revision to run; false when it should be tried again later.
+    async fn start(&mut self, assignment: &Assignment) -> bool {
+        let (name, revision) = (assignment.function().clone(), assignment.revision);
+        match self.bring(assignment).await {
+            Ok(active) => {
+                self.activate(active);
+                log::info!(function:% = name, revision:% = revision.short(); "function runs");
+                true
+            }
+            Err(Hindrance::Passing(error)) => {
+                let reason = format!("{error:#}");
+                log::warn!(function:% = name, revision:% = revision.short(), reason; "a revision is not here yet, trying again");
+                false
+            }
+            Err(Hindrance::Refused(error)) => {
+                let reason = crate::fault::clip(&format!("{error:#}"));
+                log::error!(function:% = name, revision:% = revision.short(), reason; "a revision is refused; what ran goes on");
+                self.errors.note(&name, Some(revision), &format!("revision refused: {reason}"));
+                self.refused.insert(name, revision);
+                self.set_state(assignment, FunctionState::Failed { reason });
+                true
+            }
+        }
+    }
+
+    async fn bring(&self, assignment: &Assignment) -> Result<Active, Hindrance> {
+        assignment.check().map_err(|broken| Hindrance::Refused(anyhow::anyhow!(broken)))?;
+        let progress = |bytes| self.set_state(assignment, FunctionState::Fetching { bytes, total: assignment.size });
+        let path = self.fetcher.fetch(assignment, progress).await.map_err(|error| match error {
+            // Deleted already; the next try begins at zero. A fleet that goes on sending wrong bytes is tried again and again, slowly.
+            error @ (FetchError::Passing(_) | FetchError::Digest(_)) => Hindrance::Passing(error.into()),
+        })?;
+        self.set_state(assignment, FunctionState::Preparing);
+        self.prepare(assignment, &path).await.map_err(Hindrance::Refused)
+    }
+
+    async fn prepare(&self, assignment: &Assignment, path: &Path) -> anyhow::Result<Active> {
+        let manifest = Arc::new(assignment.manifest.clone());
+        let reference = RevisionRef { function: manifest.name.clone(), revision: assignment.revision, digest: assignment.artifact, manifest };
+        let (engine, host, path) = (self.engine.clone(), Arc::clone(&self.host), path.to_owned());
+        let function = tokio::task::spawn_blocking(move || engine.prepare(&path, &reference, host)).await??;
+        let need = function.memory_reservation();
+        anyhow::ensure!(
+            self.gate.fits(need),
+            "an instance needs {need} bytes and the node gives {} to all functions together: lower limits.memory_mb",
+            self.gate.capacity().memory_bytes
+        );
+        Ok(Active::new(assignment.clone(), function))
+    }
+
+    fn activate(&self, active: Active) {
+        let (name, revision) = (active.name().clone(), active.revision());
+        self.edit(|table| {
+            table.active.insert(name.clone(), Arc::new(active));
+            table.states.insert(name, (revision, FunctionState::Running));
+        });
+    }
+
+    fn set_state(&self, assignment: &Assignment, state: FunctionState) {
+        self.edit(|table| {
+            table.states.insert(assignment.function().clone(), (assignment.revision, state));
+        });
+    }
+
+    fn edit(&self, change: impl FnOnce(&mut Table)) {
+        self.table.send_modify(|table| {
+            let mut next = Table { active: table.active.clone(), states: table.states.clone(), desired_epoch: table.desired_epoch };
+            change(&mut next);
+            *table = Arc::new(next);
+        });
+    }
+
+    async fn keep_desired(&self, desired: &Desired) -> anyhow::Result<()> {
+        let mut batch = Batch::new();
+        replace_all(&self.store, &mut batch, DESIRED_PREFIX, desired.assignments.iter())?;
+        if batch.is_empty() && self.store.get(Tree::Assignment, EPOCH_KEY)?.as_deref() == Some(&desired.epoch.to_be_bytes()) {
+            return Ok(());
+        }
+        batch.set(Tree::Assignment, EPOCH_KEY, desired.epoch.to_be_bytes());
+        self.store.commit(batch, Durability::Grouped)?.durable().await.context("keep the desired state")
+    }
+
+    async fn keep_running(&self) -> anyhow::Result<()> {
+        let table = Arc::clone(&self.table.borrow());
+        let mut batch = Batch::new();
+        replace_all(&self.store, &mut batch, RUNNING_PREFIX, table.active.values().map(|active| &*active.assignment))?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.store.commit(batch, Durability::Grouped)?.durable().await.context("keep what runs")
+    }
+
+    /// Removes artifacts and compiled code that nothing refers to.
+    async fn drop_unused(&self, desired: &Desired) {
+        let table = Arc::clone(&self.table.borrow());
+        let used: BTreeSet<Digest> = table
+            .active
+            .values()
+            .map(|active| active.assignment.artifact)
+            .chain(desired.assignments.iter().map(|assignment| assignment.artifact))
+            .collect();
+        let (files, engine) = (self.files.clone(), self.engine.clone());
+        let task = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
+            for digest in files.list()? {
+                let digest = Digest::from_bytes(digest);
+                if !used.contains(&digest) {
+                    engine.forget(&digest)?;
+                    files.remove(digest.as_bytes())?;
+                }
+            }
+            Ok(())
+        });
+        match task.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::warn!(reason:% = format!("{error:#}"); "unused artifacts could not be removed"),
+            Err(panic) => log::error!(reason:% = panic; "removing unused artifacts panicked"),
+        }
+    }
+}
+
+/// Why a revision does not run.
+enum Hindrance {
+    Passing(anyhow::Error),
+    Refused(anyhow::Error),
+}
+
+fn read_all<T: DeserializeOwned>(store: &Store, prefix: &[u8]) -> anyhow::Result<Vec<T>> {
+    let pairs = store.scan(Tree::Assignment, prefix, None, usize::MAX)?;
+    Ok(pairs.iter().filter_map(|(_, bytes)| ciborium::from_reader(bytes.as_slice()).ok()).collect())
+}
+
+/// Puts into `batch` what makes the keys under `prefix` equal to `wanted`, and nothing when they are.
+fn replace_all<'a>(store: &Store, batch: &mut Batch, prefix: &[u8], wanted: impl Iterator<Item = &'a Assignment>) -> anyhow::Result<()> {
+    let mut present: BTreeMap<Vec<u8>, Vec<u8>> = store.scan(Tree::Assignment, prefix, None, usize::MAX)?.into_iter().collect();
+    for assignment in wanted {
+        let key = [prefix, assignment.function().as_str().as_bytes()].concat();
+        let value = encode(assignment)?;
+        if present.remove(&key).as_ref() != Some(&value) {
+            batch.set(Tree::Assignment, key, value);
+        }
+    }
+    for key in present.into_keys() {
+        batch.delete(Tree::Assignment, key);
+    }
+    Ok(())
+}
+
+fn encode<T: Serialize>(value: &T) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).context("encode an assignment")?;
+    Ok(bytes)
+}

@@ -1,0 +1,151 @@
+//! What becomes of an event after its invocation: finished with its reply, tried again, or buried as a dead letter.
+
+use super::queued::Queued;
+use super::{Bus, item_id};
+use crate::clock;
+use crate::fault::clip;
+use crate::invoke::Failed;
+use crate::limits::DEAD_LETTERS_MAX;
+use sedge_node_core::queue::{self, Item};
+use sedge_protocol::local::DeadLetter;
+use sedge_protocol::manifest::Durability as Wanted;
+use sedge_protocol::{Event, Topic};
+use sedge_runtime::Reply;
+use sedge_store::{Batch, Durability, Store, Tree};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Pause of a lane whose event was not admitted.
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
+/// The end of one invocation.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) item: Item<Arc<Queued>>,
+    pub(super) result: Result<Reply, Failed>,
+}
+
+impl Bus {
+    pub(super) fn handle_outcome(&mut self, outcome: Outcome) {
+        let Outcome { item, result } = outcome;
+        match result {
+            Ok(reply) => self.succeed(&item, reply),
+            Err(Failed::Refused(_)) => {
+                self.queue.handle_refused(&item.function, &item.topic, clock::mono().after(REFUSED_PAUSE));
+            }
+            Err(Failed::Ran(failure)) => self.fail(&item, &failure.to_string()),
+        }
+    }
+
+    fn succeed(&mut self, item: &Item<Arc<Queued>>, reply: Reply) {
+        if self.queue.handle_done(&item.function, &item.topic).is_none() {
+            return; // The function was removed meanwhile and its events were buried.
+        }
+        let mut batch = Batch::new();
+        if item.kept {
+            batch.finish(item_id(item));
+        }
+        let reply = item.payload.reply.as_ref().filter(|_| !reply.data.is_empty()).map(|topic| answer(item, topic, reply));
+        let Some(event) = reply.map(Arc::new) else {
+            if item.kept {
+                self.write(batch, Durability::None);
+            }
+            return;
+        };
+        let matches = self.parts.functions.table().matches(&event.topic);
+        let mut items = Vec::new();
+        let strongest = self.enlist(&event, item.kept, matches, &mut batch, &mut items);
+        let durability = strongest.map_or(Durability::None, |wanted| match wanted {
+            Wanted::Grouped => Durability::Grouped,
+            Wanted::Each => Durability::Each,
+            Wanted::None => Durability::None,
+        });
+        if !batch.is_empty() {
+            self.write(batch, durability);
+        }
+        for item in items {
+            self.queue.push(item);
+        }
+        self.send_to_clients(&event, item.kept);
+    }
+
+    fn fail(&mut self, item: &Item<Arc<Queued>>, reason: &str) {
+        match self.queue.handle_failed(&item.function, &item.topic, clock::mono()) {
+            queue::Failed::Again { attempts } => {
+                let mut batch = Batch::new();
+                batch.attempt(item_id(item), attempts);
+                self.write(batch, Durability::None);
+            }
+            queue::Failed::DeadLetter(item) if item.kept => self.bury(&item, reason),
+            queue::Failed::DeadLetter(_) | queue::Failed::Gone => {}
+        }
+    }
+
+    /// Moves a kept event among the dead letters, in one batch.
+    pub(super) fn bury(&mut self, item: &Item<Arc<Queued>>, reason: &str) {
+        let letter = DeadLetter {
+            id: item.id,
+            function: item.function.clone(),
+            attempts: item.attempts,
+            reason: clip(reason),
+            time_ms: clock::wall().0,
+            event: Event::clone(&item.payload.event),
+        };
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&letter, &mut bytes).expect("writing to memory does not fail");
+        let mut batch = Batch::new();
+        if bytes.len() <= sedge_store::limits::VALUE_BYTES_MAX {
+            batch.set(Tree::DeadLetter, item.id.to_be_bytes(), bytes);
+        } else {
+            log::error!(function:% = item.function, bytes = bytes.len(); "a dead letter is too large to be kept");
+        }
+        batch.finish(item_id(item));
+        let count = self.stats.dead_letters.fetch_add(1, Ordering::Relaxed) + 1;
+        if count > DEAD_LETTERS_MAX as u64 {
+            self.drop_oldest_letter(&mut batch);
+        }
+        log::warn!(function:% = item.function, topic:% = item.topic, attempts = item.attempts, reason; "an event is given up");
+        self.parts.errors.note(&item.function, None, &format!("given up after {} attempts: {reason}", item.attempts));
+        self.write(batch, Durability::Grouped);
+    }
+
+    fn drop_oldest_letter(&self, batch: &mut Batch) {
+        if let Ok(oldest) = self.parts.store.scan(Tree::DeadLetter, b"", None, 1)
+            && let Some((key, _)) = oldest.into_iter().next()
+        {
+            log::warn!("the oldest dead letter is dropped for a newer one");
+            self.stats.dead_letters.fetch_sub(1, Ordering::Relaxed);
+            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+            batch.delete(Tree::DeadLetter, key.to_vec());
+        }
+    }
+
+    fn write(&self, batch: Batch, durability: Durability) {
+        match self.parts.store.commit(batch, durability) {
+            Ok(commit) => drop(commit),
+            // The event stays in the journal and is tried again after a restart: at least once.
+            Err(error) => log::warn!(reason:% = error; "the end of an event could not be written"),
+        }
+    }
+}
+
+/// Number of dead letters on disk.
+pub(super) fn count_dead_letters(store: &Store) -> u64 {
+    store.scan(Tree::DeadLetter, b"", None, DEAD_LETTERS_MAX + 1).map_or(0, |letters| letters.len() as u64)
+}
+
+fn answer(item: &Item<Arc<Queued>>, topic: &Topic, reply: Reply) -> Event {
+    let cause = &item.payload.event;
+    Event {
+        id: format!("{}-reply", cause.id),
+        source: format!("/function/{}", item.function),
+        kind: "sedge.function.reply".to_owned(),
+        time_ms: Some(clock::wall().0),
+        topic: topic.clone(),
+        content_type: reply.content_type,
+        extensions: BTreeMap::from([("cause".to_owned(), cause.id.clone())]),
+        data: reply.data.to_vec(),
+    }
+}

@@ -1,0 +1,202 @@
+//! `sedged.toml`: read strictly, every fault at once.
+
+use sedge_protocol::label::Labels;
+use sedge_protocol::strict::{Fault, Faults, Reader, Section};
+use sedge_protocol::{Digest, NodeId};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What an operator says about a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// The file it came from, for messages.
+    pub(crate) file: PathBuf,
+    /// Everything the node keeps.
+    pub(crate) data_dir: PathBuf,
+    /// Time for running work to end after SIGTERM.
+    pub(crate) shutdown_grace: Duration,
+    /// Where HTTP triggers are served; nowhere when absent.
+    pub(crate) http: Option<SocketAddr>,
+    /// The embedded broker; none when absent.
+    pub(crate) mqtt: Option<Mqtt>,
+    /// The local API.
+    pub(crate) socket: PathBuf,
+    /// The fleet; none for a node of its own.
+    pub(crate) fleet: Option<Fleet>,
+    /// Store.
+    pub(crate) store: StoreSettings,
+    /// Bounds an operator sets below what the box has.
+    pub(crate) machine: Machine,
+}
+
+/// The embedded broker.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Mqtt {
+    pub(crate) listen: SocketAddr,
+    pub(crate) users: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Mqtt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mqtt").field("listen", &self.listen).field("users", &self.users.len()).finish()
+    }
+}
+
+/// How to reach and trust the fleet.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Fleet {
+    /// `https://host:port`.
+    pub(crate) url: String,
+    /// Digest of the fleet's CA certificate.
+    pub(crate) ca_pin: Digest,
+    /// The claim token; needed until the node is enrolled.
+    pub(crate) claim: Option<String>,
+    /// The name the node would like.
+    pub(crate) name: Option<NodeId>,
+    /// Labels of the node.
+    pub(crate) labels: Labels,
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("url", &self.url).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What may be tuned of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StoreSettings {
+    pub(crate) group_ms: Option<u64>,
+    pub(crate) queue_items_max: Option<usize>,
+    pub(crate) queue_bytes_max: Option<usize>,
+    pub(crate) free_bytes_min: Option<u64>,
+}
+
+/// Bounds below what the box has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Machine {
+    pub(crate) memory_mb: Option<u64>,
+    pub(crate) invocations: Option<u32>,
+}
+
+/// Reads the file at `path`. `SEDGED_DATA_DIR` overrides `data_dir`.
+pub(crate) fn load(path: &Path) -> Result<Config, Faults> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|cause| Faults {
+        file: file.clone(),
+        list: vec![Fault { line: 0, message: format!("cannot be read: {cause}; name another file with --config") }],
+    })?;
+    let mut config = parse(&file, &text)?;
+    if let Some(directory) = std::env::var_os("SEDGED_DATA_DIR") {
+        config.data_dir = directory.into();
+    }
+    path.clone_into(&mut config.file);
+    Ok(config)
+}
+
+/// Reads a configuration; `file` is the name that faults are reported under.
+pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Faults> {
+    let reader = Reader::new(file, text)?;
+    let root = reader.root();
+    let data_dir = PathBuf::from(root.text("data_dir").unwrap_or_else(|| "/var/lib/sedge".to_owned()));
+    let grace = root.integer("shutdown_grace_s", 0..=600).unwrap_or(10);
+    let config = Config {
+        file: PathBuf::from(file),
+        data_dir,
+        shutdown_grace: Duration::from_secs(grace),
+        http: read_http(root.section("http")),
+        mqtt: read_mqtt(root.section("mqtt")),
+        socket: read_socket(root.section("local")),
+        fleet: read_fleet(root.section("fleet")),
+        store: read_store(root.section("store")),
+        machine: read_machine(root.section("machine")),
+    };
+    root.finish();
+    reader.finish(Some(config))
+}
+
+fn read_http(section: Section<'_>) -> Option<SocketAddr> {
+    let listen = section.is_present().then(|| section.require("listen")).flatten();
+    section.finish();
+    listen
+}
+
+fn read_mqtt(section: Section<'_>) -> Option<Mqtt> {
+    let listen = section.is_present().then(|| section.require("listen")).flatten();
+    let users = section.free("users").into_iter().collect();
+    section.finish();
+    Some(Mqtt { listen: listen?, users })
+}
+
+fn read_socket(section: Section<'_>) -> PathBuf {
+    let socket = section.text("socket").unwrap_or_else(|| "/run/sedged/sedged.sock".to_owned());
+    section.finish();
+    PathBuf::from(socket)
+}
+
+fn read_fleet(section: Section<'_>) -> Option<Fleet> {
+    if !section.is_present() {
+        section.finish();
+        return None;
+    }
+    let url: Option<String> = section.require("url");
+    if let Some(url) = &url
+        && !(url.starts_with("https://") && url.len() > 8)
+    {
+        section.reject("url", "write it as https://host:port");
+    }
+    let ca_pin = section.require("ca_pin");
+    let labels = Labels::try_from(section.free("labels")).map_err(|fault| section.reject("labels", fault)).unwrap_or_default();
+    let claim = section.text("claim").or_else(|| claim_file(&section));
+    let name = section.parse("name");
+    section.finish();
+    Some(Fleet { url: url?, ca_pin: ca_pin?, claim, name, labels })
+}
+
+fn claim_file(section: &Section<'_>) -> Option<String> {
+    let path = section.text("claim_file")?;
+    std::fs::read_to_string(&path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+fn read_store(section: Section<'_>) -> StoreSettings {
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let store = StoreSettings {
+        group_ms: section.integer("group_ms", 1..=10_000),
+        queue_items_max: section.integer("queue_items_max", 1..=10_000_000).map(size),
+        queue_bytes_max: section.integer("queue_bytes_max", 65_536..=(1 << 40)).map(size),
+        free_bytes_min: section.integer("free_bytes_min", 0..=(1 << 50)),
+    };
+    section.finish();
+    store
+}
+
+fn read_machine(section: Section<'_>) -> Machine {
+    let machine = Machine {
+        memory_mb: section.integer("memory_mb", 16..=(1 << 24)),
+        invocations: section.integer("invocations", 1..=10_000).and_then(|number| u32::try_from(number).ok()),
+    };
+    section.finish();
+    machine
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_a_node_of_its_own() {
+        let config = parse("c", "").unwrap();
+        assert_eq!((config.http, config.fleet.is_none(), config.mqtt), (None, true, None));
+    }
+
+    #[test]
+    fn every_fault_is_listed() {
+        let text = "data_dirr = '/x'\n[http]\nlisten = '127.0.0.1'\n[fleet]\nurl = 'http://x'\n[mqtt]\n";
+        let faults = parse("c", text).unwrap_err().to_string();
+        for part in ["c:1: unknown key `data_dirr`; did you mean `data_dir`?", "`http.listen`", "`fleet.url`", "`fleet.ca_pin` is missing", "`mqtt.listen` is missing"] {
+            assert!(faults.contains(part), "{part}: {faults}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Puts the parts together, starts them in order, and stops them in order.
+//!
+//! Order of start: ports, store, engine, what ran before, bus, then the sources; of stop: sources, running work, usage, store.
+
+mod broker;
+
+use crate::assigner::{self, Assigner};
+use crate::bus::{self, Bus};
+use crate::config::Config;
+use crate::enrol::Vault;
+use crate::fault::Errors;
+use crate::fetch::Fetcher;
+use crate::functions::Functions;
+use crate::gate::Gate;
+use crate::host::NodeHost;
+use crate::invoke::Invoker;
+use crate::local::{self, Local};
+use crate::logs::Logs;
+use crate::meter::Meter;
+use crate::renewal::{self, Renewal};
+use crate::session::{self, Link, Session};
+use crate::supervisor::{Ended, Supervisor};
+use crate::usage_sync::{self, UsageSync};
+use crate::{clock, http, timers, vitals};
+use anyhow::Context as _;
+use sd_notify::NotifyState;
+use sedge_node_core::Capacity;
+use sedge_protocol::local::FleetLink;
+use sedge_runtime::{Engine, EngineConfig, Host, Machine};
+use sedge_store::{Files, Recovery, Store, StoreConfig};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// Why the daemon did not run to its end.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The configuration cannot be carried out here: all faults.
+    Config(Vec<String>),
+    /// Anything else.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for StartError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub(crate) fn run(config: Config) -> Result<(), StartError> {
+    clock::started();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let result = runtime.block_on(serve(config));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result
+}
+
+/// The ports, taken before anything else so that all that are in use are reported together.
+struct Ports {
+    http: Option<TcpListener>,
+    broker: Option<broker::Parts>,
+    local: UnixListener,
+}
+
+async fn serve(config: Config) -> Result<(), StartError> {
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|error| StartError::Config(vec![format!("{}: data_dir {}: {error}", config.file.display(), config.data_dir.display())]))?;
+    let (handle, inbox) = bus::inbox();
+    let (fan_out, messages) = bus::fan_out();
+    let ports = bind(&config, &handle).await?;
+    let (supervisor, ended) = Supervisor::new();
+    let opened = open(&config).await?;
+    let store = opened.store.clone();
+    let start = Start { config: &config, supervisor: &supervisor, handle, inbox, fan_out, messages };
+    start_all(start, ports, opened).await?;
+    let outcome = wait(&supervisor, ended).await;
+    drop(sd_notify::notify(&[NotifyState::Stopping]));
+    supervisor.shut_down(config.shutdown_grace).await;
+    tokio::task::spawn_blocking(move || store.close()).await.context("close the store")?.context("close the store")?;
+    log::info!("stopped");
+    Ok(outcome?)
+}
+
+async fn bind(config: &Config, handle: &bus::BusHandle) -> Result<Ports, StartError> {
+    let mut faults = Vec::new();
+    let file = config.file.display();
+    let http = match config.http {
+        None => None,
+        Some(address) => match TcpListener::bind(address).await {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                faults.push(format!("{file}: http.listen {address}: {error}"));
+                None
+            }
+        },
+    };
+    let broker = config.mqtt.as_ref().and_then(|mqtt| {
+        let bound = broker::bind(mqtt, handle.clone());
+        bound.map_err(|error| faults.push(format!("{file}: mqtt.listen {}: {error:#}", mqtt.listen))).ok()
+    });
+    let local = local::bind(&config.socket).map_err(|error| faults.push(format!("{file}: local.socket: {error:#}"))).ok();
+    match local {
+        Some(local) if faults.is_empty() => Ok(Ports { http, broker, local }),
+        Some(_) | None => Err(StartError::Config(faults)),
+    }
+}
+
+/// What lies on disk, open.
+struct Opened {
+    store: Store,
+    recovery: Recovery,
+    files: Files,
+    engine: Engine,
+    capacity: Capacity,
+}
+
+async fn open(config: &Config) -> anyhow::Result<Opened> {
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || {
+        let defaults = StoreConfig::default();
+        let settings = StoreConfig {
+            group_ms: config.store.group_ms.unwrap_or(defaults.group_ms),
+            queue_items_max: config.store.queue_items_max.unwrap_or(defaults.queue_items_max),
+            queue_bytes_max: config.store.queue_bytes_max.unwrap_or(defaults.queue_bytes_max),
+            free_bytes_min: config.store.free_bytes_min.or(defaults.free_bytes_min),
+            ..defaults
+        };
+        let (store, recovery) = Store::open(&config.data_dir.join("store"), settings).context("open the store")?;
+        for path in &recovery.set_aside {
+            log::error!(path:% = path.display(); "damaged state was set aside; it is fetched again or begins anew");
+        }
+        let files = Files::open(&config.data_dir.join("artifacts")).context("open the artifacts")?;
+        let measured = vitals::measure();
+        let memory_bytes = config.machine.memory_mb.map_or(measured.memory_bytes, |mb| (mb << 20).min(measured.memory_bytes));
+        let mut capacity = Capacity::of(measured.cores, memory_bytes);
+        capacity.invocations = config.machine.invocations.unwrap_or(capacity.invocations);
+        let engine = open_engine(&config.data_dir, Machine { cores: measured.cores, memory_bytes })?;
+        capacity.invocations = capacity.invocations.min(engine.plan().slots);
+        Ok(Opened { store, recovery, files, engine, capacity })
+    })
+    .await?
+}
+
+fn open_engine(data_dir: &Path, machine: Machine) -> anyhow::Result<Engine> {
+    let cache_dir = data_dir.join("compiled");
+    std::fs::create_dir_all(&cache_dir).with_context(|| format!("create {}", cache_dir.display()))?;
+    Engine::new(EngineConfig { machine, cache_dir }).context("start the engine")
+}
+
+/// What the start needs besides ports and disk.
+struct Start<'a> {
+    config: &'a Config,
+    supervisor: &'a Supervisor,
+    handle: bus::BusHandle,
+    inbox: mpsc::Receiver<bus::Publication>,
+    fan_out: mpsc::Sender<sedge_mqtt::Message>,
+    messages: mpsc::Receiver<sedge_mqtt::Message>,
+}
+
+/// The pieces that several tasks share.
+struct Common {
+    functions: Functions,
+    invoker: Invoker,
+    meter: Meter,
+    logs: Logs,
+    errors: Errors,
+    link: watch::Sender<Link>,
+    desired: watch::Sender<sedge_protocol::message::Desired>,
+    credentials: watch::Sender<Option<crate::enrol::Credentials>>,
+    unsent: watch::Sender<u64>,
+}
+
+async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Result<()> {
+    let Start { config, supervisor, handle, inbox, fan_out, messages } = start;
+    let (functions, table) = Functions::new();
+    let (meter, logs, errors) = (Meter::default(), Logs::new(), Errors::default());
+    let gate = Gate::new(opened.capacity);
+    let state = if config.fleet.is_some() { FleetLink::Unclaimed } else { FleetLink::None };
+    let common = Common {
+        invoker: Invoker::new(gate.clone(), meter.clone(), logs.clone(), errors.clone()),
+        link: watch::channel(Link::without(state)).0,
+        desired: watch::channel(assigner::restore_desired(&opened.store)?).0,
+        credentials: watch::channel(None).0,
+        unsent: watch::channel(0).0,
+        functions,
+        meter,
+        logs,
+        errors,
+    };
+    let host: Arc<dyn Host> = Arc::new(NodeHost::new(opened.store.clone(), handle.clone(), common.logs.clone()));
+    let mut assigner = Assigner {
+        store: opened.store.clone(),
+        files: opened.files.clone(),
+        engine: opened.engine,
+        host,
+        gate,
+        fetcher: Fetcher::new(opened.files.clone(), common.link.subscribe()),
+        errors: common.errors.clone(),
+        table,
+        supervisor: supervisor.clone(),
+        refused: BTreeMap::new(),
+    };
+    assigner.restore().await?;
+    supervisor.service("assigner", assigner.run(common.desired.subscribe()));
+    let parts = bus::Parts {
+        store: opened.store.clone(),
+        functions: common.functions.clone(),
+        invoker: common.invoker.clone(),
+        errors: common.errors.clone(),
+        supervisor: supervisor.clone(),
+        fan_out: ports.broker.is_some().then_some(fan_out),
+    };
+    supervisor.service("bus", Bus::new(parts, &handle, inbox, opened.recovery.pending).run());
+    start_usage(supervisor, &opened.store, &common)?;
+    start_fleet(config, supervisor, &handle, &common);
+    start_sources(ports, supervisor, handle, messages, SourceParts { config, common, store: opened.store, files: opened.files })
+}
+
+fn start_usage(supervisor: &Supervisor, store: &Store, common: &Common) -> anyhow::Result<()> {
+    let ledger = usage_sync::restore(store).context("read the usage ledger")?;
+    let sync = UsageSync {
+        store: store.clone(),
+        meter: common.meter.clone(),
+        link: common.link.subscribe(),
+        unsent: common.unsent.clone(),
+        supervisor: supervisor.clone(),
+    };
+    supervisor.service("usage", usage_sync::run(sync, ledger));
+    Ok(())
+}
+
+fn start_fleet(config: &Config, supervisor: &Supervisor, handle: &bus::BusHandle, common: &Common) {
+    let Some(fleet) = &config.fleet else { return };
+    let vault = Vault::new(&config.data_dir);
+    let session = Session {
+        fleet: fleet.clone(),
+        vault: vault.clone(),
+        functions: common.functions.clone(),
+        meter: common.meter.clone(),
+        errors: common.errors.clone(),
+        stats: Arc::clone(&handle.stats),
+        desired: common.desired.clone(),
+        credentials: common.credentials.clone(),
+        link: common.link.clone(),
+        supervisor: supervisor.clone(),
+    };
+    supervisor.service("session", session::run(session));
+    let renewal = Renewal {
+        ca_pin: fleet.ca_pin,
+        vault,
+        credentials: common.credentials.clone(),
+        link: common.link.subscribe(),
+        supervisor: supervisor.clone(),
+    };
+    supervisor.service("renewal", renewal::run(renewal));
+}
+
+/// What the sources need.
+struct SourceParts<'a> {
+    config: &'a Config,
+    common: Common,
+    store: Store,
+    files: Files,
+}
+
+fn start_sources(
+    ports: Ports,
+    supervisor: &Supervisor,
+    handle: bus::BusHandle,
+    messages: mpsc::Receiver<sedge_mqtt::Message>,
+    parts: SourceParts<'_>,
+) -> anyhow::Result<()> {
+    let SourceParts { config, common, store, files } = parts;
+    let http_address = ports.http.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.to_string());
+    let mqtt_address = ports.broker.as_ref().map(|broker| broker.address().to_string());
+    log::info!(http = http_address.as_deref().unwrap_or("off"), mqtt = mqtt_address.as_deref().unwrap_or("off"); "listening");
+    if let Some(listener) = ports.http {
+        supervisor.service("http", http::run(listener, common.functions.clone(), common.invoker.clone(), supervisor.clone()));
+    }
+    if let Some(broker) = ports.broker {
+        broker.start(supervisor, messages);
+    }
+    supervisor.service("timers", timers::run(common.functions.clone(), handle.clone(), supervisor.clone()));
+    let local = Local {
+        functions: common.functions,
+        invoker: common.invoker,
+        meter: common.meter,
+        logs: common.logs,
+        bus: handle,
+        store,
+        files,
+        link: common.link.subscribe(),
+        credentials: common.credentials.subscribe(),
+        unsent: common.unsent.subscribe(),
+        desired: config.fleet.is_none().then(|| common.desired.clone()),
+        http: http_address,
+        mqtt: mqtt_address,
+        supervisor: supervisor.clone(),
+    };
+    supervisor.service("local", local::run(local, ports.local));
+    Ok(())
+}
+
+/// Waits for a signal or the end of a service; feeds the watchdog meanwhile.
+async fn wait(supervisor: &Supervisor, mut ended: mpsc::Receiver<Ended>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    drop(sd_notify::notify(&[NotifyState::Ready]));
+    let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            Some(Ended { name, error }) = ended.recv() => {
+                supervisor.stop().cancel();
+                return Err(error.context(format!("the service `{name}` ended")));
+            }
+            () = tokio::time::sleep(watchdog.unwrap_or_default()), if watchdog.is_some() => {
+                drop(sd_notify::notify(&[NotifyState::Watchdog]));
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The functions that run now: one table, replaced as a whole at every change.
+
+use sedge_protocol::manifest::{Durability, Trigger};
+use sedge_protocol::message::{Assignment, FunctionReport, FunctionState};
+use sedge_protocol::{FunctionName, RevisionId, Topic};
+use sedge_runtime::Function;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, watch};
+
+/// A revision that takes invocations.
+#[derive(Debug, Clone)]
+pub(crate) struct Active {
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) function: Function,
+    /// Its manifest's concurrency.
+    pub(crate) concurrency: Arc<Semaphore>,
+}
+
+impl Active {
+    pub(crate) fn new(assignment: Assignment, function: Function) -> Self {
+        let concurrency = assignment.manifest.limits.concurrency as usize;
+        Self { assignment: Arc::new(assignment), function, concurrency: Arc::new(Semaphore::new(concurrency)) }
+    }
+
+    pub(crate) fn name(&self) -> &FunctionName {
+        self.assignment.function()
+    }
+
+    pub(crate) fn revision(&self) -> RevisionId {
+        self.assignment.revision
+    }
+}
+
+/// A subscription that matches a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Match {
+    pub(crate) function: FunctionName,
+    pub(crate) qos: u8,
+    pub(crate) durability: Durability,
+    pub(crate) reply: Option<Topic>,
+}
+
+/// All functions of the node, those that run and those on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) active: BTreeMap<FunctionName, Arc<Active>>,
+    pub(crate) states: BTreeMap<FunctionName, (RevisionId, FunctionState)>,
+    pub(crate) desired_epoch: u64,
+}
+
+impl Table {
+    /// The function whose route is the longest that takes `path`.
+    pub(crate) fn route(&self, path: &str) -> Option<&Arc<Active>> {
+        self.active
+            .values()
+            .flat_map(|active| {
+                active.assignment.manifest.triggers.iter().filter_map(move |trigger| match trigger {
+                    Trigger::Http { route } if route.matches(path) => Some((route.as_str().len(), active)),
+                    Trigger::Http { .. } | Trigger::Mqtt { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => None,
+                })
+            })
+            .max_by_key(|(length, _)| *length)
+            .map(|(_, active)| active)
+    }
+
+    /// Who gets an event on `topic`: each function once, by the first trigger that matches.
+    pub(crate) fn matches(&self, topic: &Topic) -> Vec<Match> {
+        let of = |active: &Arc<Active>| {
+            active.assignment.manifest.triggers.iter().find_map(|trigger| match trigger {
+                Trigger::Mqtt { filter, qos, durability, reply } if filter.matches(topic) => Some(Match {
+                    function: active.name().clone(),
+                    qos: *qos,
+                    durability: *durability,
+                    reply: reply.clone(),
+                }),
+                Trigger::Mqtt { .. } | Trigger::Http { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => None,
+            })
+        };
+        self.active.values().filter_map(of).collect()
+    }
+
+    /// What the fleet and `sedge` are told; `totals` are counted elsewhere.
+    pub(crate) fn reports(&self) -> Vec<FunctionReport> {
+        let names: std::collections::BTreeSet<&FunctionName> = self.active.keys().chain(self.states.keys()).collect();
+        names
+            .into_iter()
+            .map(|name| {
+                let running = self.active.get(name).map(|active| active.revision());
+                let (assigned, state) = match self.states.get(name) {
+                    Some((revision, state)) => (Some(*revision), state.clone()),
+                    None => (None, FunctionState::Running),
+                };
+                FunctionReport { function: name.clone(), running, state, assigned, totals: sedge_protocol::usage::Counters::default() }
+            })
+            .collect()
+    }
+}
+
+/// Readers' side of the table. Cheap to clone; a look costs no allocation.
+#[derive(Debug, Clone)]
+pub(crate) struct Functions(watch::Receiver<Arc<Table>>);
+
+/// The one writer's side.
+pub(crate) type TableWriter = watch::Sender<Arc<Table>>;
+
+impl Functions {
+    pub(crate) fn new() -> (Self, TableWriter) {
+        let (writer, reader) = watch::channel(Arc::default());
+        (Self(reader), writer)
+    }
+
+    /// The table as it is now.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Waits for a change of the table. Cancel safe.
+    pub(crate) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.0.changed().await
+    }
+}

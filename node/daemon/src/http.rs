@@ -1,0 +1,130 @@
+//! HTTP triggers: one listener, requests go to the function with the longest matching route.
+
+use crate::functions::Functions;
+use crate::invoke::{Failed, Invoker};
+use crate::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIMEOUT};
+use crate::supervisor::Supervisor;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Either, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sedge_runtime::{Failure, ResponseBody};
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
+
+/// Serves until the daemon stops; requests that run are finished.
+pub(crate) async fn run(listener: TcpListener, functions: Functions, invoker: Invoker, supervisor: Supervisor) -> anyhow::Result<()> {
+    let connections = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
+    loop {
+        let permit = Arc::clone(&connections).acquire_owned().await?;
+        let stream = tokio::select! {
+            () = supervisor.stop().cancelled() => return Ok(()),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    log::warn!(reason:% = error; "an HTTP connection could not be accepted");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let (functions, invoker, stop) = (functions.clone(), invoker.clone(), supervisor.stop().clone());
+        supervisor.work(async move {
+            let _permit = permit;
+            drop(stream.set_nodelay(true));
+            let service = service_fn(move |request| {
+                let (functions, invoker) = (functions.clone(), invoker.clone());
+                async move { Ok::<_, Infallible>(answer(&functions, &invoker, request).await) }
+            });
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_TIMEOUT);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
+                log::debug!(reason:% = error; "an HTTP connection ended early");
+            }
+        });
+    }
+}
+
+async fn answer(functions: &Functions, invoker: &Invoker, request: Request<Incoming>) -> Answer {
+    let Some(active) = functions.table().route(request.uri().path()).cloned() else {
+        return say(StatusCode::NOT_FOUND, "no function has a route for this path\n");
+    };
+    match invoker.http(&active, with_authority(request)).await {
+        Ok(response) => response.map(Either::Left),
+        Err(failed) => refuse(&failed),
+    }
+}
+
+/// HTTP/1 requests carry their authority in `Host` only; guests expect it in the URI.
+fn with_authority<B>(mut request: Request<B>) -> Request<B> {
+    if request.uri().authority().is_none() {
+        let host = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        if let Ok(uri) = http::Uri::builder().scheme("http").authority(host).path_and_query(path).build() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// The answer to a failed request: reasons of the function stay in its log.
+pub(crate) fn refuse(failed: &Failed) -> Answer {
+    match failed {
+        Failed::Refused(_) => {
+            let mut answer = say(StatusCode::SERVICE_UNAVAILABLE, "overloaded, try again later\n");
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            answer
+        }
+        Failed::Ran(failure) => say(status_of(failure), &format!("{}\n", public_reason(failure))),
+    }
+}
+
+fn status_of(failure: &Failure) -> StatusCode {
+    match failure {
+        Failure::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        Failure::RequestTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Failure::BadRequest { .. } => StatusCode::BAD_REQUEST,
+        Failure::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn public_reason(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Timeout { .. } => "the function was not done in time",
+        Failure::OutOfMemory { .. } => "the function needs more memory than its limit",
+        Failure::RequestTooLarge { .. } => "the request is too large",
+        Failure::BadRequest { .. } => "the request is not valid",
+        Failure::Busy { .. } => "overloaded, try again later",
+        Failure::NoResponse => "the function answered nothing",
+        _ => "the function failed",
+    }
+}
+
+fn say(status: StatusCode, text: &str) -> Answer {
+    let mut answer = Response::new(Either::Right(Full::new(Bytes::copy_from_slice(text.as_bytes()))));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+/// The body of an answer as bytes that fit any server.
+pub(crate) fn boxed(answer: Answer) -> Response<http_body_util::combinators::UnsyncBoxBody<Bytes, anyhow::Error>> {
+    answer.map(|body| body.map_err(|error| anyhow::anyhow!("{error}")).boxed_unsync())
+}

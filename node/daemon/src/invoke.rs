@@ -1,0 +1,127 @@
+//! One invocation from admission to the meter: the same path for requests, events and `sedge invoke`.
+
+use crate::fault::Errors;
+use crate::functions::Active;
+use crate::gate::{Gate, Refused};
+use crate::logs::Logs;
+use crate::meter::Meter;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use sedge_protocol::Event;
+use sedge_protocol::local::LogEntry;
+use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Usage};
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::oneshot;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    /// Not admitted: nothing ran, try again later.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It ran and failed.
+    #[error(transparent)]
+    Ran(#[from] Failure),
+}
+
+/// Runs invocations. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Invoker {
+    gate: Gate,
+    meter: Meter,
+    logs: Logs,
+    errors: Errors,
+    /// Prefix of invocation ids: differs between runs of the daemon.
+    run: Arc<str>,
+    next: Arc<AtomicU64>,
+}
+
+impl Invoker {
+    pub(crate) fn new(gate: Gate, meter: Meter, logs: Logs, errors: Errors) -> Self {
+        let run = format!("{:08x}", rand::random::<u32>()).into();
+        Self { gate, meter, logs, errors, run, next: Arc::default() }
+    }
+
+    /// Answers a request.
+    ///
+    /// Cancel safe: dropping the future stops the guest; the invocation is counted all the same.
+    pub(crate) async fn http<B>(&self, active: &Active, request: Request<B>) -> Result<Response<ResponseBody>, Failed>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let invocation = self.admit(active, |_| {}).await?;
+        Ok(active.function.http(request, invocation).await?)
+    }
+
+    /// Handles an event.
+    ///
+    /// Cancel safe, as [`Invoker::http`].
+    pub(crate) async fn event(&self, active: &Active, event: &Event) -> Result<Reply, Failed> {
+        let invocation = self.admit(active, |_| {}).await?;
+        Ok(active.function.event(event, invocation).await?)
+    }
+
+    /// Handles an event and tells what it used.
+    ///
+    /// Cancel safe, as [`Invoker::http`].
+    pub(crate) async fn event_measured(&self, active: &Active, event: &Event) -> (Result<Reply, Failed>, Usage) {
+        let (tell, told) = oneshot::channel();
+        let invocation = match self.admit(active, |usage| drop(tell.send(usage))).await {
+            Ok(invocation) => invocation,
+            Err(refused) => return (Err(refused.into()), Usage::default()),
+        };
+        let result = active.function.event(event, invocation).await;
+        (result.map_err(Failed::from), told.await.unwrap_or_default())
+    }
+
+    async fn admit(&self, active: &Active, tell: impl FnOnce(Usage) + Send + 'static) -> Result<Invocation, Refused> {
+        let permit = match self.gate.admit(&active.concurrency, active.function.memory_reservation()).await {
+            Ok(permit) => permit,
+            Err(refused) => {
+                self.meter.shed(active.name(), active.revision());
+                return Err(refused);
+            }
+        };
+        let id: Arc<str> = format!("{}-{}", self.run, self.next.fetch_add(1, Ordering::Relaxed)).into();
+        let (this, assignment, name) = (self.clone(), Arc::clone(&active.assignment), Arc::clone(&id));
+        let ended = move |ending: Ending| {
+            let function = assignment.function();
+            this.meter.ended(function, assignment.revision, &ending);
+            if let Err(failure) = &ending.result {
+                this.report(&assignment, &name, failure);
+            }
+            tell(ending.usage);
+        };
+        Ok(Invocation::new(id, permit, ended))
+    }
+
+    fn report(&self, assignment: &sedge_protocol::message::Assignment, invocation: &str, failure: &Failure) {
+        let (function, revision) = (assignment.function(), assignment.revision);
+        let reason = failure.to_string();
+        match failure.fault() {
+            Fault::Caller => {
+                log::debug!(function:% = function, revision:% = revision.short(), invocation, reason; "invocation given up by its caller");
+                return;
+            }
+            Fault::Function => {
+                log::warn!(function:% = function, revision:% = revision.short(), invocation, reason; "invocation failed");
+            }
+            Fault::Platform => {
+                log::error!(function:% = function, revision:% = revision.short(), invocation, reason; "the node failed an invocation");
+            }
+        }
+        self.errors.note(function, Some(revision), &reason);
+        self.logs.keep(Arc::new(LogEntry {
+            time_ms: crate::clock::wall().0,
+            level: "error".to_owned(),
+            function: function.clone(),
+            revision,
+            invocation: invocation.to_owned(),
+            text: format!("invocation failed: {reason}"),
+        }));
+    }
+}

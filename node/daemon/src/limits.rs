@@ -1,0 +1,40 @@
+//! Every bound of the daemon, with its unit in the name.
+
+use std::time::Duration;
+
+/// Events that wait to be looked at by the bus.
+pub(crate) const BUS_INBOX_MAX: usize = 4096;
+/// Messages that wait for the broker to fan out.
+pub(crate) const FANOUT_MAX: usize = 4096;
+/// Lines of function output kept for `sedge logs`.
+pub(crate) const LOG_LINES_MAX: usize = 2000;
+/// Lines a slow reader of the log may lag behind.
+pub(crate) const LOG_LAG_MAX: usize = 1024;
+/// Errors kept for the next report.
+pub(crate) const ERRORS_MAX: usize = sedge_protocol::limits::REPORT_ERRORS_MAX;
+/// HTTP connections at the same time.
+pub(crate) const HTTP_CONNECTIONS_MAX: usize = 1024;
+/// Connections to the local socket at the same time.
+pub(crate) const LOCAL_CONNECTIONS_MAX: usize = 32;
+/// Longest wait for the head of a request.
+pub(crate) const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait of an HTTP request for its turn.
+pub(crate) const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often usage goes to disk and then to the fleet. A power cut loses at most this and the write itself: the promise is 10 s.
+pub(crate) const USAGE_FLUSH: Duration = Duration::from_secs(4);
+/// First wait before a lost connection is tried again.
+pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(500);
+/// Longest wait before a lost connection is tried again.
+pub(crate) const RECONNECT_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for one answer of the fleet.
+pub(crate) const FLEET_ANSWER_MAX: Duration = Duration::from_secs(20);
+/// Longest wait for the next bytes of an artifact.
+pub(crate) const ARTIFACT_STALL_MAX: Duration = Duration::from_secs(30);
+/// Heartbeat when the fleet names none that makes sense.
+pub(crate) const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+/// Longest heartbeat.
+pub(crate) const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
+/// Dead letters kept; above it the oldest is dropped and counted.
+pub(crate) const DEAD_LETTERS_MAX: usize = 1000;
+/// Key-value bytes are one value each; larger ones belong into files.
+pub(crate) const KV_PAGE_KEYS: usize = 100;

@@ -1,0 +1,258 @@
+//! The local API: HTTP over a Unix socket, for `sedge` on the same box. Bodies are those of `sedge_protocol::local`.
+
+mod invoke;
+mod logs;
+
+use crate::bus::BusHandle;
+use crate::enrol::Credentials;
+use crate::functions::Functions;
+use crate::invoke::Invoker;
+use crate::limits::{DEAD_LETTERS_MAX, HTTP_HEAD_TIMEOUT, LOCAL_CONNECTIONS_MAX};
+use crate::logs::Logs;
+use crate::meter::Meter;
+use crate::session::Link;
+use crate::supervisor::Supervisor;
+use crate::vitals;
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use sedge_protocol::api::Problem;
+use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
+use sedge_protocol::local::{DeadLetter, LocalRevision, LocalStatus};
+use sedge_protocol::message::{Assignment, Desired};
+use sedge_protocol::{Digest, FunctionName, RevisionId};
+use sedge_store::{Files, Store, Tree};
+use serde::Serialize;
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, watch};
+
+pub(super) type LocalBody = UnsyncBoxBody<Bytes, anyhow::Error>;
+
+/// What the local API shows and does.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) functions: Functions,
+    pub(crate) invoker: Invoker,
+    pub(crate) meter: Meter,
+    pub(crate) logs: Logs,
+    pub(crate) bus: BusHandle,
+    pub(crate) store: Store,
+    pub(crate) files: Files,
+    pub(crate) link: watch::Receiver<Link>,
+    pub(crate) credentials: watch::Receiver<Option<Credentials>>,
+    pub(crate) unsent: watch::Receiver<u64>,
+    /// Set on a node without a fleet: what `PUT /v1/functions` changes.
+    pub(crate) desired: Option<watch::Sender<Desired>>,
+    pub(crate) http: Option<String>,
+    pub(crate) mqtt: Option<String>,
+    pub(crate) supervisor: Supervisor,
+}
+
+/// A refusal with its status.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    problem: Problem,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, problem: Problem { error: error.into(), hint: None } }
+    }
+
+    fn hint(mut self, hint: &str) -> Self {
+        self.problem.hint = Some(hint.to_owned());
+        self
+    }
+}
+
+/// Takes the socket's path; a socket that a dead daemon left is replaced.
+pub(crate) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("another daemon serves {}", path.display());
+    }
+    drop(std::fs::remove_file(path));
+    let listener = UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
+    std::fs::set_permissions(path, mode).with_context(|| format!("protect {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves until the daemon stops.
+pub(crate) async fn run(local: Local, listener: UnixListener) -> anyhow::Result<()> {
+    let local = Arc::new(local);
+    let connections = Arc::new(Semaphore::new(LOCAL_CONNECTIONS_MAX));
+    let supervisor = local.supervisor.clone();
+    loop {
+        let permit = Arc::clone(&connections).acquire_owned().await?;
+        let stream = tokio::select! {
+            () = supervisor.stop().cancelled() => return Ok(()),
+            accepted = listener.accept() => accepted.context("accept on the local socket")?.0,
+        };
+        let (local, stop) = (Arc::clone(&local), supervisor.stop().clone());
+        supervisor.work(async move {
+            let _permit = permit;
+            let service = service_fn(move |request| {
+                let local = Arc::clone(&local);
+                async move { Ok::<_, Infallible>(answer(&local, request).await) }
+            });
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_TIMEOUT);
+            tokio::select! {
+                result = builder.serve_connection(TokioIo::new(stream), service) => {
+                    if let Err(error) = result {
+                        log::debug!(reason:% = error; "a local connection ended early");
+                    }
+                }
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+async fn answer(local: &Arc<Local>, request: Request<Incoming>) -> Response<LocalBody> {
+    match route(local, request).await {
+        Ok(response) => response,
+        Err(Refusal { status, problem }) => {
+            let mut response = json(&problem);
+            *response.status_mut() = status;
+            response
+        }
+    }
+}
+
+async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Response<LocalBody>, Refusal> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match (request.method(), parts.as_slice()) {
+        (&Method::GET, ["v1", "status"]) => Ok(json(&status(local).await?)),
+        (&Method::GET, ["v1", "functions"]) => Ok(json(&local.meter.with_totals(local.functions.table().reports()))),
+        (&Method::GET, ["v1", "logs"]) => logs::stream(local, request.uri().query().unwrap_or_default()),
+        (&Method::GET, ["v1", "dead-letters"]) => dead_letters(local).await,
+        (&Method::POST, ["v1", "functions", name, "invoke"]) => invoke::invoke(local, &parse(name)?, request).await,
+        (&Method::PUT, ["v1", "artifacts", digest]) => put_artifact(local, parse(digest)?, request).await,
+        (&Method::PUT, ["v1", "functions", name]) => put_function(local, parse(name)?, request).await,
+        (&Method::DELETE, ["v1", "functions", name]) => delete_function(local, &parse(name)?),
+        _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))),
+    }
+}
+
+async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
+    let stats = Arc::clone(&local.bus.stats);
+    let vitals = blocking(move || Ok(vitals::read(&stats))).await?;
+    let table = local.functions.table();
+    let store = local.store.status();
+    Ok(LocalStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: local.credentials.borrow().as_ref().map(|credentials| credentials.identity.node.clone()),
+        fleet: local.link.borrow().state,
+        http: local.http.clone(),
+        mqtt: local.mqtt.clone(),
+        desired_epoch: table.desired_epoch,
+        functions: local.meter.with_totals(table.reports()),
+        vitals,
+        usage_unsent: *local.unsent.borrow(),
+        store_bytes_written: store.write_bytes,
+        store_degraded: store.degraded.or(store.checkpoint_failure).map(|reason| reason.to_string()),
+    })
+}
+
+async fn dead_letters(local: &Arc<Local>) -> Result<Response<LocalBody>, Refusal> {
+    let store = local.store.clone();
+    let letters: Vec<DeadLetter> = blocking(move || {
+        let pairs = store.scan(Tree::DeadLetter, b"", None, DEAD_LETTERS_MAX)?;
+        Ok(pairs.iter().filter_map(|(_, bytes)| ciborium::from_reader(bytes.as_slice()).ok()).collect())
+    })
+    .await?;
+    Ok(json(&letters))
+}
+
+async fn put_artifact(local: &Arc<Local>, digest: Digest, request: Request<Incoming>) -> Result<Response<LocalBody>, Refusal> {
+    own(local)?;
+    let bytes = collect(request, usize::try_from(ARTIFACT_BYTES_MAX).unwrap_or(usize::MAX)).await?;
+    sedge_protocol::artifact::inspect(&bytes).map_err(|error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
+    if Digest::of(&bytes) != digest {
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the bytes have the digest {}", Digest::of(&bytes))));
+    }
+    let files = local.files.clone();
+    blocking(move || Ok(files.put(*digest.as_bytes(), &bytes)?)).await?;
+    Ok(json(&digest))
+}
+
+async fn put_function(local: &Arc<Local>, name: FunctionName, request: Request<Incoming>) -> Result<Response<LocalBody>, Refusal> {
+    let desired = own(local)?;
+    let bytes = collect(request, 1024 * 1024).await?;
+    let wrong = |error: String| Refusal::new(StatusCode::BAD_REQUEST, error);
+    let LocalRevision { artifact, manifest } = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    if manifest.name != name {
+        return Err(wrong(format!("the manifest names `{}`", manifest.name)));
+    }
+    manifest.check().map_err(wrong)?;
+    let size = std::fs::metadata(local.files.path(artifact.as_bytes()))
+        .map_err(|_| Refusal::new(StatusCode::CONFLICT, format!("the artifact {artifact} is not here")).hint("upload it first"))?
+        .len();
+    let revision = RevisionId::of(&artifact, &manifest);
+    desired.send_modify(|desired| {
+        desired.epoch += 1;
+        desired.assignments.retain(|assignment| *assignment.function() != name);
+        desired.assignments.push(Assignment { revision, artifact, size, manifest });
+    });
+    Ok(json(&revision))
+}
+
+fn delete_function(local: &Arc<Local>, name: &FunctionName) -> Result<Response<LocalBody>, Refusal> {
+    let mut found = false;
+    own(local)?.send_modify(|desired| {
+        let before = desired.assignments.len();
+        desired.assignments.retain(|assignment| assignment.function() != name);
+        found = desired.assignments.len() < before;
+        desired.epoch += u64::from(found);
+    });
+    if found { Ok(json(&())) } else { Err(Refusal::new(StatusCode::NOT_FOUND, format!("no function is called `{name}`"))) }
+}
+
+/// The desired state, when it is this node's own to change.
+fn own(local: &Arc<Local>) -> Result<&watch::Sender<Desired>, Refusal> {
+    local.desired.as_ref().ok_or_else(|| {
+        Refusal::new(StatusCode::FORBIDDEN, "this node belongs to a fleet, which decides what it runs")
+            .hint("use `sedge publish` and `sedge rollout`")
+    })
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Refusal> {
+    text.parse().map_err(|error: T::Err| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+async fn collect(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Refusal> {
+    let body = Limited::new(request.into_body(), bytes_max).collect().await;
+    body.map(http_body_util::Collected::to_bytes)
+        .map_err(|error| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body cannot be read: {error}")))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> Result<T, Refusal> {
+    let failed = |error: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(failed(format!("{error:#}"))),
+        Err(panic) => Err(failed(panic.to_string())),
+    }
+}
+
+pub(super) fn json<T: Serialize>(value: &T) -> Response<LocalBody> {
+    let bytes = serde_json::to_vec(value).expect("our own types have text keys");
+    let mut response = Response::new(Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

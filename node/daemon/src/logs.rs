@@ -1,0 +1,83 @@
+//! What functions write: the newest lines, for `sedge logs`, and the daemon's own log.
+
+use crate::clock;
+use crate::limits::{LOG_LAG_MAX, LOG_LINES_MAX};
+use sedge_protocol::FunctionName;
+use sedge_protocol::local::LogEntry;
+use sedge_runtime::{CallInfo, LogLevel, LogLine, LogStream};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::broadcast;
+
+/// The newest lines and who follows them. Cheap to clone.
+// A leaf lock, held for a push or a copy and never across an await.
+#[derive(Debug, Clone)]
+pub(crate) struct Logs {
+    ring: Arc<Mutex<VecDeque<Arc<LogEntry>>>>,
+    live: broadcast::Sender<Arc<LogEntry>>,
+}
+
+impl Logs {
+    pub(crate) fn new() -> Self {
+        Self { ring: Arc::default(), live: broadcast::channel(LOG_LAG_MAX).0 }
+    }
+
+    /// Takes one line of a function and passes it to the daemon's own log with its fields.
+    pub(crate) fn write(&self, call: &CallInfo, line: LogLine) {
+        let (function, revision) = (&call.revision.function, call.revision.revision);
+        let (name, level) = level_of(line.stream);
+        log::log!(
+            target: "sedge_function", level,
+            function:% = function, revision:% = revision.short(), invocation:% = call.invocation, stream = name;
+            "{}", line.text
+        );
+        let entry = LogEntry {
+            time_ms: clock::wall().0,
+            level: name.to_owned(),
+            function: function.clone(),
+            revision,
+            invocation: call.invocation.to_string(),
+            text: line.text,
+        };
+        self.keep(Arc::new(entry));
+    }
+
+    /// Keeps a line that the node itself says about an invocation.
+    pub(crate) fn keep(&self, entry: Arc<LogEntry>) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.push_back(Arc::clone(&entry));
+        if ring.len() > LOG_LINES_MAX {
+            ring.pop_front();
+        }
+        // Sent under the lock, so that `follow` sees each line once.
+        drop(self.live.send(entry));
+    }
+
+    /// The newest `lines` of `function` (or all), and what comes after them.
+    pub(crate) fn follow(
+        &self,
+        function: Option<&FunctionName>,
+        lines: usize,
+    ) -> (Vec<Arc<LogEntry>>, broadcast::Receiver<Arc<LogEntry>>) {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = |entry: &&Arc<LogEntry>| function.is_none_or(|name| entry.function == *name);
+        let mut newest: Vec<_> = ring.iter().rev().filter(wanted).take(lines).cloned().collect();
+        newest.reverse();
+        (newest, self.live.subscribe())
+    }
+}
+
+fn level_of(stream: LogStream) -> (&'static str, log::Level) {
+    match stream {
+        LogStream::Stdout => ("stdout", log::Level::Info),
+        LogStream::Stderr => ("stderr", log::Level::Info),
+        LogStream::Trap => ("error", log::Level::Warn),
+        LogStream::Logging(level) => match level {
+            LogLevel::Trace => ("trace", log::Level::Trace),
+            LogLevel::Debug => ("debug", log::Level::Debug),
+            LogLevel::Info => ("info", log::Level::Info),
+            LogLevel::Warn => ("warn", log::Level::Warn),
+            LogLevel::Error | LogLevel::Critical => ("error", log::Level::Warn),
+        },
+    }
+}

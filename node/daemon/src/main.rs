@@ -1,0 +1,115 @@
+//! `sedged`: the node daemon.
+//!
+//! ```text
+//!  MQTT clients ─▶ broker ─┐                                      ┌─▶ invoke ─▶ runtime (Wasm) ─▶ host ─▶ store, bus, log
+//!  timers ─────────────────┼─▶ bus (queue, subscriptions) ────────┤       │
+//!  functions' messages ────┘                                      │       └─▶ meter ─▶ ledger ─┐
+//!  HTTP requests ─────────────────────────────────────────────────┘                            ▼
+//!  desired state ◀─ session (QUIC) ─▶ assigner ─▶ functions      session ◀─ reports, usage ── fleet
+//! ```
+//!
+//! Invariants: an event of QoS ≥ 1 is acknowledged only after it is durable or done; a revision takes invocations only after its
+//! artifact's digest, its rules and its code were checked; every task is spawned by the supervisor and a task that panics ends the process.
+//! Absent on purpose: decisions (node/core), formats (ota/protocol), disk layout (node/store).
+
+mod assigner;
+mod bus;
+mod clock;
+mod config;
+mod daemon;
+mod enrol;
+mod fault;
+mod fetch;
+mod functions;
+mod gate;
+mod host;
+mod http;
+mod invoke;
+mod limits;
+mod local;
+mod log_setup;
+mod logs;
+mod meter;
+mod renewal;
+mod session;
+mod supervisor;
+mod timers;
+mod usage_sync;
+mod vitals;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Exit code for a configuration that cannot be used.
+const EXIT_CONFIG: u8 = 78;
+/// Exit code for a command line that cannot be used.
+const EXIT_USAGE: u8 = 64;
+
+/// The Sedge node daemon: runs functions next to the sensors.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(long, short, env = "SEDGED_CONFIG", default_value = "/etc/sedge/sedged.toml", global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the daemon in the foreground (the default).
+    Run,
+    /// Checks the configuration and lists every fault, without starting anything.
+    CheckConfig,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+            let _printed = error.print();
+            return code;
+        }
+    };
+    let config = match config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(faults) => return refuse(&faults.to_string()),
+    };
+    match arguments.command.unwrap_or(Command::Run) {
+        Command::CheckConfig => {
+            say(&format!("{}: no faults", arguments.config.display()));
+            ExitCode::SUCCESS
+        }
+        Command::Run => run(config),
+    }
+}
+
+fn run(config: config::Config) -> ExitCode {
+    log_setup::init();
+    match daemon::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(daemon::StartError::Config(faults)) => refuse(&faults.join("\n")),
+        Err(daemon::StartError::Failed(error)) => {
+            log::error!(error:% = format!("{error:#}"); "the daemon failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(faults: &str) -> ExitCode {
+    #[expect(clippy::print_stderr, reason = "the list of faults is what the operator reads")]
+    {
+        eprintln!("{faults}");
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn say(text: &str) {
+    #[expect(clippy::print_stdout, reason = "the answer to check-config")]
+    {
+        println!("{text}");
+    }
+}

@@ -1,0 +1,87 @@
+//! The control stream: greeting, desired states in, reports out.
+
+use super::frames::{Exchange, Frames};
+use super::{Link, Session};
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::vitals;
+use anyhow::Context as _;
+use quinn::{Connection, SendStream};
+use sedge_protocol::frame::encode;
+use sedge_protocol::local::FleetLink;
+use sedge_protocol::message::{FromFleet, FromNode, Hello, Report, VERSION, Welcome};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Serves the stream until it ends; answers why. An error means that not even the greeting came.
+pub(super) async fn run(session: &Session, connection: &Connection) -> anyhow::Result<anyhow::Error> {
+    let hello = Hello {
+        version: VERSION,
+        daemon: env!("CARGO_PKG_VERSION").to_owned(),
+        desired_epoch: session.desired.borrow().epoch,
+        architecture: std::env::consts::ARCH.to_owned(),
+        labels: session.fleet.labels.clone(),
+    };
+    let mut exchange = Exchange::open(connection, &FromNode::Hello(hello)).await?;
+    let welcome = match exchange.answer().await? {
+        FromFleet::Welcome(welcome) => welcome,
+        other => anyhow::bail!("the fleet answered {other:?} instead of a greeting"),
+    };
+    log::info!(fleet:% = connection.remote_address(), version = welcome.version; "connected to the fleet");
+    session.link.send_replace(Link { state: FleetLink::Online, connection: Some(connection.clone()) });
+    let (send, frames) = exchange.split();
+    let error = tokio::select! {
+        error = report(session, send, &welcome) => error,
+        error = receive(session, frames) => error,
+    };
+    Ok(error)
+}
+
+async fn receive(session: &Session, mut frames: Frames) -> anyhow::Error {
+    loop {
+        match frames.next().await {
+            Ok(FromFleet::Desired(desired)) => {
+                let current = session.desired.borrow().epoch;
+                if desired.epoch < current {
+                    log::debug!(epoch = desired.epoch, current; "an older desired state is ignored");
+                } else {
+                    session.desired.send_if_modified(|known| {
+                        let changed = *known != desired;
+                        *known = desired;
+                        changed
+                    });
+                }
+            }
+            Ok(FromFleet::Refused { reason }) => return anyhow::anyhow!("the fleet refused: {reason}"),
+            Ok(other) => return anyhow::anyhow!("unexpected on the control stream: {other:?}"),
+            Err(error) => return error,
+        }
+    }
+}
+
+async fn report(session: &Session, mut send: SendStream, welcome: &Welcome) -> anyhow::Error {
+    let heartbeat = Duration::from_millis(welcome.heartbeat_ms).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
+    let mut functions = session.functions.clone();
+    loop {
+        if let Err(error) = send_report(session, &mut send).await {
+            return error;
+        }
+        tokio::select! {
+            changed = functions.changed() => if let Err(error) = changed { return error.into() },
+            () = tokio::time::sleep(heartbeat) => {}
+        }
+    }
+}
+
+async fn send_report(session: &Session, send: &mut SendStream) -> anyhow::Result<()> {
+    let stats = Arc::clone(&session.stats);
+    let vitals = tokio::task::spawn_blocking(move || vitals::read(&stats)).await?;
+    let table = session.functions.table();
+    let report = Report {
+        desired_epoch: table.desired_epoch,
+        functions: session.meter.with_totals(table.reports()),
+        errors: session.errors.newest(),
+        vitals,
+    };
+    let frame = encode(&FromNode::Report(report)).context("encode a report")?;
+    send.write_all(&frame).await.context("send a report")
+}

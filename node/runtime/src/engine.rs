@@ -1,9 +1,9 @@
 //! One engine for the node: compiler, instance pool, epoch clock, compiled-code cache.
 
 use crate::compiled::Cache;
+use crate::epoch::EpochClock;
 use crate::function::Function;
 use crate::host::{Host, RevisionRef};
-use crate::limits::EPOCH;
 use crate::linker;
 use crate::pool::{Machine, Plan};
 use crate::state::State;
@@ -13,9 +13,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use wasmtime::component::Component;
-use wasmtime::{Config, EngineWeak, Module, OptLevel};
+use wasmtime::{Config, Module, OptLevel};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -56,7 +55,7 @@ pub enum EngineError {
     },
     /// The epoch thread did not start.
     #[error("start the epoch thread")]
-    Ticker(#[source] io::Error),
+    Clock(#[source] io::Error),
 }
 
 /// Why a revision cannot run on this node. The revision that ran before goes on.
@@ -103,6 +102,7 @@ pub struct Engine(Arc<Parts>);
 
 struct Parts {
     engine: wasmtime::Engine,
+    clock: Arc<EpochClock>,
     components: wasmtime::component::Linker<State>,
     modules: wasmtime::Linker<State>,
     cache: Cache,
@@ -127,8 +127,8 @@ impl Engine {
         let components = linker::component(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let modules = linker::module(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir, cause })?;
-        start_ticker(engine.weak())?;
-        Ok(Self(Arc::new(Parts { engine, components, modules, cache, plan })))
+        let clock = Arc::new(EpochClock::start(&engine).map_err(EngineError::Clock)?);
+        Ok(Self(Arc::new(Parts { engine, clock, components, modules, cache, plan })))
     }
 
     /// How the instance pool was laid out.
@@ -154,7 +154,7 @@ impl Engine {
             return Err(PrepareError::Memory { wanted_bytes, max_bytes });
         }
         let prepared = self.link(kind, &found, &bytes).map_err(|cause| PrepareError::Compile(cause.into()))?;
-        Ok(Function::new(self.0.engine.clone(), prepared, Arc::new(revision.clone()), host))
+        Ok(Function::new(&self.0.engine, &self.0.clock, prepared, revision, host))
     }
 
     /// Removes the compiled code of an artifact that is no longer needed.
@@ -219,17 +219,4 @@ fn guest_rules() -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         .memory_init_cow(true);
     config
-}
-
-/// The clock of all deadlines; it ends with the engine.
-fn start_ticker(engine: EngineWeak) -> Result<(), EngineError> {
-    let tick = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            thread::sleep(EPOCH);
-        }
-    };
-    thread::Builder::new().name("sedge-epoch".to_owned()).spawn(tick).map_err(EngineError::Ticker)?;
-    Ok(())
 }

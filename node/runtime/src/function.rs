@@ -9,9 +9,10 @@
 
 use crate::body::{RequestBody, ResponseBody};
 use crate::engine::Prepared;
+use crate::epoch::EpochClock;
 use crate::event;
 use crate::failure::Failure;
-use crate::guest::Guest;
+use crate::guest::{Guest, Held};
 use crate::host::{Host, LogStream, RevisionRef};
 use crate::limits::{INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::state::State;
@@ -22,7 +23,6 @@ use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use sedge_protocol::Event;
-use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
@@ -53,6 +53,7 @@ pub struct Function(Arc<Parts>);
 
 struct Parts {
     engine: wasmtime::Engine,
+    clock: Arc<EpochClock>,
     prepared: Prepared,
     revision: Arc<RevisionRef>,
     host: Arc<dyn Host>,
@@ -63,12 +64,19 @@ struct Parts {
 struct Run {
     parts: Arc<Parts>,
     call: Arc<Call>,
-    hold: Box<dyn Any + Send>,
+    held: Held,
 }
 
 impl Function {
-    pub(crate) fn new(engine: wasmtime::Engine, prepared: Prepared, revision: Arc<RevisionRef>, host: Arc<dyn Host>) -> Self {
-        Self(Arc::new(Parts { engine, prepared, revision, host, warm: AtomicBool::new(false) }))
+    pub(crate) fn new(
+        engine: &wasmtime::Engine,
+        clock: &Arc<EpochClock>,
+        prepared: Prepared,
+        revision: &RevisionRef,
+        host: Arc<dyn Host>,
+    ) -> Self {
+        let (engine, clock, revision) = (engine.clone(), Arc::clone(clock), Arc::new(revision.clone()));
+        Self(Arc::new(Parts { engine, clock, prepared, revision, host, warm: AtomicBool::new(false) }))
     }
 
     /// Which revision this is.
@@ -125,8 +133,9 @@ impl Function {
 
     fn begin(&self, invocation: Invocation) -> Run {
         let cold = !self.0.warm.swap(true, Relaxed);
-        let (call, hold) = Call::begin(Arc::clone(&self.0.revision), invocation, cold);
-        Run { parts: Arc::clone(&self.0), call, hold }
+        let (call, permit) = Call::begin(Arc::clone(&self.0.revision), invocation, cold);
+        let held = Held { permit, ticking: self.0.clock.ticking() };
+        Run { parts: Arc::clone(&self.0), call, held }
     }
 
     async fn reply(&self, event: &Event, run: Run) -> Result<Reply, Failure> {
@@ -148,11 +157,11 @@ impl Function {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         self.name_authority(&mut request);
-        let Run { parts, call, hold } = run;
+        let Run { parts, call, held } = run;
         let without_body = request.method() == Method::HEAD;
         let request = request.map(|body| RequestBody::new(body, &call));
         let (sender, mut receiver) = oneshot::channel();
-        let mut guest = Guest::new(Arc::clone(&call), hold, parts.handle(request, sender, Arc::clone(&call)));
+        let mut guest = Guest::new(Arc::clone(&call), held, parts.handle(request, sender, Arc::clone(&call)));
         let answer = first_answer(&mut guest, &mut receiver).await?;
         let response = match answer {
             Some(Ok(response)) => response,
@@ -200,7 +209,7 @@ impl Function {
         run: Run,
     ) -> Result<Bytes, Failure> {
         let stdout = Pipe::kept(output_bytes_max);
-        let Run { parts, call, hold } = run;
+        let Run { parts, call, held } = run;
         let (output, of_guest) = (stdout.clone(), Arc::clone(&call));
         let work = async move {
             let stdin = stdin.await.map_err(|failure| of_guest.fail(failure))?;
@@ -208,7 +217,7 @@ impl Function {
             wasi.stdin(MemoryInputPipe::new(stdin)).stdout(output).envs(&environment);
             parts.run(wasi, &of_guest).await
         };
-        Guest::new(Arc::clone(&call), hold, work).await?;
+        Guest::new(Arc::clone(&call), held, work).await?;
         let output = stdout.take();
         call.count_out(output.len());
         Ok(output)

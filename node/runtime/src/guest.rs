@@ -1,5 +1,6 @@
 //! Drives a guest: every poll is metered, and nothing runs past the deadline.
 
+use crate::epoch::Ticking;
 use crate::failure::Failure;
 use crate::usage::Call;
 use std::any::Any;
@@ -20,12 +21,20 @@ pub(crate) struct Guest {
     call: Arc<Call>,
 }
 
+/// What is let go after the instance.
+#[expect(dead_code, reason = "held for what dropping them does")]
+pub(crate) struct Held {
+    /// The memory that admission counts.
+    pub(crate) permit: Box<dyn Any + Send>,
+    /// The clock that the deadline needs.
+    pub(crate) ticking: Ticking,
+}
+
 enum State {
     Running {
         work: Work,
         timer: Option<Pin<Box<Sleep>>>,
-        /// Let go after the instance: the memory that admission counts.
-        hold: Box<dyn Any + Send>,
+        held: Held,
     },
     Done,
 }
@@ -34,10 +43,10 @@ impl Guest {
     /// `work` runs the guest; it must record its own failure before it drops the store.
     pub(crate) fn new(
         call: Arc<Call>,
-        hold: Box<dyn Any + Send>,
+        held: Held,
         work: impl Future<Output = Result<(), Failure>> + Send + 'static,
     ) -> Self {
-        Self { state: State::Running { work: Box::pin(work), timer: None, hold }, call }
+        Self { state: State::Running { work: Box::pin(work), timer: None, held }, call }
     }
 
     pub(crate) const fn is_done(&self) -> bool {
@@ -45,9 +54,9 @@ impl Guest {
     }
 
     fn stop(&mut self) {
-        if let State::Running { work, hold, .. } = std::mem::replace(&mut self.state, State::Done) {
+        if let State::Running { work, held, .. } = std::mem::replace(&mut self.state, State::Done) {
             self.call.metered(|| drop(work));
-            drop(hold);
+            drop(held);
         }
     }
 }

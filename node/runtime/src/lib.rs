@@ -23,6 +23,7 @@
 mod body;
 mod compiled;
 mod engine;
+mod epoch;
 mod event;
 mod failure;
 mod function;

@@ -91,7 +91,8 @@ impl State {
         for line in format!("{error:?}").lines() {
             self.emit(LogLine { stream: LogStream::Trap, text: crate::host::logging::cut(line).to_owned() });
         }
-        let mut message = error.root_cause().to_string();
+        let cause = error.root_cause().to_string();
+        let mut message = cause.strip_prefix("wasm trap: ").unwrap_or(&cause).to_owned();
         message.truncate(message.floor_char_boundary(TRAP_BYTES_MAX));
         Err(Failure::Trap { message })
     }

@@ -128,6 +128,7 @@ fn make(guest: &Guest, toolchain: &Toolchain, out: &Path, options: &Options) -> 
         }
     });
     let built = log.explain(built, &format!("build the function {}", guest.name))?;
+    inspect(&built)?;
     install(&built, &artifact)?;
     fs::write(&mark, fingerprint).with_context(|| format!("write {}", mark.display()))?;
     step.done(&size(&artifact)?);
@@ -147,13 +148,16 @@ fn fingerprint(guest: &Guest, options: &Options) -> Result<String> {
         .with_context(|| format!("read {}", guest.project.display()))
 }
 
+/// What the fleet and the node would refuse is refused here already.
+fn inspect(built: &Path) -> Result<()> {
+    let bytes = fs::read(built).with_context(|| format!("read {}", built.display()))?;
+    sedge_protocol::artifact::inspect(&bytes)
+        .with_context(|| format!("inspect {}", built.display()))?;
+    Ok(())
+}
+
 /// Copies beside the target and renames: who reads `artifact` meanwhile sees the old one or the new one.
 fn install(built: &Path, artifact: &Path) -> Result<()> {
-    ensure!(
-        built.extension() == Some(OsStr::new("wasm")),
-        "{} is no .wasm",
-        built.display()
-    );
     let temporary = artifact.with_extension("wasm.new");
     fs::copy(built, &temporary).with_context(|| format!("copy {}", built.display()))?;
     fs::rename(&temporary, artifact).with_context(|| format!("rename to {}", artifact.display()))
@@ -222,12 +226,36 @@ mod tests {
     }
 
     #[test]
-    fn only_wasm_is_installed() {
+    fn an_artifact_is_replaced_as_a_whole() {
         let dir = tempfile::tempdir().unwrap();
         let (built, artifact) = (dir.path().join("a.wasm"), dir.path().join("b.wasm"));
-        fs::write(&built, "x").unwrap();
+        fs::write(&built, "new").unwrap();
+        fs::write(&artifact, "the old one").unwrap();
         install(&built, &artifact).unwrap();
-        assert_eq!(fs::read_to_string(&artifact).unwrap(), "x");
-        assert!(install(Path::new("a.txt"), &artifact).is_err());
+        assert_eq!(fs::read_to_string(&artifact).unwrap(), "new");
+        assert!(install(&dir.path().join("none.wasm"), &artifact).is_err());
+    }
+
+    #[test]
+    fn what_the_node_would_refuse_is_not_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let built = dir.path().join("a.wasm");
+        fs::write(&built, "no wasm").unwrap();
+        assert!(inspect(&built).is_err());
+    }
+
+    #[test]
+    fn every_project_and_template_has_a_valid_manifest() {
+        let functions = workspace::root().join("node/functions");
+        for guest in all(&functions).unwrap() {
+            sedge_build::Project::open(&guest.project).unwrap();
+        }
+        for template in fs::read_dir(functions.join("templates")).unwrap() {
+            let file = template.unwrap().path().join("function.toml");
+            let text = fs::read_to_string(&file)
+                .unwrap()
+                .replace("{{name}}", "sample");
+            sedge_protocol::Manifest::from_toml("function.toml", &text).unwrap();
+        }
     }
 }

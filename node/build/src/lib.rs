@@ -128,7 +128,10 @@ impl Builder {
         } else {
             None
         };
-        progress(Progress::Step(&format!("compiling {}", project.name)));
+        progress(Progress::Step(&format!(
+            "compiling {}",
+            project.manifest.name
+        )));
         match &project.recipe {
             Recipe::Command { command, artifact } => {
                 let mut shell = Command::new("sh");

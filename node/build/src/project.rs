@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use serde::Deserialize;
+use sedge_protocol::Manifest;
+use sedge_protocol::strict::Faults;
 
 /// The file that makes a directory a function's project.
-const MANIFEST: &str = "function.toml";
+const FILE: &str = "function.toml";
 
 /// A directory with a `function.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
-    /// The function's name.
-    pub name: String,
+    /// What its owner says about the function.
+    pub manifest: Manifest,
     /// How it is built.
     pub recipe: Recipe,
 }
@@ -35,7 +36,7 @@ pub enum Recipe {
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
     /// There is no `function.toml`.
-    #[error("{} has no {MANIFEST}: `sedge new` creates one", .0.display())]
+    #[error("{} has no {FILE}: `sedge new` creates one", .0.display())]
     Missing(PathBuf),
     /// It cannot be read.
     #[error("read {}", path.display())]
@@ -47,14 +48,8 @@ pub enum ProjectError {
         cause: io::Error,
     },
     /// It is not what a manifest should be.
-    #[error("parse {}", path.display())]
-    Parse {
-        /// The manifest.
-        path: PathBuf,
-        /// Where and what.
-        #[source]
-        cause: Box<toml::de::Error>,
-    },
+    #[error(transparent)]
+    Faulty(#[from] Faults),
     /// A command without an artifact.
     #[error("{}: [build] has a command, so it must also name the artifact", .0.display())]
     NoArtifact(PathBuf),
@@ -66,27 +61,13 @@ pub enum ProjectError {
     UnknownLanguage(PathBuf),
 }
 
-/// The part of `function.toml` that concerns building; `sedge-protocol` judges the whole.
-#[derive(Debug, Deserialize)]
-struct Manifest {
-    name: String,
-    #[serde(default)]
-    build: BuildTable,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct BuildTable {
-    command: Option<String>,
-    artifact: Option<PathBuf>,
-}
-
 impl Project {
     /// Reads the manifest in `dir` and decides how to build.
     ///
     /// # Errors
     /// [`ProjectError`] says what is missing or wrong, and in which file.
     pub fn open(dir: &Path) -> Result<Self, ProjectError> {
-        let path = dir.join(MANIFEST);
+        let path = dir.join(FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
@@ -94,16 +75,8 @@ impl Project {
             }
             Err(cause) => return Err(ProjectError::Read { path, cause }),
         };
-        let manifest: Manifest = match toml::from_str(&text) {
-            Ok(manifest) => manifest,
-            Err(cause) => {
-                return Err(ProjectError::Parse {
-                    path,
-                    cause: Box::new(cause),
-                });
-            }
-        };
-        let recipe = match (manifest.build.command, manifest.build.artifact) {
+        let (manifest, build) = Manifest::from_toml(&path.to_string_lossy(), &text)?;
+        let recipe = match (build.command, build.artifact.map(PathBuf::from)) {
             (Some(_), None) => return Err(ProjectError::NoArtifact(path)),
             (_, Some(artifact)) if !is_inside(&artifact) => {
                 return Err(ProjectError::Outside(path));
@@ -111,10 +84,7 @@ impl Project {
             (Some(command), Some(artifact)) => Recipe::Command { command, artifact },
             (None, artifact) => detect(dir, artifact, path)?,
         };
-        Ok(Self {
-            name: manifest.name,
-            recipe,
-        })
+        Ok(Self { manifest, recipe })
     }
 
     /// Whether building it takes a Rust toolchain for guests.
@@ -159,7 +129,7 @@ mod tests {
 
     fn open(manifest: &str, files: &[&str]) -> Result<Project, ProjectError> {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(MANIFEST), manifest).unwrap();
+        fs::write(dir.path().join(FILE), manifest).unwrap();
         for file in files {
             fs::write(dir.path().join(file), "").unwrap();
         }
@@ -222,7 +192,7 @@ mod tests {
             "name = \"a\"\n[build]\ncommand = \"make\"\nartifact = \"/a.wasm\"",
             "inside the project",
         );
-        check("name = ", "parse");
+        check("name = \"a\"\nbuilt = 1", "built");
         let empty = tempfile::tempdir().unwrap();
         assert!(matches!(
             Project::open(empty.path()),

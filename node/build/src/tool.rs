@@ -52,6 +52,18 @@ pub fn run(command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<(), Tool
     run_within(command, Duration::MAX, line)
 }
 
+/// Like [`run`], but lines for which `data` says true were meant for a program: they reach neither `line` nor an error.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_reading(
+    command: &mut Command,
+    data: &mut dyn FnMut(&str) -> bool,
+    line: &mut dyn FnMut(&str),
+) -> Result<(), ToolError> {
+    execute(command, Duration::MAX, data, line)
+}
+
 /// Like [`run`], but the tool is killed when `limit` has passed.
 ///
 /// # Errors
@@ -59,6 +71,15 @@ pub fn run(command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<(), Tool
 pub fn run_within(
     command: &mut Command,
     limit: Duration,
+    line: &mut dyn FnMut(&str),
+) -> Result<(), ToolError> {
+    execute(command, limit, &mut |_| false, line)
+}
+
+fn execute(
+    command: &mut Command,
+    limit: Duration,
+    data: &mut dyn FnMut(&str) -> bool,
     line: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
     let program = command.get_program().to_string_lossy().into_owned();
@@ -74,6 +95,9 @@ pub fn run_within(
         .map_err(start)?;
     let mut tail = VecDeque::with_capacity(TAIL_LINES_MAX);
     let in_time = drain(&mut child, limit, &mut |text| {
+        if data(text) {
+            return;
+        }
         if tail.len() == TAIL_LINES_MAX {
             tail.pop_front();
         }
@@ -182,6 +206,23 @@ mod tests {
         assert_eq!(status.code(), Some(7));
         assert_eq!(tail.lines().count(), TAIL_LINES_MAX);
         assert!(tail.ends_with("100"));
+    }
+
+    #[test]
+    fn data_is_kept_out_of_the_error() {
+        let mut seen = Vec::new();
+        let mut data = |line: &str| {
+            seen.push(line.to_owned());
+            line.starts_with('{')
+        };
+        let error = run_reading(
+            &mut sh("echo '{}'; echo talk; exit 1"),
+            &mut data,
+            &mut |_| {},
+        )
+        .unwrap_err();
+        assert!(matches!(error, ToolError::Failed { tail, .. } if tail == "talk"));
+        assert_eq!(seen, ["{}", "talk"]);
     }
 
     #[test]

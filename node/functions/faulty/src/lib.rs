@@ -76,7 +76,7 @@ fn respond(answer: ResponseOutparam, status: u16, data: &[u8]) {
     let Ok(body) = response.body() else { return };
     ResponseOutparam::set(answer, Ok(response));
     if let Ok(mut out) = body.write() {
-        let _ = out.write_all(data).and_then(|()| out.flush());
+        let _ = out.write_all(data).and_then(|()| Write::flush(&mut out));
     }
     let _ = OutgoingBody::finish(body, None);
 }

@@ -1,0 +1,110 @@
+//! Which revisions a node is told to run, and when that is news.
+
+use crate::Filter;
+use sedge_protocol::{FunctionName, Labels, NodeId, RevisionId};
+use std::collections::BTreeMap;
+
+/// The revisions of one node, at most one per function.
+pub type Revisions = BTreeMap<FunctionName, RevisionId>;
+
+/// Moves the nodes that match to a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    /// Grows with every rollout of the fleet: the larger is the newer.
+    pub number: u64,
+    /// Function.
+    pub function: FunctionName,
+    /// Revision.
+    pub revision: RevisionId,
+    /// Which nodes.
+    pub filter: Filter,
+}
+
+/// What `node` should run: for each function the revision of the newest rollout that matches the node.
+#[must_use]
+pub fn desired<'a>(node: &NodeId, labels: &Labels, rollouts: impl IntoIterator<Item = &'a Rollout>) -> Revisions {
+    let mut newest: BTreeMap<&FunctionName, &Rollout> = BTreeMap::new();
+    for rollout in rollouts {
+        let newer = newest.get(&rollout.function).is_none_or(|other| rollout.number > other.number);
+        if newer && rollout.filter.matches(node, labels) {
+            newest.insert(&rollout.function, rollout);
+        }
+    }
+    newest.into_values().map(|rollout| (rollout.function.clone(), rollout.revision)).collect()
+}
+
+/// The one desired state of a node. Epoch 0 is the empty state that nobody needs to be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DesiredState {
+    /// Grows with every change.
+    pub epoch: u64,
+    /// What to run.
+    pub revisions: Revisions,
+}
+
+impl DesiredState {
+    /// The next state when `revisions` differ from these; none when there is nothing to say.
+    #[must_use]
+    pub fn advance(&self, revisions: Revisions) -> Option<Self> {
+        (revisions != self.revisions).then(|| Self { epoch: self.epoch + 1, revisions })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use sedge_protocol::{Digest, Manifest};
+
+    pub(crate) fn revision(text: &str) -> RevisionId {
+        RevisionId::of(&Digest::of(text.as_bytes()), &Manifest::from_toml("f", "name = 'f'").unwrap().0)
+    }
+
+    fn rollout(number: u64, function: &str, revision_text: &str, filter: &str) -> Rollout {
+        let (function, filter) = (function.parse().unwrap(), filter.parse().unwrap());
+        Rollout { number, function, revision: revision(revision_text), filter }
+    }
+
+    #[test]
+    fn the_newest_rollout_that_matches_decides() {
+        let rollouts = [rollout(1, "a", "one", ""), rollout(3, "a", "three", "canary"), rollout(2, "a", "two", ""), rollout(4, "b", "b", "x=1")];
+        let node: NodeId = "n".parse().unwrap();
+        let mut labels = Labels::default();
+        let name: FunctionName = "a".parse().unwrap();
+        assert_eq!(desired(&node, &labels, &rollouts), [(name.clone(), revision("two"))].into());
+        labels.insert("canary", "yes").unwrap();
+        assert_eq!(desired(&node, &labels, &rollouts), [(name, revision("three"))].into());
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_the_list_does_not_matter(
+            picks in proptest::collection::vec((0_usize..3, 0_usize..3, 0_usize..3), 0..8).prop_map(|picks| {
+                let numbered = picks.into_iter().enumerate();
+                numbered
+                    .map(|(i, (f, r, l))| rollout(i as u64, ["a", "b", "c"][f], ["x", "y", "z"][r], ["", "k=1", "!k"][l]))
+                    .collect::<Vec<_>>()
+            }).prop_flat_map(|list| (Just(list.clone()), Just(list).prop_shuffle()))
+        ) {
+            let (list, shuffled) = picks;
+            let (node, labels) = ("n".parse().unwrap(), Labels::default());
+            prop_assert_eq!(desired(&node, &labels, &list), desired(&node, &labels, &shuffled));
+        }
+
+        #[test]
+        fn an_epoch_grows_when_and_only_when_the_set_changes(steps in proptest::collection::vec(proptest::option::of(0_usize..3), 0..12)) {
+            let mut state = DesiredState::default();
+            for step in steps {
+                let next: Revisions = step.map(|i| ("a".parse().unwrap(), revision(["x", "y", "z"][i]))).into_iter().collect();
+                match state.advance(next.clone()) {
+                    Some(advanced) => {
+                        prop_assert!(advanced.epoch == state.epoch + 1 && state.revisions != next);
+                        state = advanced;
+                    }
+                    None => prop_assert_eq!(&state.revisions, &next),
+                }
+                prop_assert_eq!(&state.revisions, &next);
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Artifacts and revisions come in. Everything is inspected again, whoever has inspected it before.
+
+use super::problem::Refusal;
+use super::rest::{body, path};
+use crate::fleet::Shared;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use bytes::Bytes;
+use log::info;
+use sedge_protocol::api::{ArtifactStored, NewRevision, Revision};
+use sedge_protocol::artifact::{ArtifactError, Kind, inspect};
+use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
+use sedge_protocol::{Digest, RevisionId};
+use sedge_provisioning::clock::now_ms;
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
+
+/// Takes the bytes of an artifact: right digest, valid Wasm, nothing imported that is not granted.
+pub(super) async fn artifact(
+    State(shared): State<Arc<Shared>>,
+    digest: Result<Path<Digest>, PathRejection>,
+    upload: Body,
+) -> Result<Json<ArtifactStored>, Refusal> {
+    let digest = path(digest)?;
+    let permit = shared.uploads.acquire().await;
+    let limit = usize::try_from(ARTIFACT_BYTES_MAX).unwrap_or(usize::MAX);
+    let Ok(bytes) = axum::body::to_bytes(upload, limit).await else {
+        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an artifact has at most {ARTIFACT_BYTES_MAX} bytes, or the upload was cut"))
+            .hint("build with optimisation for size and without debug information"));
+    };
+    let found = Digest::of(&bytes);
+    if found != digest {
+        return Err(Refusal::input(format!("the bytes that came have the digest {found}, not {digest}")).hint("send them again"));
+    }
+    let kind = inspected(bytes.clone()).await?;
+    let size = bytes.len() as u64;
+    shared.artifacts.keep(digest, bytes).await.map_err(|cause| Refusal::internal(&cause))?;
+    drop(permit);
+    Ok(Json(ArtifactStored { digest, size, kind }))
+}
+
+/// Makes a revision of an artifact that is here and a manifest. The same again is the same revision.
+pub(super) async fn revision(
+    State(shared): State<Arc<Shared>>,
+    new: Result<Json<NewRevision>, JsonRejection>,
+) -> Result<Json<Revision>, Refusal> {
+    let new = body(new)?;
+    new.manifest.check().map_err(|cause| Refusal::input(format!("manifest: {cause}")))?;
+    let stored = shared.artifacts.read(new.artifact).await.map_err(|cause| Refusal::internal(&cause))?;
+    let Some(bytes) = stored else {
+        let refusal = Refusal::new(StatusCode::NOT_FOUND, format!("there is no artifact {}", new.artifact));
+        return Err(refusal.hint("upload it first: PUT /api/v1/artifacts/{digest}"));
+    };
+    let size = bytes.len() as u64;
+    let kind = inspected(bytes.into()).await?;
+    let id = RevisionId::of(&new.artifact, &new.manifest);
+    let revision = Revision { id, function: new.manifest.name.clone(), artifact: new.artifact, size, kind, created_ms: now_ms(), manifest: new.manifest };
+    let kept = shared.store.publish(&revision).await?;
+    info!(function:% = kept.function, revision:% = kept.id; "revision published");
+    Ok(Json(kept))
+}
+
+async fn inspected(bytes: Bytes) -> Result<Kind, Refusal> {
+    let verdict = spawn_blocking(move || inspect(&bytes)).await.map_err(|cause| Refusal::internal(&cause))?;
+    verdict.map_err(|fault| {
+        let status = match fault {
+            ArtifactError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ArtifactError::Invalid(_) | ArtifactError::NotAFunction(_) | ArtifactError::Import { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Refusal::new(status, fault.to_string())
+    })
+}

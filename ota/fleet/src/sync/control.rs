@@ -1,0 +1,63 @@
+//! The control stream: greets, tells the desired state whenever it changes, takes reports.
+
+use super::Session;
+use super::frames::{Frames, StreamFault, send};
+use crate::limits::HEARTBEAT_MS;
+use quinn::SendStream;
+use sedge_protocol::limits::{ASSIGNED_MAX, REPORT_ERRORS_MAX};
+use sedge_protocol::message::{Desired, FromFleet, FromNode, Hello, Report, VERSION, Welcome};
+use sedge_provisioning::clock::now_ms;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The node's desired state as the hub keeps it.
+pub(super) type DesiredWatch = watch::Receiver<Option<Arc<Desired>>>;
+
+pub(super) async fn serve(
+    session: &Session,
+    hello: Hello,
+    (frames, answer): (&mut Frames, &mut SendStream),
+    mut desired: DesiredWatch,
+) -> Result<(), StreamFault> {
+    let (store, hub) = (&session.shared.store, &session.shared.hub);
+    let welcome = Welcome { version: VERSION, time_ms: now_ms(), heartbeat_ms: HEARTBEAT_MS };
+    send(answer, &FromFleet::Welcome(welcome)).await?;
+    hub.push(store.greet(&session.node, &hello, now_ms()).await?).await;
+    // The seat was taken before: a change between this reading and now has been pushed already, and the larger epoch wins.
+    if let Some(current) = store.desired(&session.node).await? {
+        hub.push(vec![(session.node.clone(), current)]).await;
+    }
+    loop {
+        tokio::select! {
+            frame = frames.next() => match frame? {
+                Some(FromNode::Report(report)) => take(session, report).await?,
+                Some(FromNode::Hello(_) | FromNode::Fetch { .. } | FromNode::Usage(_) | FromNode::Renew { .. }) => {
+                    return Err(StreamFault::Order("only reports belong on a control stream"));
+                }
+                None => return Ok(()),
+            },
+            changed = desired.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let state = desired.borrow_and_update().clone();
+                if let Some(state) = state {
+                    send(answer, &FromFleet::Desired((*state).clone())).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Errors are kept at once, since the node tells them once; the rest waits for the next flush, since it comes again.
+async fn take(session: &Session, mut report: Report) -> Result<(), StreamFault> {
+    if report.functions.len() > 2 * ASSIGNED_MAX || report.errors.len() > REPORT_ERRORS_MAX {
+        return Err(StreamFault::Order("a report with more functions or errors than are allowed"));
+    }
+    let errors = std::mem::take(&mut report.errors);
+    if !errors.is_empty() {
+        session.shared.store.keep_errors(&session.node, report.vitals.started_ms, &errors, now_ms()).await?;
+    }
+    session.shared.hub.report(&session.node, session.number, report).await;
+    Ok(())
+}

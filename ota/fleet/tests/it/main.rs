@@ -1,0 +1,8 @@
+//! A fleet in this process, spoken to as `sedge` and `sedged` do: over real HTTPS and QUIC on loopback.
+
+mod api;
+mod console;
+mod enrolment;
+mod storage;
+mod support;
+mod sync;

@@ -1,0 +1,143 @@
+//! `sedge claim create` and `sedge claim ls`
+
+use crate::arguments::Context;
+use crate::style::{Style, Tone};
+use crate::table::{Cell, Table, facts};
+use crate::text;
+use clap::{Args, Subcommand};
+use sedge_protocol::api::{self, CreatedClaim, NewClaim};
+use sedge_protocol::label::Label;
+use sedge_protocol::schedule::Interval;
+use sedge_protocol::{Digest, Labels};
+use serde::Serialize;
+use std::process::ExitCode;
+use ureq::http::Method;
+
+/// Rights to join the fleet
+#[derive(Debug, Subcommand)]
+pub(crate) enum Claim {
+    Create(Create),
+    Ls(Ls),
+}
+
+/// Create a claim and print what a node needs to join
+///
+/// The token is shown this once. The printed `[fleet]` table goes into the node's `sedged.toml`.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// How many nodes may use it
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    uses: u32,
+    /// How long it is good for, such as 30m, 24h or 7d
+    #[arg(long, default_value = "24h")]
+    ttl: Interval,
+    /// Label of the nodes that use it; can be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<Label>,
+}
+
+/// List claims
+#[derive(Debug, Args)]
+pub(crate) struct Ls {}
+
+impl Claim {
+    pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Create(create) => create.run(context)?,
+            Self::Ls(Ls {}) => {
+                let claims: Vec<api::Claim> = context.connection.client()?.get("/api/v1/claims")?;
+                context.output.show(&claims, |style| list(&claims, text::now_ms(), style))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Create {
+    fn run(self, context: &Context) -> anyhow::Result<()> {
+        let mut labels = Labels::default();
+        for Label { key, value } in &self.label {
+            labels.insert(key, value)?;
+        }
+        let new = NewClaim { uses: self.uses, ttl_s: self.ttl.as_ms().div_ceil(1000), labels };
+        let created: CreatedClaim = context.connection.client()?.send_json(Method::POST, "/api/v1/claims", &new)?;
+        context.output.show(&created, |style| describe(&created, text::now_ms(), style))?;
+        Ok(())
+    }
+}
+
+/// The table of `sedged.toml`, in the order that people read it.
+#[derive(Serialize)]
+struct NodeConfig<'a> {
+    fleet: FleetTable<'a>,
+}
+
+#[derive(Serialize)]
+struct FleetTable<'a> {
+    url: &'a str,
+    ca_pin: Digest,
+    claim: &'a str,
+}
+
+fn describe(created: &CreatedClaim, now_ms: u64, style: Style) -> String {
+    let claim = &created.claim;
+    let mut known = vec![
+        ("claim", Cell::from(&claim.id)),
+        ("token", Cell::toned(&created.token, Tone::Strong)),
+        ("fleet", Cell::from(&created.fleet)),
+        ("pin", created.ca_pin.to_string().into()),
+        ("uses", text::count(claim.uses.into()).into()),
+        ("ends", text::until(now_ms, claim.expires_ms).into()),
+    ];
+    if !claim.labels.is_empty() {
+        known.push(("labels", claim.labels.to_string().into()));
+    }
+    let table = FleetTable { url: &created.fleet, ca_pin: created.ca_pin, claim: &created.token };
+    let table = toml::to_string(&NodeConfig { fleet: table }).unwrap_or_default();
+    let heading = style.paint("# for the node's sedged.toml; the token is not shown again", Tone::Dim);
+    format!("{}\n\n{heading}\n{}", facts(style, &known), table.trim_end())
+}
+
+fn list(claims: &[api::Claim], now_ms: u64, style: Style) -> String {
+    let mut table = Table::new(&["CLAIM", ">USED", ">USES", "ENDS", "LABELS"]);
+    for claim in claims {
+        let over = claim.expires_ms <= now_ms || claim.used >= claim.uses;
+        table.row([
+            Cell::toned(&claim.id, if over { Tone::Dim } else { Tone::Plain }),
+            text::count(claim.used.into()).into(),
+            text::count(claim.uses.into()).into(),
+            text::until(now_ms, claim.expires_ms).into(),
+            claim.labels.to_string().into(),
+        ]);
+    }
+    table.render(style, "no claims: `sedge claim create` makes one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim() -> api::Claim {
+        let mut labels = Labels::default();
+        labels.insert("site", "berlin").unwrap();
+        api::Claim { id: "c1".to_owned(), uses: 3, used: 1, expires_ms: 90_000, labels }
+    }
+
+    #[test]
+    fn a_new_claim_comes_with_a_table_to_paste() {
+        let pin = Digest::of(b"ca");
+        let created = CreatedClaim { claim: claim(), token: "secret".to_owned(), fleet: "https://f:1".to_owned(), ca_pin: pin };
+        let text = describe(&created, 0, Style::PLAIN);
+        let expected = format!(
+            "claim   c1\ntoken   secret\nfleet   https://f:1\npin     {pin}\nuses    3\nends    in 90 s\nlabels  site=berlin\n\n\
+             # for the node's sedged.toml; the token is not shown again\n[fleet]\nurl = \"https://f:1\"\nca_pin = \"{pin}\"\nclaim = \"secret\""
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn claims_are_listed() {
+        let text = list(&[claim()], 100_000, Style::PLAIN);
+        assert_eq!(text, "CLAIM  USED  USES  ENDS      LABELS\nc1        1     3  10 s ago  site=berlin");
+    }
+}

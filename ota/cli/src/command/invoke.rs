@@ -1,0 +1,118 @@
+//! `sedge invoke`
+
+use super::NodeSocket;
+use crate::arguments::Context;
+use crate::client::query;
+use crate::failure::{FAILED, Failure};
+use crate::style::Tone;
+use crate::text;
+use anyhow::Context as _;
+use clap::Args;
+use sedge_protocol::local::InvokeResult;
+use sedge_protocol::{FunctionName, Topic};
+use serde::Serialize;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Invoke a function on a node of this machine and print its answer
+///
+/// Without --topic the function gets an HTTP request, with it an event. Exits with 1 when the function fails.
+#[derive(Debug, Args)]
+pub(crate) struct Invoke {
+    /// Which function
+    function: FunctionName,
+    /// Body of the request or data of the event
+    #[arg(long, short, conflicts_with = "file")]
+    data: Option<String>,
+    /// File with the body or data; `-` is standard input
+    #[arg(long, short)]
+    file: Option<PathBuf>,
+    /// Send an event on this topic
+    #[arg(long, conflicts_with_all = ["method", "path"])]
+    topic: Option<Topic>,
+    /// Method of the HTTP request [default: GET with --path and without a body, else POST]
+    #[arg(long)]
+    method: Option<String>,
+    /// Path and query of the HTTP request
+    #[arg(long, value_parser = parse_path)]
+    path: Option<String>,
+    /// Media type of the body or data
+    #[arg(long, default_value = "application/octet-stream")]
+    content_type: String,
+    #[command(flatten)]
+    node: NodeSocket,
+}
+
+/// The answer to an HTTP request, for machines.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    status: u16,
+    body: std::borrow::Cow<'a, str>,
+}
+
+fn parse_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("a path begins with `/`".to_owned()) }
+}
+
+impl Invoke {
+    pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+        let body = self.body()?;
+        let path = format!("/v1/functions/{}/invoke", self.function);
+        let get = self.path.is_some() && self.data.is_none() && self.file.is_none();
+        let parameters = [
+            ("topic", self.topic.as_ref().map(ToString::to_string)),
+            ("method", self.method.clone().or_else(|| get.then(|| "GET".to_owned()))),
+            ("path", self.path.clone()),
+        ];
+        let (status, answer) = self.node.client().post_raw(&query(&path, &parameters), &self.content_type, &body)?;
+        if self.topic.is_some() { event(context, status, &answer) } else { request(context, status, &answer) }
+    }
+
+    fn body(&self) -> anyhow::Result<Vec<u8>> {
+        match (&self.data, self.file.as_deref()) {
+            (Some(data), _) => Ok(data.clone().into_bytes()),
+            (None, Some(path)) if path == Path::new("-") => {
+                let mut body = Vec::new();
+                io::stdin().read_to_end(&mut body).context("read standard input")?;
+                Ok(body)
+            }
+            (None, Some(path)) => fs::read(path).with_context(|| format!("read {}", path.display())),
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+}
+
+fn request(context: &Context, status: u16, body: &[u8]) -> anyhow::Result<ExitCode> {
+    if context.output.is_json() {
+        context.output.show(&Answer { status, body: String::from_utf8_lossy(body) }, |_| String::new())?;
+    } else {
+        context.output.raw(body)?;
+    }
+    if status < 400 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    context.output.said("failed", Tone::Bad, &format!("the function answered with status {status}; `sedge logs` may say more"));
+    Ok(ExitCode::from(FAILED))
+}
+
+fn event(context: &Context, status: u16, body: &[u8]) -> anyhow::Result<ExitCode> {
+    let result: InvokeResult = serde_json::from_slice(body).map_err(|_| Failure::Refused {
+        status,
+        error: format!("the node answered an event with status {status} and no result"),
+        hint: None,
+    })?;
+    if context.output.is_json() {
+        context.output.show(&result, |_| String::new())?;
+    } else if result.ok {
+        context.output.raw(result.output.as_bytes())?;
+    }
+    let times = format!("{}, of which {} on the processor", text::micros(result.wall_us), text::micros(result.cpu_us));
+    if result.ok {
+        context.output.said("done", Tone::Good, &format!("in {times}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    context.output.said("failed", Tone::Bad, &format!("after {times}: {}", text::clean(&result.output)));
+    Ok(ExitCode::from(FAILED))
+}

@@ -1,0 +1,54 @@
+//! One module per command: its arguments, its work, and how its result looks.
+
+use crate::client::Client;
+use crate::connection::SOCKET;
+use clap::Args;
+use std::path::PathBuf;
+
+pub(crate) mod build;
+pub(crate) mod claim;
+pub(crate) mod completions;
+pub(crate) mod dead_letters;
+pub(crate) mod errors;
+pub(crate) mod invoke;
+pub(crate) mod login;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod new;
+pub(crate) mod node;
+pub(crate) mod publish;
+pub(crate) mod revisions;
+pub(crate) mod rm;
+pub(crate) mod rollout;
+pub(crate) mod rollouts;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod usage;
+
+/// For commands that speak to one node of this machine.
+#[derive(Debug, Args)]
+pub(crate) struct NodeSocket {
+    /// Unix socket of the node
+    #[arg(long = "node", env = "SEDGE_NODE", value_name = "SOCKET", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+impl NodeSocket {
+    fn client(&self) -> Client {
+        Client::node(&self.socket)
+    }
+}
+
+/// For commands that speak to the fleet, or to one node of this machine when asked to.
+#[derive(Debug, Args)]
+pub(crate) struct MaybeNode {
+    /// Ask the node at this Unix socket instead of the fleet
+    #[arg(long = "node", value_name = "SOCKET", num_args = 0..=1, default_missing_value = SOCKET)]
+    socket: Option<PathBuf>,
+}
+
+impl MaybeNode {
+    fn client(&self) -> Option<Client> {
+        Some(Client::node(self.socket.as_ref()?))
+    }
+}

@@ -1,0 +1,145 @@
+//! `sedge node ls` and `sedge node show`
+
+use super::ls;
+use crate::arguments::Context;
+use crate::style::{Style, Tone};
+use crate::table::{Cell, Table, facts};
+use crate::text;
+use clap::{Args, Subcommand};
+use sedge_protocol::NodeId;
+use sedge_protocol::api::{self, NodeState};
+use sedge_protocol::message::Vitals;
+use std::process::ExitCode;
+
+/// The nodes of the fleet
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    Ls(Ls),
+    Show(Show),
+}
+
+/// List nodes
+#[derive(Debug, Args)]
+pub(crate) struct Ls {}
+
+/// Show one node: its state, its box and its functions
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// Which node
+    node: NodeId,
+}
+
+impl Node {
+    pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+        let client = context.connection.client()?;
+        match self {
+            Self::Ls(Ls {}) => {
+                let nodes: Vec<api::Node> = client.get("/api/v1/nodes")?;
+                context.output.show(&nodes, |style| list(&nodes, text::now_ms(), style))?;
+            }
+            Self::Show(Show { node }) => {
+                let node: api::Node = client.get(&format!("/api/v1/nodes/{node}"))?;
+                context.output.show(&node, |style| describe(&node, text::now_ms(), style))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn list(nodes: &[api::Node], now_ms: u64, style: Style) -> String {
+    let mut table = Table::new(&["NODE", "STATE", "SEEN", ">FUNCTIONS", ">CALLS", "VERSION", "LABELS"]);
+    for node in nodes {
+        table.row([
+            Cell::toned(node.id.as_str(), Tone::Strong),
+            state(node.state),
+            seen(node, now_ms).into(),
+            text::count(node.functions.len() as u64).into(),
+            text::count(node.functions.iter().map(|report| report.totals.calls()).sum()).into(),
+            node.daemon.as_str().into(),
+            node.labels.to_string().into(),
+        ]);
+    }
+    table.render(style, "no nodes: `sedge claim create` says how one joins")
+}
+
+fn describe(node: &api::Node, now_ms: u64, style: Style) -> String {
+    let epochs = match node.desired_epoch {
+        desired if desired == node.reported_epoch => format!("{desired}, answered"),
+        desired => format!("{desired}, answered for {}", node.reported_epoch),
+    };
+    let mut known = vec![
+        ("node", Cell::toned(node.id.as_str(), Tone::Strong)),
+        ("state", state(node.state)),
+        ("seen", seen(node, now_ms).into()),
+        ("labels", node.labels.to_string().into()),
+        ("sedged", format!("{} on {}", node.daemon, node.architecture).into()),
+        ("enrolled", text::ago(now_ms, node.enrolled_ms).into()),
+        ("certificate", format!("ends {}", text::until(now_ms, node.certificate_until_ms)).into()),
+        ("desired state", epochs.into()),
+    ];
+    known.extend(vitals(&node.vitals));
+    format!("{}\n\n{}", facts(style, &known), ls::of_node(&node.functions, style))
+}
+
+fn state(state: NodeState) -> Cell {
+    match state {
+        NodeState::Online => Cell::toned("online", Tone::Good),
+        NodeState::Offline => Cell::toned("offline", Tone::Bad),
+    }
+}
+
+fn seen(node: &api::Node, now_ms: u64) -> String {
+    node.seen_ms.map_or_else(|| "never".to_owned(), |seen_ms| text::ago(now_ms, seen_ms))
+}
+
+/// How the box is, as facts.
+pub(crate) fn vitals(vitals: &Vitals) -> Vec<(&'static str, Cell)> {
+    let load = format!("{}.{:02} on {} cores", vitals.load_centi / 100, vitals.load_centi % 100, vitals.cores);
+    let memory = format!("{} of {}", text::bytes(vitals.memory_used), text::bytes(vitals.memory_total));
+    let mut events = format!("{} in, {} waiting", text::count(vitals.events_in), text::count(vitals.events_waiting));
+    for (number, what) in [(vitals.events_dropped, "dropped"), (vitals.dead_letters, "dead letters")] {
+        if number > 0 {
+            events.push_str(&format!(", {} {what}", text::count(number)));
+        }
+    }
+    let troubled = vitals.dead_letters > 0 || vitals.events_dropped > 0;
+    vec![
+        ("up for", text::span(vitals.uptime_ms).into()),
+        ("load", load.into()),
+        ("memory", memory.into()),
+        ("events", Cell::toned(events, if troubled { Tone::Busy } else { Tone::Plain })),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test::node;
+
+    #[test]
+    fn nodes_are_listed() {
+        let expected = "NODE  STATE    SEEN     FUNCTIONS  CALLS  VERSION  LABELS\ngw-1  offline  5 s ago          1      0  0.1.0    site=berlin";
+        assert_eq!(list(&[node()], 6000, Style::PLAIN), expected);
+    }
+
+    #[test]
+    fn one_node_is_shown_whole() {
+        let text = describe(&node(), 6000, Style::PLAIN);
+        let expected = "\
+node           gw-1
+state          offline
+seen           5 s ago
+labels         site=berlin
+sedged         0.1.0 on x86_64
+enrolled       6 s ago
+certificate    ends in 30 d
+desired state  3, answered for 2
+up for         60 s
+load           1.05 on 4 cores
+memory         1.00 GiB of 4.00 GiB
+events         1,000 in, 0 waiting, 2 dead letters
+
+FUNCTION  RUNNING";
+        assert!(text.starts_with(expected), "{text}");
+    }
+}

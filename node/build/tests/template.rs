@@ -1,0 +1,80 @@
+//! The templates of `sedge new` become functions, with the compiler at hand and with a private copy of its library.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sedge_build::{Builder, Progress, Toolchain};
+use sedge_protocol::artifact::{Kind, inspect};
+
+/// A project `sample` out of the template of that name.
+fn project(template: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../functions/templates");
+    for file in ["Cargo.toml", "function.toml", "src/lib.rs", "src/main.rs"] {
+        let Ok(text) = fs::read_to_string(templates.join(template).join(file)) else {
+            continue;
+        };
+        let to = dir.path().join(file);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::write(to, text.replace("{{name}}", "sample")).unwrap();
+    }
+    dir
+}
+
+fn check(template: &str, toolchain: Toolchain, expected: Kind) {
+    let project = project(template);
+    let mut print = |progress: Progress<'_>| println!("{progress:?}");
+    let wasm = Builder::new(toolchain)
+        .build(project.path(), &mut print)
+        .unwrap();
+    assert_eq!(inspect(&fs::read(wasm).unwrap()), Ok(expected));
+}
+
+/// Where this repository's surroundings may hold the archives.
+fn archives() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/toolchain")
+}
+
+#[test]
+#[ignore = "compiles a guest with its dependencies: a minute"]
+fn the_http_template_is_a_function() {
+    check(
+        "rust-http",
+        Toolchain::for_user().archives(&archives()),
+        Kind::Http,
+    );
+}
+
+#[test]
+#[ignore = "may compile the standard library: a minute"]
+fn the_command_template_is_a_function() {
+    check(
+        "rust-command",
+        Toolchain::for_user().archives(&archives()),
+        Kind::Command,
+    );
+}
+
+#[test]
+#[ignore = "compiles the standard library: a minute"]
+fn a_private_copy_builds_a_function_and_is_made_once() {
+    let home = tempfile::tempdir().unwrap();
+    let toolchain = Toolchain::new(home.path()).archives(&archives()).private();
+    check("rust-command", toolchain.clone(), Kind::Command);
+    let sample = project("rust-command");
+    let mut steps = 0;
+    toolchain
+        .wasm_target(sample.path(), &mut |_| steps += 1)
+        .unwrap();
+    assert_eq!(steps, 0, "the second time there is nothing to do");
+    let left: Vec<_> = fs::read_dir(home.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(
+        !left
+            .iter()
+            .any(|name| name.to_string_lossy().ends_with(".partial")),
+        "{left:?}"
+    );
+}

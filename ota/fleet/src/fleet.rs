@@ -20,8 +20,10 @@ use sedge_provisioning::issuer::{IssueError, ServerIdentity};
 use sedge_provisioning::tls::{TlsError, https_config, server_config};
 use sedge_provisioning::Authority;
 use serde::{Deserialize, Serialize};
+use std::fs::DirBuilder;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
@@ -125,7 +127,8 @@ impl Fleet {
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let data = &config.data_dir;
         let data_fault = |cause| StartError::Data { path: data.clone(), cause };
-        std::fs::create_dir_all(data).map_err(data_fault)?;
+        // What is in there lets in: nobody else looks.
+        DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(data_fault)?;
         let keys = Keys::open(data, now_ms())?;
         let artifacts = Artifacts::open(&data.join("artifacts")).map_err(data_fault)?;
         let server = keys.authority.issue_server(&config.server_names(), now_ms())?;

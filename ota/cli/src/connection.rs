@@ -99,7 +99,7 @@ impl Connection {
 
     fn flags(&self) -> Result<Known, Failure> {
         let token = match &self.token_file {
-            Some(path) => Some(read(path)?.trim().to_owned()),
+            Some(path) => Some(read(path, LOGIN)?.trim().to_owned()),
             None => self.token.clone(),
         };
         Ok(Known { url: self.fleet.clone(), token, pin: self.ca_pin })
@@ -146,8 +146,10 @@ struct Addresses {
 }
 
 fn of_data_dir(dir: &Path) -> Result<Known, Failure> {
+    const HINT: &str = "see that `sedge-fleet` runs with this data directory";
+    let read = |path: &Path| read(path, HINT);
     let path = dir.join("addresses.json");
-    let strange = |what: String| Failure::configuration(what, "see that `sedge-fleet` runs with this data directory");
+    let strange = |what: String| Failure::configuration(what, HINT);
     let addresses: Addresses =
         serde_json::from_str(&read(&path)?).map_err(|cause| strange(format!("{}: {cause}", path.display())))?;
     let url = if addresses.https.contains("://") { addresses.https } else { format!("https://{}", addresses.https) };
@@ -159,7 +161,7 @@ fn of_data_dir(dir: &Path) -> Result<Known, Failure> {
 }
 
 fn of_config(path: &Path) -> anyhow::Result<Known> {
-    let text = read(path)?;
+    let text = read(path, LOGIN)?;
     Ok(parse_config(&path.display().to_string(), &text)?)
 }
 
@@ -171,11 +173,11 @@ fn parse_config(file: &str, text: &str) -> Result<Known, Faults> {
     reader.finish(Some(known))
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+fn read(path: &Path, hint: &str) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|cause| {
         let hint = match cause.kind() {
             io::ErrorKind::PermissionDenied => "try it as the user it belongs to, or with sudo",
-            _ => LOGIN,
+            _ => hint,
         };
         Failure::configuration(format!("read {}: {cause}", path.display()), hint)
     })

@@ -28,9 +28,13 @@ pub(crate) fn ago(now_ms: u64, then_ms: u64) -> String {
     }
 }
 
-/// How far away `then` is: `in 3 h`, or `5 min ago` when it has passed.
+/// How far away `then` is: `in 3 h`, or `5 min ago` when it has passed. A day that has just begun is still `in 24 h`.
 pub(crate) fn until(now_ms: u64, then_ms: u64) -> String {
-    if then_ms > now_ms { format!("in {}", span(then_ms - now_ms)) } else { ago(now_ms, then_ms) }
+    match then_ms.saturating_sub(now_ms) {
+        0 => ago(now_ms, then_ms),
+        left @ 1..120_000 => format!("in {}", span(left)),
+        left => format!("in {}", span(left + 59_999)),
+    }
 }
 
 /// A span of time in its largest whole unit.
@@ -132,7 +136,7 @@ mod tests {
             assert_eq!(span(ms), expected);
         }
         assert_eq!((ago(5000, 4500), ago(5000, 9000), ago(9000, 4000)), ("now".into(), "now".into(), "5 s ago".into()));
-        assert_eq!((until(0, 3_600_000), until(9000, 4000)), ("in 60 min".into(), "5 s ago".into()));
+        assert_eq!((until(2000, 86_400_000), until(9000, 4000)), ("in 24 h".into(), "5 s ago".into()));
     }
 
     #[test]

@@ -84,6 +84,15 @@ pub(crate) struct Parts {
     pub(crate) fan_out: Option<mpsc::Sender<Message>>,
 }
 
+/// One event for all who get it, and what keeps it.
+#[derive(Default)]
+struct Intake {
+    batch: Batch,
+    items: Vec<Item<Arc<Queued>>>,
+    /// The strongest durability among those that are kept.
+    strongest: Option<Durability>,
+}
+
 /// The task's own state.
 pub(crate) struct Bus {
     parts: Parts,
@@ -207,56 +216,43 @@ impl Bus {
     fn accept(&mut self, publication: Publication) {
         self.stats.events_in.fetch_add(1, Ordering::Relaxed);
         let Publication { event, kept, fan_out, only, answer } = publication;
-        let mut batch = Batch::new();
-        let mut items = Vec::new();
         let event = Arc::new(event);
-        let strongest = match only {
-            Some((function, reply)) => {
-                let target = Match { function, qos: 1, durability: Durability::Grouped, reply };
-                self.enlist(&event, kept, vec![target], &mut batch, &mut items)
-            }
-            None => {
-                let matches = self.parts.functions.table().matches(&event.topic);
-                self.enlist(&event, kept, matches, &mut batch, &mut items)
-            }
+        let matches = match only {
+            Some((function, reply)) => vec![Match { function, qos: 1, durability: Durability::Grouped, reply }],
+            None => self.parts.functions.table().matches(&event.topic),
         };
-        self.finish_accept(batch, strongest, items, answer);
+        let intake = self.enlist(&event, kept, matches);
+        self.take_in(intake, answer);
         if fan_out {
             self.send_to_clients(&event, kept);
         }
     }
 
-    /// Adds an item for each match to `batch` and `items`; answers the strongest durability among those that are kept.
-    fn enlist(
-        &mut self,
-        event: &Arc<Event>,
-        kept: bool,
-        matches: Vec<Match>,
-        batch: &mut Batch,
-        items: &mut Vec<Item<Arc<Queued>>>,
-    ) -> Option<Durability> {
-        let mut strongest = None;
+    /// An item for each match, and the batch that keeps those that are to be kept.
+    fn enlist(&mut self, event: &Arc<Event>, kept: bool, matches: Vec<Match>) -> Intake {
+        let mut intake = Intake::default();
         for found in matches {
             let kept = kept && found.qos > 0;
             let queued = Queued { function: found.function, event: Arc::clone(event), reply: found.reply };
             let id = if kept {
                 let id = self.parts.store.next_item_id();
                 if found.durability != Durability::None {
-                    batch.accept(id, queued.encode());
+                    intake.batch.accept(id, queued.encode());
                 }
-                strongest = Some(stronger(strongest, found.durability));
+                intake.strongest = Some(stronger(intake.strongest, found.durability));
                 id.0
             } else {
                 self.volatile_id += 1;
                 self.volatile_id
             };
             let (function, topic) = (queued.function.clone(), event.topic.clone());
-            items.push(Item { id, function, topic, attempts: 0, kept, payload: Arc::new(queued) });
+            intake.items.push(Item { id, function, topic, attempts: 0, kept, payload: Arc::new(queued) });
         }
-        strongest
+        intake
     }
 
-    fn finish_accept(&mut self, batch: Batch, strongest: Option<Durability>, items: Vec<Item<Arc<Queued>>>, answer: Option<Answer>) {
+    fn take_in(&mut self, intake: Intake, answer: Option<Answer>) {
+        let Intake { batch, items, strongest } = intake;
         let commit = match strongest {
             None | Some(Durability::None) => None,
             Some(durability) => match self.parts.store.commit(batch, store_durability(durability)) {
@@ -270,14 +266,18 @@ impl Bus {
                 }
             },
         };
+        self.line_up(items);
+        if let Some(answer) = answer {
+            self.acknowledge(commit, answer);
+        }
+    }
+
+    fn line_up(&mut self, items: Vec<Item<Arc<Queued>>>) {
         for item in items {
             if let Some(dropped) = self.queue.push(item) {
                 self.stats.dropped.fetch_add(1, Ordering::Relaxed);
                 log::debug!(function:% = dropped.function, topic:% = dropped.topic; "an event of QoS 0 is dropped for a newer one");
             }
-        }
-        if let Some(answer) = answer {
-            self.acknowledge(commit, answer);
         }
     }
 

@@ -134,7 +134,7 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
             log::error!(path:% = path.display(); "damaged state was set aside; it is fetched again or begins anew");
         }
         let files = Files::open(&config.data_dir.join("artifacts")).context("open the artifacts")?;
-        let measured = vitals::measure();
+        let measured = vitals::measure()?;
         let memory_bytes = config.machine.memory_mb.map_or(measured.memory_bytes, |mb| (mb << 20).min(measured.memory_bytes));
         let mut capacity = Capacity::of(measured.cores, memory_bytes);
         capacity.invocations = config.machine.invocations.unwrap_or(capacity.invocations);

@@ -2,6 +2,7 @@
 
 use crate::bus::BusStats;
 use crate::clock;
+use anyhow::Context as _;
 use sedge_protocol::message::Vitals;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,28 +16,29 @@ pub(crate) struct Machine {
 }
 
 /// Reads what the box has.
-pub(crate) fn measure() -> Machine {
-    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
-    let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
+pub(crate) fn measure() -> anyhow::Result<Machine> {
+    let memory = MemoryRefreshKind::nothing().with_ram();
+    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory)).context("read the memory of the box")?;
+    let limit = system.cgroup_limits().map_or(0, |limits| limits.total_memory);
     let memory_bytes = match limit {
         0 => system.total_memory(),
         limit => system.total_memory().min(limit),
     };
-    Machine { cores: cores(), memory_bytes }
+    Ok(Machine { cores: cores(), memory_bytes })
 }
 
-/// Reads the vitals now. Reads files of /proc: call it from a blocking thread or rarely.
+/// Reads the vitals now. Reads files of /proc: call it from a blocking thread.
 pub(crate) fn read(stats: &Arc<BusStats>) -> Vitals {
-    let mut system = System::new();
-    system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-    let load = System::load_average().one;
+    let memory = MemoryRefreshKind::nothing().with_ram();
+    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory)).ok();
+    let load = System::load_average().map_or(0.0, |load| load.one);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range before")]
     let load_centi = (load * 100.0).clamp(0.0, 1_000_000.0) as u32;
     Vitals {
         uptime_ms: clock::mono().0,
         started_ms: clock::started().0,
-        memory_used: system.used_memory(),
-        memory_total: system.total_memory(),
+        memory_used: system.as_ref().map_or(0, System::used_memory),
+        memory_total: system.as_ref().map_or(0, System::total_memory),
         cores: u32::try_from(cores()).unwrap_or(u32::MAX),
         load_centi,
         events_in: stats.events_in.load(Ordering::Relaxed),

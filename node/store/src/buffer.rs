@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::batch::{ItemId, Record, Tree};
 use crate::commit::JournalLost;
+use crate::limits::GROUP_WAITERS_MAX;
 
 /// Fixed cost of a waiting record, counted on top of its bytes.
 const RECORD_BYTES: usize = 16;
@@ -129,7 +130,8 @@ impl Buffer {
     /// When the next group has to be written; `None` if nothing waits.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let lazy = self.lazy_due.filter(|_| !self.records.is_empty())?;
-        if self.urgent && !self.waiters.is_empty() {
+        let urgent = self.urgent && !self.waiters.is_empty();
+        if urgent || self.waiters.len() >= GROUP_WAITERS_MAX {
             return Some(now);
         }
         Some(

@@ -12,6 +12,9 @@ pub const BATCH_RECORDS_MAX: usize = 4096;
 pub const SEGMENT_BYTES_MIN: u64 = 2 * 1024 * 1024;
 /// Biggest journal segment, in bytes. Recovery reads one segment into memory at a time.
 pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Commits that wait at which a group is written before its time: under load acknowledgements keep flowing, and one client with a
+/// window of 32 unacknowledged messages is not held to four windows a second.
+pub const GROUP_WAITERS_MAX: usize = 16;
 /// Recycled segments kept for later use; more are deleted.
 pub const SPARE_SEGMENTS_MAX: usize = 2;
 /// Attempts at a lock that a killed process may still hold.

@@ -1,14 +1,13 @@
 //! What becomes of an event after its invocation: finished with its reply, tried again, or buried as a dead letter.
 
 use super::queued::Queued;
-use super::{Bus, item_id};
+use super::{Bus, Intake, item_id, store_durability};
 use crate::clock;
 use crate::fault::clip;
 use crate::invoke::Failed;
 use crate::limits::DEAD_LETTERS_MAX;
 use sedge_node_core::queue::{self, Item};
 use sedge_protocol::local::DeadLetter;
-use sedge_protocol::manifest::Durability as Wanted;
 use sedge_protocol::{Event, Topic};
 use sedge_runtime::Reply;
 use sedge_store::{Batch, Durability, Store, Tree};
@@ -43,32 +42,25 @@ impl Bus {
         if self.queue.handle_done(&item.function, &item.topic).is_none() {
             return; // The function was removed meanwhile and its events were buried.
         }
-        let mut batch = Batch::new();
+        let reply = item.payload.reply.as_ref().filter(|_| !reply.data.is_empty()).map(|topic| answer(item, topic, reply));
+        let Some(event) = reply.map(Arc::new) else {
+            return self.finish(item, Batch::new(), Durability::None);
+        };
+        let matches = self.parts.functions.table().matches(&event.topic);
+        let Intake { batch, items, strongest } = self.enlist(&event, item.kept, matches);
+        self.finish(item, batch, strongest.map_or(Durability::None, store_durability));
+        self.line_up(items);
+        self.send_to_clients(&event, item.kept);
+    }
+
+    /// Takes the event out of the store, together with what it left behind.
+    fn finish(&self, item: &Item<Arc<Queued>>, mut batch: Batch, durability: Durability) {
         if item.kept {
             batch.finish(item_id(item));
         }
-        let reply = item.payload.reply.as_ref().filter(|_| !reply.data.is_empty()).map(|topic| answer(item, topic, reply));
-        let Some(event) = reply.map(Arc::new) else {
-            if item.kept {
-                self.write(batch, Durability::None);
-            }
-            return;
-        };
-        let matches = self.parts.functions.table().matches(&event.topic);
-        let mut items = Vec::new();
-        let strongest = self.enlist(&event, item.kept, matches, &mut batch, &mut items);
-        let durability = strongest.map_or(Durability::None, |wanted| match wanted {
-            Wanted::Grouped => Durability::Grouped,
-            Wanted::Each => Durability::Each,
-            Wanted::None => Durability::None,
-        });
         if !batch.is_empty() {
             self.write(batch, durability);
         }
-        for item in items {
-            self.queue.push(item);
-        }
-        self.send_to_clients(&event, item.kept);
     }
 
     fn fail(&mut self, item: &Item<Arc<Queued>>, reason: &str) {

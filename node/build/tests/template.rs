@@ -1,5 +1,7 @@
 //! The templates of `sedge new` become functions, with the compiler at hand and with a private copy of its library.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panic, its helpers too")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +25,7 @@ fn project(template: &str) -> tempfile::TempDir {
 
 fn check(template: &str, toolchain: Toolchain, expected: Kind) {
     let project = project(template);
-    let mut print = |progress: Progress<'_>| println!("{progress:?}");
+    let mut print = |progress: Progress<'_>| eprintln!("{progress:?}");
     let wasm = Builder::new(toolchain)
         .build(project.path(), &mut print)
         .unwrap();

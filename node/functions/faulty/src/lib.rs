@@ -66,7 +66,7 @@ fn spin() -> ! {
 fn allocate() -> ! {
     let mut hoard = Vec::new();
     loop {
-        hoard.push(black_box(vec![1_u8; MIB]));
+        hoard.push(black_box(Vec::<u8>::with_capacity(MIB)));
     }
 }
 

@@ -1,0 +1,96 @@
+//! Functions to publish: the built guests, and small ones written here.
+
+use anyhow::{Context as _, Result};
+use sedge_protocol::Manifest;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A command that imports what no function gets: sockets.
+pub const IMPORTS_SOCKETS: &str = r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#;
+/// A command that imports a function of nobody.
+pub const IMPORTS_ENV: &str = r#"(module (import "env" "steal" (func)) (func (export "_start")))"#;
+/// A module that nobody can call.
+pub const EXPORTS_NOTHING: &str = "(module)";
+
+/// The repository.
+#[must_use]
+pub fn repository() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Where the guest `name` was built.
+///
+/// # Errors
+/// When it was not.
+pub fn guest_path(name: &str) -> Result<PathBuf> {
+    let path = repository().join("target/guests").join(format!("{name}.wasm"));
+    anyhow::ensure!(path.is_file(), "{} does not exist: run `cargo xtask test`, or build first with `cargo xtask guests`", path.display());
+    Ok(path)
+}
+
+/// The Wasm of the guest `name`.
+///
+/// # Errors
+/// When it has not been built.
+pub fn guest(name: &str) -> Result<Vec<u8>> {
+    let path = guest_path(name)?;
+    fs::read(&path).with_context(|| format!("read {}", path.display()))
+}
+
+/// The file with the manifest of the example function `name`.
+#[must_use]
+pub fn manifest_path(name: &str) -> PathBuf {
+    repository().join("node/functions").join(name).join("function.toml")
+}
+
+/// The manifest of the example function `name`.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn manifest(name: &str) -> Result<Manifest> {
+    let path = manifest_path(name);
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    manifest_of(&text)
+}
+
+/// A manifest written in a test.
+///
+/// # Errors
+/// Its faults.
+pub fn manifest_of(text: &str) -> Result<Manifest> {
+    Ok(Manifest::from_toml("function.toml", text)?.0)
+}
+
+/// `wasm` with `bytes` of a custom section behind it: the same function, another artifact, as large as one likes.
+#[must_use]
+pub fn padded(wasm: &[u8], bytes: &[u8]) -> Vec<u8> {
+    const NAME: &[u8] = b"padding";
+    let mut padded = wasm.to_vec();
+    padded.push(0);
+    leb128(&mut padded, 1 + NAME.len() + bytes.len());
+    padded.push(u8::try_from(NAME.len()).unwrap_or_default());
+    padded.extend_from_slice(NAME);
+    padded.extend_from_slice(bytes);
+    padded
+}
+
+fn leb128(into: &mut Vec<u8>, mut number: usize) {
+    loop {
+        let low = u8::try_from(number & 0x7f).unwrap_or_default();
+        number >>= 7;
+        if number == 0 {
+            into.push(low);
+            return;
+        }
+        into.push(low | 0x80);
+    }
+}
+
+/// Wasm from its text.
+///
+/// # Errors
+/// When it is not WebAssembly.
+pub fn wasm(text: &str) -> Result<Vec<u8>> {
+    Ok(wat::parse_str(text)?)
+}

@@ -1,0 +1,279 @@
+//! A running `sedge-fleet` behind a [`Link`], and its REST API.
+
+use crate::link::Link;
+use crate::node::Membership;
+use crate::process::{Process, binary};
+use crate::wait;
+use anyhow::{Context as _, Result, bail};
+use sedge_protocol::api::{Claim, CreatedClaim, NewClaim, NewRevision, NewRollout, Node, Revision, Rollout, UsageRow};
+use sedge_protocol::usage::Counters;
+use sedge_protocol::{Digest, FunctionName, Manifest, NodeId, RevisionId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Ports that are tried before a start is given up: another process may take one between choosing and using it.
+const PORTS_TRIED_MAX: u32 = 5;
+/// Longest answer of the API.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// A fleet with a data directory of its own.
+#[derive(Debug)]
+pub struct Fleet {
+    directory: PathBuf,
+    process: Process,
+    api: Api,
+    /// The network between nodes and this fleet.
+    pub link: Link,
+}
+
+/// How its API is reached since the last start.
+#[derive(Debug)]
+struct Api {
+    https: String,
+    ca_pin: Digest,
+    token: String,
+    agent: ureq::Agent,
+}
+
+#[derive(Debug, Deserialize)]
+struct Addresses {
+    https: String,
+    ca_pin: Digest,
+}
+
+impl Fleet {
+    /// Starts a fleet whose data lies below `directory`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start(directory: &Path) -> Result<Self> {
+        let (directory, link) = (directory.join("fleet"), Link::start()?);
+        fs::create_dir_all(&directory)?;
+        let (process, api) = launch(&directory, &link)?;
+        Ok(Self { directory, process, api, link })
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.process.kill9()
+    }
+
+    /// Starts again on what is on disk, on other ports; nodes find it through the link.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.kill9()?;
+        (self.process, self.api) = launch(&self.directory, &self.link)?;
+        Ok(())
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Where `artifact` lies in it.
+    #[must_use]
+    pub fn artifact_path(&self, artifact: &Digest) -> PathBuf {
+        self.data().join("artifacts").join(artifact.hex())
+    }
+
+    /// Address of API and enrolment.
+    #[must_use]
+    pub fn https(&self) -> &str {
+        &self.api.https
+    }
+
+    /// Pin of its authority.
+    #[must_use]
+    pub fn ca_pin(&self) -> Digest {
+        self.api.ca_pin
+    }
+
+    /// Makes a claim.
+    ///
+    /// # Errors
+    /// When the fleet refuses.
+    pub fn claim(&self, uses: u32, ttl_s: u64) -> Result<CreatedClaim> {
+        self.post("/api/v1/claims", &NewClaim { uses, ttl_s, ..NewClaim::default() })
+    }
+
+    /// What a node needs to become a node of this fleet with a claim of its own.
+    ///
+    /// # Errors
+    /// When the fleet makes no claim.
+    pub fn membership(&self) -> Result<Membership> {
+        Ok(Membership { url: self.api.https.clone(), ca_pin: self.api.ca_pin, claim: self.claim(1, 3600)?.token })
+    }
+
+    /// All claims.
+    ///
+    /// # Errors
+    /// When the fleet does not answer.
+    pub fn claims(&self) -> Result<Vec<Claim>> {
+        self.get("/api/v1/claims")
+    }
+
+    /// All nodes.
+    ///
+    /// # Errors
+    /// When the fleet does not answer.
+    pub fn nodes(&self) -> Result<Vec<Node>> {
+        self.get("/api/v1/nodes")
+    }
+
+    /// Makes a revision.
+    ///
+    /// # Errors
+    /// When the fleet refuses.
+    pub fn publish(&self, manifest: &Manifest, wasm: &[u8]) -> Result<Revision> {
+        let artifact = Digest::of(wasm);
+        let (status, text) = self.put_artifact(&artifact, wasm)?;
+        anyhow::ensure!(status == 200, "the artifact is refused with {status}: {text}");
+        self.post("/api/v1/revisions", &NewRevision { artifact, manifest: manifest.clone() })
+    }
+
+    /// Uploads an artifact; answers status and body.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn put_artifact(&self, artifact: &Digest, wasm: &[u8]) -> Result<(u16, String)> {
+        let request = self.api.agent.put(self.url(&format!("/api/v1/artifacts/{artifact}")));
+        let mut answer = request.header("authorization", self.bearer()).send(wasm)?;
+        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+    }
+
+    /// Moves all nodes to a revision.
+    ///
+    /// # Errors
+    /// When the fleet refuses.
+    pub fn rollout(&self, function: &FunctionName, revision: RevisionId) -> Result<Rollout> {
+        let new = NewRollout { function: function.clone(), revision: Some(revision), filter: String::new() };
+        self.post("/api/v1/rollouts", &new)
+    }
+
+    /// Publishes, rolls out, and waits until every node runs it.
+    ///
+    /// # Errors
+    /// When one of these fails.
+    pub fn deploy(&self, manifest: &Manifest, wasm: &[u8]) -> Result<Revision> {
+        let revision = self.publish(manifest, wasm)?;
+        self.rollout(&manifest.name, revision.id)?;
+        self.runs_everywhere(&manifest.name, revision.id)?;
+        Ok(revision)
+    }
+
+    /// Waits until every node runs `revision` as the fleet knows it.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub fn runs_everywhere(&self, function: &FunctionName, revision: RevisionId) -> Result<()> {
+        wait::until(&format!("every node runs {function} {}", revision.short()), || {
+            let runs = |node: &Node| node.functions.iter().any(|report| report.function == *function && report.running == Some(revision));
+            let nodes = self.nodes()?;
+            Ok((!nodes.is_empty() && nodes.iter().all(runs)).then_some(()))
+        })
+    }
+
+    /// Sum of the ledger for `function` on `node`.
+    ///
+    /// # Errors
+    /// When the fleet does not answer.
+    pub fn usage(&self, function: &FunctionName, node: Option<&NodeId>) -> Result<Counters> {
+        let rows: Vec<UsageRow> = self.get(&format!("/api/v1/usage?function={function}"))?;
+        let mut sum = Counters::default();
+        rows.iter().filter(|row| node.is_none_or(|node| row.node == *node)).for_each(|row| sum.add(&row.usage));
+        Ok(sum)
+    }
+
+    /// Asks the API.
+    ///
+    /// # Errors
+    /// When it does not answer 200 with a `T`.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let mut answer = self.api.agent.get(self.url(path)).header("authorization", self.bearer()).call()?;
+        read(path, answer.status().as_u16(), &answer.body_mut().read_to_string()?)
+    }
+
+    /// Asks the API to make something.
+    ///
+    /// # Errors
+    /// When it does not answer with a `T`.
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        let request = self.api.agent.post(self.url(path)).header("authorization", self.bearer());
+        let mut answer = request.send_json(body)?;
+        read(path, answer.status().as_u16(), &answer.body_mut().read_to_string()?)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.api.https)
+    }
+
+    fn bearer(&self) -> String {
+        format!("Bearer {}", self.api.token)
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &str, status: u16, text: &str) -> Result<T> {
+    anyhow::ensure!((200..300).contains(&status), "{path}: {status}: {text}");
+    serde_json::from_str(text).with_context(|| format!("{path}: {text}"))
+}
+
+fn launch(directory: &Path, link: &Link) -> Result<(Process, Api)> {
+    for _ in 0..PORTS_TRIED_MAX {
+        let sync = free_port()?;
+        if let Some(started) = launch_on(directory, link, sync)? {
+            link.lead_to(sync);
+            return Ok(started);
+        }
+    }
+    bail!("the fleet found no port in {PORTS_TRIED_MAX} tries")
+}
+
+/// `None` when the port was taken meanwhile.
+fn launch_on(directory: &Path, link: &Link, sync: SocketAddr) -> Result<Option<(Process, Api)>> {
+    let (data, config) = (directory.join("data"), directory.join("fleet.toml"));
+    let text = format!(
+        "data_dir = '{}'\npublic_sync = '{}'\n[https]\nlisten = '127.0.0.1:0'\n[sync]\nlisten = '{sync}'\n",
+        data.display(),
+        link.address()
+    );
+    fs::write(&config, text)?;
+    drop(fs::remove_file(data.join("addresses.json")));
+    let mut command = Command::new(binary("sedge-fleet")?);
+    let mut process = Process::start("sedge-fleet", command.arg("--config").arg(&config), &directory.join("log"))?;
+    let addresses = wait::until("the fleet has written its addresses", || {
+        if process.status()?.is_some() {
+            return Ok(Some(None));
+        }
+        let text = fs::read_to_string(data.join("addresses.json")).ok();
+        Ok(text.and_then(|text| serde_json::from_str::<Addresses>(&text).ok()).map(Some))
+    })?;
+    let Some(Addresses { https, ca_pin }) = addresses else {
+        anyhow::ensure!(process.log()?.contains("in use"), "the fleet ended at its start:\n{}", process.log()?);
+        return Ok(None);
+    };
+    let token = fs::read_to_string(data.join("admin-token")).context("read the admin token")?.trim().to_owned();
+    let agent = sedge_provisioning::client::agent(ca_pin, ANSWER_MAX)?;
+    Ok(Some((process, Api { https, ca_pin, token, agent })))
+}
+
+fn free_port() -> Result<SocketAddr> {
+    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}

@@ -1,0 +1,31 @@
+//! The whole system as its users run it: real processes, real sockets, real disks, and the faults that happen to them.
+//!
+//! ```text
+//!   tests/*.rs ──▶ Fleet (sedge-fleet) ◀── HTTPS, pinned ── cli (sedge)
+//!       │             ▲
+//!       │             │ UDP, through Link: counted, cut, mended
+//!       ├──────────▶ Node (sedged) ◀── MQTT ── Load, Subscriber
+//!       │             ▲
+//!       └─────────────┴── HTTP and the local API on a Unix socket
+//! ```
+//!
+//! Every process writes its log into a file, whose end is printed when the process handle is dropped, so that a failed test
+//! shows it. Nothing waits for time: [`wait::until`] is the only place that sleeps, and it waits for a condition.
+//!
+//! Absent on purpose: the simulation of whole fleets, which needs no processes, and measurements (`cargo xtask bench`).
+
+pub mod artifact;
+pub mod cli;
+pub mod fleet;
+pub mod http;
+pub mod link;
+pub mod load;
+pub mod node;
+pub mod process;
+pub mod wait;
+
+pub use fleet::Fleet;
+pub use link::Link;
+pub use load::{Load, Subscriber};
+pub use node::{Membership, Node};
+pub use wait::until;

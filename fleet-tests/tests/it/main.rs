@@ -1,0 +1,14 @@
+//! What must happen, with real processes: the main path, and every row of the table of bad input and faults.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod artifact;
+mod claim;
+mod config;
+mod damage;
+mod fault;
+mod main_path;
+mod offline;
+mod power_cut;
+mod refusal;
+mod rollout;
+mod support;

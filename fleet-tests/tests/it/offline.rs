@@ -1,0 +1,84 @@
+//! Without a fleet: nodes go on, start again from disk, stop in order, and report later, once.
+
+use crate::support::{directory, fleet_with_node, function, idle, own_sensor, usage_is_equal};
+use anyhow::Result;
+use fleet_tests::http::Target;
+use fleet_tests::{Load, artifact, until};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+#[test]
+fn a_fleet_killed_for_a_while_gets_all_usage_later_and_once() -> Result<()> {
+    let directory = directory()?;
+    let (mut fleet, node) = fleet_with_node(&directory)?;
+    let average = function("average");
+    fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    fleet.deploy(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    let load = Load::start(node.mqtt(), Duration::from_millis(10), own_sensor);
+    for _ in 0..2 {
+        // Some usage has arrived, more is under way: whether a batch was applied when the fleet died is anybody's guess.
+        let before = fleet.usage(&average, None)?.calls_ok;
+        until("usage arrives", || Ok((fleet.usage(&average, None)?.calls_ok > before).then_some(())))?;
+        fleet.kill9()?;
+        let (acknowledged, ran) = (load.acknowledged(), node.totals(&average)?.calls_ok);
+        until("events are processed without the fleet", || {
+            Ok((load.acknowledged() > acknowledged + 50 && node.totals(&average)?.calls_ok > ran + 50).then_some(()))
+        })?;
+        assert_eq!(node.fetch("/hello")?.status.as_u16(), 200);
+        until("usage waits on the node's disk", || Ok((node.status()?.usage_unsent > 0).then_some(())))?;
+        fleet.restart()?;
+        node.online()?;
+    }
+    let acknowledged = load.stop()?;
+    idle(&node)?;
+    usage_is_equal(&fleet, &node, &average)?;
+    usage_is_equal(&fleet, &node, &function("hello"))?;
+    assert_eq!(fleet.usage(&average, None)?.calls_ok, acknowledged.len() as u64);
+    Ok(())
+}
+
+#[test]
+fn a_node_starts_again_from_its_disk_without_a_fleet() -> Result<()> {
+    let directory = directory()?;
+    let (mut fleet, mut node) = fleet_with_node(&directory)?;
+    fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    fleet.deploy(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    assert!(node.invoke(&function("average"), "plant/a/temperature", r#"{"value":1}"#)?.ok);
+    fleet.kill9()?;
+    assert!(node.stop()?.success());
+    node.restart()?;
+    assert_eq!(node.fetch("/hello")?.status.as_u16(), 200);
+    let second = node.invoke(&function("average"), "plant/a/temperature", r#"{"value":3}"#)?;
+    assert!(second.ok && second.output.contains(r#""count":2"#), "{second:?}");
+
+    node.kill9()?;
+    node.restart()?;
+    assert_eq!(node.fetch("/hello")?.status.as_u16(), 200);
+    fleet.restart()?;
+    node.online()
+}
+
+#[test]
+fn a_node_that_is_told_to_stop_finishes_what_it_has_begun() -> Result<()> {
+    let directory = directory()?;
+    let mut node = fleet_tests::Node::start(directory.path(), "node-1", None)?;
+    let mut manifest = artifact::manifest("faulty")?;
+    manifest.limits.timeout_ms = 60_000;
+    node.give(&manifest, &artifact::guest("faulty")?)?;
+    let Target::Tcp(address) = node.http() else { anyhow::bail!("not a TCP address") };
+    let mut request = TcpStream::connect(address)?;
+    request.write_all(b"POST /faulty/ HTTP/1.1\r\nhost: node\r\nexpect: 100-continue\r\ncontent-length: 4\r\nconnection: close\r\n\r\n")?;
+    // The answer to the expectation comes when the function reads the body: it runs.
+    let mut go_on = [0; 25];
+    request.read_exact(&mut go_on)?;
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    node.process().terminate()?;
+    until("the node takes nothing new", || Ok(TcpStream::connect(address).is_err().then_some(())))?;
+    request.write_all(b"slow")?;
+    let mut answer = String::new();
+    request.read_to_string(&mut answer)?;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("slow"), "{answer}");
+    assert!(node.ended()?.success());
+    Ok(())
+}

@@ -2,12 +2,11 @@
 //!
 //! Beside each artifact lies `<name>.fingerprint`: the digest over sources, features and this program's way of building.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use sedge_build::{Builder, Progress, Toolchain};
 
 use crate::progress::Step;
@@ -31,6 +30,13 @@ pub(crate) struct Options {
     /// Build also what did not change
     #[arg(long)]
     force: bool,
+}
+
+impl Options {
+    /// These functions, as they are built by default.
+    pub(crate) fn of(names: &[&str]) -> Self {
+        Self { names: names.iter().map(|name| (*name).to_owned()).collect(), ..Self::default() }
+    }
 }
 
 /// One artifact to make.

@@ -1,15 +1,23 @@
 //! `cargo xtask …`: what a person does with this repository, one command each.
 //!
 //! ```text
-//! main (clap) ─▶ guests ─▶ sedge-build ─▶ target/guests/<name>.wasm
-//!                  │
-//!       progress (terminal) + log files under target/xtask
+//! main (clap) ─▶ guests ─▶ sedge-build ─▶ target/guests/<name>.wasm      demo  ─┐
+//!                  │                                                     bench ─┴▶ stage: fleet, nodes, their APIs
+//!       progress (terminal) + log files under target/xtask               test, ci ─▶ cargo, tidy
 //! ```
 //!
 //! Nothing here is part of the product: it builds, starts and measures the product's own binaries.
 
+mod bench;
+mod binaries;
+mod ci;
+mod demo;
 mod guests;
+mod install;
 mod progress;
+mod stage;
+mod test;
+mod tidy;
 mod tool;
 mod toolchain;
 mod workspace;
@@ -31,6 +39,16 @@ struct Arguments {
 enum Task {
     /// Build the example functions to target/guests, those whose sources changed
     Guests(guests::Options),
+    /// Show the whole thing: a fleet, nodes, sensors, rollouts, usage
+    Demo(demo::Options),
+    /// Run every test, those with real processes included; installs what they lack
+    Test(test::Options),
+    /// The whole check: format, lints, documentation, tests, tidiness, the other processor, fuzz targets
+    Ci,
+    /// Check what no compiler checks: length of files, words, nothing postponed
+    Tidy,
+    /// Measure one node on this machine: requests, events, latency, memory, wear of the disk
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,5 +64,10 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     match Arguments::parse().task {
         Task::Guests(options) => guests::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Ci => ci::run(),
+        Task::Tidy => tidy::run(),
+        Task::Bench(options) => bench::run(&options),
     }
 }

@@ -75,7 +75,28 @@ pub(crate) fn failure(error: &anyhow::Error) {
     }
 }
 
-fn say(line: &str) {
+/// Says one line.
+pub(crate) fn say(line: &str) {
     // Nobody can be told that nobody can be told.
     writeln!(io::stderr(), "{line}").ok();
+}
+
+/// A part of a task that shows its own progress: its name before, its time after.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    name: String,
+    begin: Instant,
+}
+
+impl Timed {
+    /// Begins the part `name`.
+    pub(crate) fn begin(name: &str) -> Self {
+        say(&format!("── {name}"));
+        Self { name: name.to_owned(), begin: Instant::now() }
+    }
+
+    /// Ends it.
+    pub(crate) fn end(self) {
+        say(&format!("── {} took {:.1} s", self.name, self.begin.elapsed().as_secs_f64()));
+    }
 }

@@ -1,6 +1,8 @@
 //! Where things are in the repository.
 
+use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The repository's root: the directory above this crate.
 pub(crate) fn root() -> &'static Path {
@@ -16,4 +18,11 @@ pub(crate) fn target() -> PathBuf {
 /// Where built guests lie, as `<name>.wasm`.
 pub(crate) fn guests() -> PathBuf {
     target().join("guests")
+}
+
+/// The cargo that started us, at the root.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
 }

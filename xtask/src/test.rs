@@ -1,0 +1,141 @@
+//! `cargo xtask test`: every test, those with real processes included.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::binaries::{self, Profile};
+use crate::install::{self, Need};
+use crate::progress::{self, Timed};
+use crate::{guests, workspace};
+
+/// What the tests use beside cargo and a C compiler.
+const NEEDS: [Need; 2] = [
+    Need { program: "mosquitto_pub", package: "mosquitto-clients" },
+    Need { program: "mosquitto_sub", package: "mosquitto-clients" },
+];
+/// What the tests of `--all` use on top.
+const NEEDS_ALL: [Need; 1] = [Need { program: "chromium", package: "chromium" }];
+
+/// Which tests.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Also the tests that need large programs, such as a browser
+    #[arg(long)]
+    all: bool,
+    /// Only tests whose names contain one of these
+    filter: Vec<String>,
+}
+
+/// What a runner said it did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+/// Installs, builds, tests.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let needs: Vec<Need> = NEEDS.into_iter().chain(NEEDS_ALL.into_iter().filter(|_| options.all)).collect();
+    install::ensure(&needs)?;
+    let timed = Timed::begin("guests");
+    guests::run(&guests::Options::default())?;
+    timed.end();
+    let timed = Timed::begin("programs");
+    binaries::build(Profile::Dev)?;
+    timed.end();
+    let timed = Timed::begin("tests");
+    let (mut good, mut count) = runner(options)?;
+    timed.end();
+    // A filter names tests, and examples in the documentation have no names.
+    if options.filter.is_empty() {
+        let timed = Timed::begin("examples in the documentation");
+        let (doc_good, doc_count) = watched(workspace::cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
+        timed.end();
+        good &= doc_good;
+        count = Count { passed: count.passed + doc_count.passed, failed: count.failed + doc_count.failed };
+    }
+    progress::say(&format!("{} passed, {} failed", count.passed, count.failed));
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn runner(options: &Options) -> Result<(bool, Count)> {
+    let mut command = workspace::cargo();
+    if install::has("cargo-nextest") {
+        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        if options.all {
+            command.args(["--run-ignored", "all"]);
+        }
+        command.args(&options.filter);
+    } else {
+        progress::say("cargo-nextest is not installed: using cargo test");
+        command.args(["test", "--workspace", "--all-targets", "--no-fail-fast", "--"]).args(&options.filter);
+        if options.all {
+            command.arg("--include-ignored");
+        }
+    }
+    watched(&mut command)
+}
+
+/// Runs a test runner; shows what it prints and counts from it.
+fn watched(command: &mut Command) -> Result<(bool, Count)> {
+    // Nextest reports on standard error, cargo test on standard output: both go through one pipe.
+    let (reader, writer) = std::io::pipe().context("make a pipe")?;
+    let mut child = {
+        let spawned = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn();
+        spawned.context("run cargo")?
+    };
+    // The command keeps copies of the writing end; they would keep the pipe open.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut count = Count::default();
+    let mut out = std::io::stdout().lock();
+    for line in BufReader::new(reader).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        writeln!(out, "{line}").ok();
+        if let Some(Count { passed, failed }) = summary(&line) {
+            count = Count { passed: count.passed + passed, failed: count.failed + failed };
+        }
+    }
+    let status = child.wait().context("wait for cargo")?;
+    Ok((status.success(), count))
+}
+
+/// The numbers of a line that sums up, of nextest or of cargo test.
+fn summary(line: &str) -> Option<Count> {
+    if !(line.starts_with("test result:") || line.trim_start().starts_with("Summary [")) {
+        return None;
+    }
+    let words: Vec<&str> = line.split([' ', ',', ';', ':']).filter(|word| !word.is_empty()).collect();
+    let before = |what: &str| {
+        let number = words.windows(2).find(|pair| pair[1] == what).and_then(|pair| pair[0].parse().ok());
+        number.unwrap_or(0)
+    };
+    // A test that took too long has failed as well.
+    Some(Count { passed: before("passed"), failed: before("failed") + before("timed") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_runners_are_understood() {
+        for (line, expected) in [
+            ("     Summary [   1.234s] 57 tests run: 57 passed, 0 skipped", Some((57, 0))),
+            ("     Summary [  61.000s] 57 tests run: 54 passed (2 slow), 2 failed, 1 timed out, 3 skipped", Some((54, 3))),
+            ("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s", Some((12, 0))),
+            ("test result: FAILED. 1 passed; 2 failed; 0 ignored", Some((1, 2))),
+            ("        PASS [   0.005s] xtask summary", None),
+        ] {
+            assert_eq!(summary(line), expected.map(|(passed, failed)| Count { passed, failed }), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_runner_prints_is_counted_and_its_exit_kept() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 'test result: FAILED. 1 passed; 2 failed;' >&2; echo 'test result: ok. 3 passed; 0 failed;'; exit 3"]);
+        assert_eq!(watched(&mut command).unwrap(), (false, Count { passed: 4, failed: 2 }));
+    }
+}

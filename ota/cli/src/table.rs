@@ -69,7 +69,7 @@ impl Table {
 
     fn width(&self, at: usize) -> usize {
         let cells = self.rows.iter().map(|row| row[at].text.chars().count());
-        cells.max().unwrap_or(0).max(self.columns[at].title.len())
+        cells.max().unwrap_or(0).max(self.columns[at].title.chars().count())
     }
 
     fn line(&self, row: &[Cell], widths: &[usize], style: Style) -> String {

@@ -49,7 +49,7 @@ mod tests {
     fn revisions_are_listed() {
         let text = list(&[revision()], 61_000, Style::PLAIN);
         let expected = format!(
-            "REVISION      PUBLISHED     SIZE  KIND            MEMORY  TRIGGERS\n{}  60 s ago   62.1 KiB  HTTP component  64.0 MiB         1",
+            "REVISION      PUBLISHED      SIZE  KIND              MEMORY  TRIGGERS\n{}  60 s ago   62.0 KiB  HTTP component  64.0 MiB         1",
             revision().id.short()
         );
         assert_eq!(text, expected);

@@ -19,31 +19,31 @@ use tokio_rustls::TlsAcceptor;
 
 /// One request.
 #[derive(Debug, Clone)]
-pub struct Asked {
-    pub method: String,
+pub(crate) struct Asked {
+    pub(crate) method: String,
     /// Path and query.
-    pub path: String,
-    pub token: Option<String>,
-    pub length: Option<String>,
-    pub body: Vec<u8>,
+    pub(crate) path: String,
+    pub(crate) token: Option<String>,
+    pub(crate) length: Option<String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Asked {
     /// `GET /v1/status`
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
 }
 
 /// Status and body.
-pub type Reply = (u16, String);
+pub(crate) type Reply = (u16, String);
 
 /// Makes the reply from the request and all requests before it.
 type Answer = dyn Fn(&Asked, &[Asked]) -> Reply + Send + Sync;
 
 /// A server that lives as long as the test's process.
 #[derive(Clone)]
-pub struct Server {
+pub(crate) struct Server {
     asked: Arc<Mutex<Vec<Asked>>>,
     answer: Arc<Answer>,
 }
@@ -54,12 +54,12 @@ impl Server {
     }
 
     /// What it was asked so far.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
     /// First lines of what it was asked so far.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.asked().iter().map(Asked::line).collect()
     }
 
@@ -86,7 +86,7 @@ impl Server {
 }
 
 /// Serves on a free TCP port of this machine: `http://127.0.0.1:port`.
-pub fn tcp(answer: impl Fn(&Asked, &[Asked]) -> Reply + Send + Sync + 'static) -> (String, Server) {
+pub(crate) fn tcp(answer: impl Fn(&Asked, &[Asked]) -> Reply + Send + Sync + 'static) -> (String, Server) {
     let server = Server::new(answer);
     let (listener, port) = listen();
     let serving = server.clone();
@@ -101,15 +101,15 @@ pub fn tcp(answer: impl Fn(&Asked, &[Asked]) -> Reply + Send + Sync + 'static) -
 }
 
 /// An authority, and a server with a certificate of it.
-pub struct Secure {
-    pub url: String,
-    pub ca_pem: String,
-    pub pin: Digest,
-    pub server: Server,
+pub(crate) struct Secure {
+    pub(crate) url: String,
+    pub(crate) ca_pem: String,
+    pub(crate) pin: Digest,
+    pub(crate) server: Server,
 }
 
 /// Serves over TLS as a fleet does: with a certificate of its own authority, which is in the chain.
-pub fn tls(answer: impl Fn(&Asked, &[Asked]) -> Reply + Send + Sync + 'static) -> Secure {
+pub(crate) fn tls(answer: impl Fn(&Asked, &[Asked]) -> Reply + Send + Sync + 'static) -> Secure {
     let now_ms = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
     let authority = Authority::create(now_ms).unwrap();
     let identity = authority.issue_server(&["127.0.0.1".to_owned()], now_ms).unwrap();
@@ -138,7 +138,7 @@ pub fn tls(answer: impl Fn(&Asked, &[Asked]) -> Reply + Send + Sync + 'static) -
 }
 
 /// Serves on a Unix socket, as a node does.
-pub fn unix(socket: &Path, answer: impl Fn(&Asked, &[Asked]) -> Reply + Send + Sync + 'static) -> Server {
+pub(crate) fn unix(socket: &Path, answer: impl Fn(&Asked, &[Asked]) -> Reply + Send + Sync + 'static) -> Server {
     let server = Server::new(answer);
     let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
     listener.set_nonblocking(true).unwrap();

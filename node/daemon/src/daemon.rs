@@ -215,13 +215,14 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         fan_out: ports.broker.is_some().then_some(fan_out),
     };
     supervisor.service("bus", Bus::new(parts, &handle, inbox, opened.recovery.pending).run());
-    start_usage(supervisor, &opened.store, &common)?;
+    start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, &handle, &common);
     start_sources(ports, supervisor, handle, messages, SourceParts { config, common, store: opened.store, files: opened.files })
 }
 
-fn start_usage(supervisor: &Supervisor, store: &Store, common: &Common) -> anyhow::Result<()> {
-    let ledger = usage_sync::restore(store).context("read the usage ledger")?;
+async fn start_usage(supervisor: &Supervisor, store: &Store, common: &Common) -> anyhow::Result<()> {
+    let opened = store.clone();
+    let ledger = tokio::task::spawn_blocking(move || usage_sync::restore(&opened)).await?.context("read the usage ledger")?;
     let sync = UsageSync {
         store: store.clone(),
         meter: common.meter.clone(),

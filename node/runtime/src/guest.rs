@@ -68,7 +68,8 @@ impl Future for Guest {
         let this = &mut *self;
         let State::Running { work, timer, .. } = &mut this.state else { return Poll::Pending };
         if let Poll::Ready(result) = this.call.metered(|| work.as_mut().poll(cx)) {
-            this.stop();
+            // The store went with the work, inside the metered poll.
+            this.state = State::Done;
             this.call.close_part();
             return Poll::Ready(result);
         }

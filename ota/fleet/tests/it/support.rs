@@ -19,45 +19,45 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
-pub fn config(data: &Path) -> Config {
+pub(crate) fn config(data: &Path) -> Config {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     Config { data_dir: data.to_owned(), https_listen: any, sync_listen: any, ..Config::default() }
 }
 
 /// A fleet and its directory.
-pub struct World {
-    pub running: Running,
-    pub data: TempDir,
+pub(crate) struct World {
+    pub(crate) running: Running,
+    pub(crate) data: TempDir,
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
         Self { running: Fleet::start(config(data.path())).await.unwrap(), data }
     }
 
     /// Ends the fleet and starts it again on its data.
-    pub async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         assert!(self.running.shutdown().await);
         Self { running: Fleet::start(config(self.data.path())).await.unwrap(), data: self.data }
     }
 
-    pub fn addresses(&self) -> &Addresses {
+    pub(crate) fn addresses(&self) -> &Addresses {
         self.running.addresses()
     }
 
-    pub fn operator(&self) -> Operator {
+    pub(crate) fn operator(&self) -> Operator {
         let agent = sedge_provisioning::client::agent(self.addresses().ca_pin, Duration::from_secs(30)).unwrap();
         let token = std::fs::read_to_string(&self.addresses().admin_token_file).unwrap().trim().to_owned();
         Operator { agent, base: self.addresses().https.clone(), token }
     }
 
-    pub async fn claim(&self, new: NewClaim) -> CreatedClaim {
+    pub(crate) async fn claim(&self, new: NewClaim) -> CreatedClaim {
         self.operator().send("POST", "/api/v1/claims", &new).await.unwrap()
     }
 
     /// A node that has enrolled with these labels.
-    pub async fn node(&self, name: &str, labels: &[(&str, &str)]) -> Node {
+    pub(crate) async fn node(&self, name: &str, labels: &[(&str, &str)]) -> Node {
         let claim = self.claim(NewClaim::default()).await;
         let mut own = Labels::default();
         for (key, value) in labels {
@@ -72,7 +72,7 @@ impl World {
     }
 
     /// Publishes a function made of `marker`, rolls it out to `filter`.
-    pub async fn rollout(&self, name: &str, marker: &str, filter: &str) -> (Revision, Rollout) {
+    pub(crate) async fn rollout(&self, name: &str, marker: &str, filter: &str) -> (Revision, Rollout) {
         let operator = self.operator();
         let revision = operator.publish(name, &wasm(marker)).await.unwrap();
         let rollout = operator.send("POST", "/api/v1/rollouts", &json!({ "function": name, "filter": filter })).await.unwrap();
@@ -81,38 +81,38 @@ impl World {
 }
 
 /// A command whose bytes differ with `marker`.
-pub fn wasm(marker: &str) -> Vec<u8> {
+pub(crate) fn wasm(marker: &str) -> Vec<u8> {
     wat::parse_str(format!(r#"(module (memory 1) (data (i32.const 0) "{marker}") (func (export "_start")))"#)).unwrap()
 }
 
 /// A refusal: status and body.
-pub type Refused = (u16, Problem);
+pub(crate) type Refused = (u16, Problem);
 
 /// Speaks the REST API as `sedge` does.
 #[derive(Clone)]
-pub struct Operator {
-    pub agent: ureq::Agent,
-    pub base: String,
-    pub token: String,
+pub(crate) struct Operator {
+    pub(crate) agent: ureq::Agent,
+    pub(crate) base: String,
+    pub(crate) token: String,
 }
 
 impl Operator {
-    pub async fn get<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T, Refused> {
+    pub(crate) async fn get<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T, Refused> {
         self.raw("GET", path, Vec::new(), "application/json").await
     }
 
-    pub async fn send<T: DeserializeOwned + Send + 'static>(&self, method: &'static str, path: &str, body: &impl Serialize) -> Result<T, Refused> {
+    pub(crate) async fn send<T: DeserializeOwned + Send + 'static>(&self, method: &'static str, path: &str, body: &impl Serialize) -> Result<T, Refused> {
         self.raw(method, path, serde_json::to_vec(body).unwrap(), "application/json").await
     }
 
-    pub async fn publish(&self, name: &str, wasm: &[u8]) -> Result<Revision, Refused> {
+    pub(crate) async fn publish(&self, name: &str, wasm: &[u8]) -> Result<Revision, Refused> {
         let digest = Digest::of(wasm);
         let _: Value = self.raw("PUT", &format!("/api/v1/artifacts/{digest}"), wasm.to_vec(), "application/wasm").await?;
         let manifest = Manifest::from_toml("function.toml", &format!("name = '{name}'")).unwrap().0;
         self.send("POST", "/api/v1/revisions", &json!({ "artifact": digest, "manifest": manifest })).await
     }
 
-    pub async fn raw<T: DeserializeOwned + Send + 'static>(&self, method: &'static str, path: &str, body: Vec<u8>, kind: &'static str) -> Result<T, Refused> {
+    pub(crate) async fn raw<T: DeserializeOwned + Send + 'static>(&self, method: &'static str, path: &str, body: Vec<u8>, kind: &'static str) -> Result<T, Refused> {
         let (operator, path) = (self.clone(), path.to_owned());
         spawn_blocking(move || {
             let request = ureq::http::Request::builder()
@@ -138,14 +138,14 @@ impl Operator {
 
 /// An enrolled node.
 #[derive(Clone)]
-pub struct Node {
-    pub identity: Identity,
-    pub ca_pem: String,
-    pub labels: Labels,
+pub(crate) struct Node {
+    pub(crate) identity: Identity,
+    pub(crate) ca_pem: String,
+    pub(crate) labels: Labels,
 }
 
 impl Node {
-    pub async fn connect(&self, world: &World) -> Connection {
+    pub(crate) async fn connect(&self, world: &World) -> Connection {
         let crypto = QuicClientConfig::try_from(tls::client_config(&self.ca_pem, &self.identity).unwrap()).unwrap();
         let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
@@ -153,12 +153,12 @@ impl Node {
         endpoint.connect(address, "127.0.0.1").unwrap().await.unwrap()
     }
 
-    pub fn hello(&self, desired_epoch: u64) -> FromNode {
+    pub(crate) fn hello(&self, desired_epoch: u64) -> FromNode {
         FromNode::Hello(Hello { version: VERSION, daemon: "test".into(), desired_epoch, architecture: "x86_64".into(), labels: self.labels.clone() })
     }
 
     /// Connects and greets; answers the connection, the control stream and the first desired state.
-    pub async fn greet(&self, world: &World) -> (Connection, Stream, Desired) {
+    pub(crate) async fn greet(&self, world: &World) -> (Connection, Stream, Desired) {
         let connection = self.connect(world).await;
         let mut control = Stream::open(&connection).await;
         control.send(&self.hello(0)).await;
@@ -169,25 +169,25 @@ impl Node {
 }
 
 /// One stream of a connection.
-pub struct Stream {
-    pub answers: RecvStream,
-    pub asks: SendStream,
+pub(crate) struct Stream {
+    pub(crate) answers: RecvStream,
+    pub(crate) asks: SendStream,
     decoder: Decoder,
     buffer: Vec<u8>,
 }
 
 impl Stream {
-    pub async fn open(connection: &Connection) -> Self {
+    pub(crate) async fn open(connection: &Connection) -> Self {
         let (asks, answers) = connection.open_bi().await.unwrap();
         Self { answers, asks, decoder: Decoder::default(), buffer: vec![0; 4096] }
     }
 
-    pub async fn send(&mut self, message: &FromNode) {
+    pub(crate) async fn send(&mut self, message: &FromNode) {
         self.asks.write_all(&encode(message).unwrap()).await.unwrap();
     }
 
     /// The next message; none when the fleet has ended the stream.
-    pub async fn next(&mut self) -> Option<FromFleet> {
+    pub(crate) async fn next(&mut self) -> Option<FromFleet> {
         loop {
             if let Some(message) = self.decoder.next().unwrap() {
                 return Some(message);
@@ -197,7 +197,7 @@ impl Stream {
         }
     }
 
-    pub async fn desired(&mut self) -> Desired {
+    pub(crate) async fn desired(&mut self) -> Desired {
         match self.next().await {
             Some(FromFleet::Desired(desired)) => desired,
             other => panic!("not a desired state: {other:?}"),
@@ -205,7 +205,7 @@ impl Stream {
     }
 
     /// The bytes after the frames, until the end of the stream.
-    pub async fn bytes(mut self) -> Vec<u8> {
+    pub(crate) async fn bytes(mut self) -> Vec<u8> {
         // The decoder may hold bytes that came with the last frame: they are the first of the rest.
         let mut bytes = self.decoder.take();
         while let Some(length) = self.answers.read(&mut self.buffer).await.unwrap() {

@@ -148,9 +148,10 @@ impl View {
         sum
     }
 
-    /// The nodes whose own counts and the fleet's do not agree; `before` was seen when nothing ran yet.
+    /// The nodes whose own counts and the fleet's do not agree; `before` is what a run before has left.
     ///
-    /// Neither count begins at zero when a run goes on where another ended, so each is compared with what it was.
+    /// A node counts from its start, the fleet for ever. A function that a timer started before `before` was seen is not compared:
+    /// how much of it the fleet had by then cannot be told.
     fn differing(&self, before: &Self) -> BTreeMap<String, String> {
         let mut differing = BTreeMap::new();
         for node in &self.nodes {
@@ -158,8 +159,10 @@ impl View {
             let node_then = before.nodes.iter().find(|other| other.name == node.name);
             for report in &node.status.functions {
                 let name = &report.function;
-                let mut at_fleet = now.get(name).copied().unwrap_or_default();
-                at_fleet.add(&node_then.map(|node| node.totals(name.as_str())).unwrap_or_default());
+                if node_then.is_some_and(|node| node.totals(name.as_str()).calls() > 0) {
+                    continue;
+                }
+                let at_fleet = now.get(name).copied().unwrap_or_default();
                 let mut at_node = then.get(name).copied().unwrap_or_default();
                 at_node.add(&report.totals);
                 if at_fleet != at_node {

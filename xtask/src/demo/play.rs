@@ -42,7 +42,7 @@ pub(crate) struct Play {
     fleet: Option<Fleet>,
     nodes: Vec<Node>,
     traffic: Vec<Traffic>,
-    /// What was seen before any sensor sent.
+    /// What a run before has left; nothing, when this is the first.
     before: View,
     second: Option<RevisionId>,
     verdict: Verdict,
@@ -70,8 +70,10 @@ impl Play {
     pub(crate) async fn run(&mut self) -> Result<()> {
         self.raise().await?;
         self.act = Link::Rollout;
+        if self.options.keep {
+            self.before = self.inheritance().await?;
+        }
         self.roll_out_all().await?;
-        self.before = self.view().await?;
         self.act = Link::Events;
         self.perform().await?;
         self.reckon().await
@@ -127,6 +129,16 @@ impl Play {
         .await?;
         self.verdict.note(Link::Enrolment, Ok(format!("{} nodes joined with one claim and are connected", self.nodes.len())));
         Ok(())
+    }
+
+    /// What a run before has left, once the nodes have sent the usage that it had not.
+    async fn inheritance(&self) -> Result<View> {
+        until("send the usage of the run before", SETTLE_MAX, async || {
+            let view = self.view().await?;
+            let unsent: u64 = view.nodes.iter().map(|node| node.status.usage_unsent).sum();
+            Ok(if unsent == 0 { Look::Done(view) } else { Look::NotYet(format!("{unsent} records are not sent")) })
+        })
+        .await
     }
 
     async fn roll_out_all(&mut self) -> Result<()> {

@@ -71,6 +71,18 @@ impl Assigner {
                 }
             }
         }
+        self.expect_assigned()
+    }
+
+    /// Announces what is assigned and does not run yet. A power cut may come between the first event of a new function and the
+    /// note that it runs: unknown, its events would be given up as those of a removed one.
+    fn expect_assigned(&self) -> anyhow::Result<()> {
+        let known = Arc::clone(&self.table.borrow());
+        for assignment in restore_desired(&self.store)?.assignments {
+            if !known.states.contains_key(assignment.function()) {
+                self.set_state(&assignment, FunctionState::Fetching { bytes: 0, total: assignment.size });
+            }
+        }
         Ok(())
     }
 
@@ -111,6 +123,8 @@ impl Assigner {
                 Step::Stop(name) => self.stop(&name),
                 Step::Start(assignment) => complete &= self.start(&assignment).await,
             }
+            // After each step: a download that takes hours must not keep what runs already from coming back after a power cut.
+            self.keep_running().await?;
         }
         self.keep_running().await?;
         self.drop_unused(desired).await;

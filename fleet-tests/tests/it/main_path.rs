@@ -52,11 +52,24 @@ fn from_the_claim_to_the_usage_on_the_fleets_ledger() -> Result<()> {
     let answer = node.fetch("/hello")?;
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "hello from the edge"));
     assert_eq!(node.fetch("/nobody")?.status.as_u16(), 404);
-    for name in ["average", "hello"] {
+    commands_and_timers(&fleet, &node)?;
+    for name in ["average", "hello", "convert"] {
         usage_is_equal(&fleet, &node, &function(name))?;
     }
     let usage = fleet.usage(&function("average"), None)?;
     assert!(usage.cpu_us > 0 && usage.memory_mib_ms > 0 && usage.bytes_in > 0 && usage.bytes_out > 0 && usage.kv_ops > 0, "{usage:?}");
     assert!(sedge(&["usage"])?.success()?.contains("average"));
     Ok(())
+}
+
+/// A WASI command answers an event; a timer starts a function again and again.
+fn commands_and_timers(fleet: &Fleet, node: &Node) -> Result<()> {
+    fleet.deploy(&artifact::manifest("convert")?, &artifact::guest("convert")?)?;
+    let degrees = node.invoke(&function("convert"), "line/1/celsius", "100")?;
+    assert!(degrees.ok && degrees.output.contains("212"), "{degrees:?}");
+
+    let beats = Subscriber::start(node.mqtt(), "beat")?;
+    let manifest = artifact::manifest_of("name = 'beat'\n[[trigger]]\nevery = '200ms'\nreply = 'beat'\n")?;
+    fleet.deploy(&manifest, &artifact::guest("beat")?)?;
+    until("the timer has fired three times", || Ok((beats.received().len() >= 3).then_some(())))
 }

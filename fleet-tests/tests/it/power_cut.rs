@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 /// Kills.
 const KILLS: u64 = 20;
-/// Each so many kills, one comes so late that usage has to have reached the disk.
+/// Each so many kills, one comes so late that usage of [`LATE`] has to have reached the disk.
 const LATE_EVERY: u64 = 10;
+/// By how much.
+const LATE: Duration = Duration::from_secs(4);
 /// What a power cut may take of the usage.
 const USAGE_LOST_MAX: Duration = Duration::from_secs(10);
 /// Time between two events.
@@ -29,7 +31,7 @@ fn a_node_killed_twenty_times_under_load_loses_no_event_and_never_bills_too_much
     let load = Load::start(node.mqtt(), PACE, own_sensor);
     let mut billed_min = 0;
     for kill in 1..=KILLS {
-        let late = kill.is_multiple_of(LATE_EVERY).then_some(USAGE_LOST_MAX).unwrap_or_default();
+        let late = kill.is_multiple_of(LATE_EVERY).then_some(USAGE_LOST_MAX + LATE).unwrap_or_default();
         let life = late + Duration::from_millis(rng.random_range(100..2500));
         billed_min += live(&node, &average, life)?;
         node.kill9()?;
@@ -78,4 +80,40 @@ fn billed(fleet: &Fleet, node: &Node, average: &FunctionName, at_least: u64) -> 
         let all_sent = node.status()?.usage_unsent == 0;
         Ok((all_sent && billed >= at_least).then_some(billed))
     })
+}
+
+/// Bytes that pass before the network breaks: more than `average`, less than what is assigned after it.
+const CUT_AFTER_BYTES: u64 = 1 << 20;
+
+#[test]
+fn a_power_cut_during_a_download_keeps_what_runs_already_and_its_events() -> Result<()> {
+    let directory = directory()?;
+    let fleet = Fleet::start(directory.path())?;
+    let (average, mut manifest) = (function("average"), artifact::manifest("average")?);
+    manifest.retry.backoff_ms = 60_000;
+    for (manifest, wasm) in [
+        (manifest, artifact::guest("average")?),
+        (artifact::manifest("hello")?, artifact::padded(&artifact::guest("hello")?, &vec![7; 6 << 20])),
+    ] {
+        let revision = fleet.publish(&manifest, &wasm)?;
+        fleet.rollout(&manifest.name, revision.id)?;
+    }
+    fleet.link.cut_after(CUT_AFTER_BYTES);
+    let mut node = Node::start(directory.path(), "node-1", Some(&fleet.membership()?))?;
+    until("average runs", || Ok(node.running(&average)?.map(drop)))?;
+    until("the download of hello is cut", || Ok(fleet.link.is_cut().then_some(())))?;
+
+    // Not a reading: it fails, and waits a minute for its second attempt.
+    let load = Load::start(node.mqtt(), PACE, |_| ("plant/a/temperature".to_owned(), "not a reading".to_owned()));
+    until("an event is acknowledged and has failed", || {
+        Ok((load.acknowledged() > 0 && node.totals(&average)?.calls_failed > 0).then_some(()))
+    })?;
+    let acknowledged = load.stop()?.len() as u64;
+    node.kill9()?;
+    node.restart()?;
+    let status = node.status()?;
+    assert_eq!((node.running(&average)?.is_some(), status.vitals.dead_letters), (true, 0));
+    until("its events wait", || Ok((node.status()?.vitals.events_waiting >= acknowledged).then_some(())))?;
+    fleet.link.mend();
+    until("hello runs", || Ok(node.running(&function("hello"))?.map(drop)))
 }

@@ -59,6 +59,8 @@ fn a_node_refuses_by_itself_what_was_not_published() -> Result<()> {
         let answer = node.ask(Method::PUT, &format!("/v1/artifacts/{}", Digest::of(&wasm)), wasm)?;
         assert!(answer.status.as_u16() == 422 && answer.text().contains(named), "{what}: {answer:?}");
     }
+    let answer = node.ask(Method::PUT, &format!("/v1/artifacts/{}", Digest::of(b"large")), too_large())?;
+    assert_eq!(answer.status.as_u16(), 413, "{answer:?}");
     let wasm = artifact::guest("average")?;
     let answer = node.ask(Method::PUT, &format!("/v1/artifacts/{}", Digest::of(b"other")), wasm)?;
     assert!(answer.status.as_u16() == 422 && answer.text().contains("digest"), "{answer:?}");

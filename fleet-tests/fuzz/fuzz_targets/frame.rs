@@ -12,7 +12,7 @@ fuzz_target!(|input: (&[u8], u8)| {
     for piece in bytes.chunks(usize::from(cut).max(1)) {
         decoder.push(piece);
         loop {
-            match decoder.next::<FromNode>() {
+            match decoder.poll_message::<FromNode>() {
                 Ok(Some(message)) => again(&message),
                 Ok(None) => break,
                 Err(_) => return,

@@ -1,5 +1,6 @@
 //! What must happen, with real processes: the main path, and every row of the table of bad input and faults.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![allow(clippy::print_stdout, reason = "seeds and counts belong to the result of a test")]
 
 mod artifact;
 mod claim;

@@ -260,7 +260,7 @@ impl Bus {
                 Err(error) => {
                     log::warn!(reason:% = error; "an event is refused: it cannot be kept");
                     if let Some(answer) = answer {
-                        drop(answer.send(Err(Refusal::QuotaExceeded)));
+                        let _unheard = answer.send(Err(Refusal::QuotaExceeded));
                     }
                     return;
                 }
@@ -283,7 +283,7 @@ impl Bus {
 
     fn acknowledge(&self, commit: Option<Commit>, answer: Answer) {
         let Some(commit) = commit else {
-            drop(answer.send(Ok(())));
+            let _unheard = answer.send(Ok(()));
             return;
         };
         self.parts.supervisor.work(async move {
@@ -291,7 +291,7 @@ impl Bus {
                 log::warn!(reason:% = lost; "an event could not be kept");
                 Refusal::Unavailable
             });
-            drop(answer.send(result));
+            let _unheard = answer.send(result);
         });
     }
 

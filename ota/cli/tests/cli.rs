@@ -1,5 +1,7 @@
 //! The real binary against servers that speak the documented APIs.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod server;
 
 use sedge_protocol::api::{NewRevision, Revision, Status};

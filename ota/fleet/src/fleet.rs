@@ -124,6 +124,9 @@ impl Fleet {
     ///
     /// # Errors
     /// When something it needs is missing, broken or in use.
+    ///
+    /// # Panics
+    /// Never: addresses always serialise.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         let data = &config.data_dir;
         let data_fault = |cause| StartError::Data { path: data.clone(), cause };

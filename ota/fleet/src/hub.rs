@@ -220,10 +220,10 @@ impl Task {
 
 impl Place {
     fn take(&mut self, report: Report, now_ms: u64) {
-        if let Some(before) = &self.live.report {
-            if let Some(rates) = rates(before, &report) {
-                self.live.rates = rates;
-            }
+        if let Some(before) = &self.live.report
+            && let Some(rates) = rates(before, &report)
+        {
+            self.live.rates = rates;
         }
         self.live.seen_ms = now_ms;
         self.live.report = Some(Arc::new(report));

@@ -1,7 +1,7 @@
 //! Frames on a QUIC stream: four bytes of length, big-endian, then that many bytes of self-describing CBOR.
 //!
 //! ```text
-//! bytes ─▶ Decoder::push ─▶ Decoder::next ─▶ message        message ─▶ encode ─▶ bytes
+//! bytes ─▶ Decoder::push ─▶ Decoder::poll_message ─▶ message        message ─▶ encode ─▶ bytes
 //! ```
 //! Invariant: the decoder never holds more than one frame of [`FRAME_BYTES_MAX`] and what was pushed after it.
 
@@ -64,7 +64,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When the stream is not of this protocol; it cannot be used further.
-    pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn poll_message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let Some(prefix) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*prefix) as usize;
         if length > FRAME_BYTES_MAX {
@@ -102,7 +102,7 @@ mod tests {
             let mut read = Vec::new();
             for piece in stream.chunks(cut) {
                 decoder.push(piece);
-                while let Some(word) = decoder.next::<String>().unwrap() {
+                while let Some(word) = decoder.poll_message::<String>().unwrap() {
                     read.push(word);
                 }
             }
@@ -114,7 +114,7 @@ mod tests {
         fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut decoder = Decoder::default();
             decoder.push(&bytes);
-            while let Ok(Some(_)) = decoder.next::<crate::message::FromNode>() {}
+            while let Ok(Some(_)) = decoder.poll_message::<crate::message::FromNode>() {}
         }
     }
 
@@ -122,7 +122,7 @@ mod tests {
     fn a_frame_one_byte_too_long_is_refused() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes());
-        assert!(matches!(decoder.next::<String>(), Err(FrameError::TooLong(_))));
+        assert!(matches!(decoder.poll_message::<String>(), Err(FrameError::TooLong(_))));
         assert!(matches!(encode(&"x".repeat(FRAME_BYTES_MAX)), Err(FrameError::TooLong(_))));
     }
 }

@@ -62,7 +62,7 @@ impl Frames {
     /// The next frame. Cancel safe: bytes that came stay in the decoder.
     pub(crate) async fn next(&mut self) -> anyhow::Result<FromFleet> {
         loop {
-            if let Some(message) = self.decoder.next()? {
+            if let Some(message) = self.decoder.poll_message()? {
                 return Ok(message);
             }
             let chunk = self.stream.read_chunk(ARTIFACT_CHUNK_BYTES, true).await.context("read a frame")?;

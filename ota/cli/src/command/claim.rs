@@ -34,6 +34,9 @@ pub(crate) struct Create {
     /// Label of the nodes that use it; can be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<Label>,
+    /// Print the `[fleet]` table alone, to append it to a node's configuration
+    #[arg(long, conflicts_with = "json")]
+    toml: bool,
 }
 
 /// List claims
@@ -61,6 +64,11 @@ impl Create {
         }
         let new = NewClaim { uses: self.uses, ttl_s: self.ttl.as_ms().div_ceil(1000), labels };
         let created: CreatedClaim = context.connection.client()?.send_json(Method::POST, "/api/v1/claims", &new)?;
+        if self.toml {
+            context.output.show(&created, |_| node_toml(&created))?;
+            context.output.note("the token in it is not shown again");
+            return Ok(());
+        }
         context.output.show(&created, |style| describe(&created, text::now_ms(), style))?;
         Ok(())
     }
@@ -79,6 +87,12 @@ struct FleetTable<'a> {
     claim: &'a str,
 }
 
+/// What goes into `sedged.toml`, without the last line feed.
+fn node_toml(created: &CreatedClaim) -> String {
+    let fleet = FleetTable { url: &created.fleet, ca_pin: created.ca_pin, claim: &created.token };
+    toml::to_string(&NodeConfig { fleet }).unwrap_or_default().trim_end().to_owned()
+}
+
 fn describe(created: &CreatedClaim, now_ms: u64, style: Style) -> String {
     let claim = &created.claim;
     let mut known = vec![
@@ -92,10 +106,8 @@ fn describe(created: &CreatedClaim, now_ms: u64, style: Style) -> String {
     if !claim.labels.is_empty() {
         known.push(("labels", claim.labels.to_string().into()));
     }
-    let table = FleetTable { url: &created.fleet, ca_pin: created.ca_pin, claim: &created.token };
-    let table = toml::to_string(&NodeConfig { fleet: table }).unwrap_or_default();
     let heading = style.paint("# for the node's sedged.toml; the token is not shown again", Tone::Dim);
-    format!("{}\n\n{heading}\n{}", facts(style, &known), table.trim_end())
+    format!("{}\n\n{heading}\n{}", facts(style, &known), node_toml(created))
 }
 
 fn list(claims: &[api::Claim], now_ms: u64, style: Style) -> String {
@@ -133,6 +145,8 @@ mod tests {
              # for the node's sedged.toml; the token is not shown again\n[fleet]\nurl = \"https://f:1\"\nca_pin = \"{pin}\"\nclaim = \"secret\""
         );
         assert_eq!(text, expected);
+        assert!(text.ends_with(&node_toml(&created)), "{text}");
+        assert!(node_toml(&created).starts_with("[fleet]\n"));
     }
 
     #[test]

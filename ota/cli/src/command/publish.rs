@@ -35,7 +35,7 @@ impl Publish {
         let revision: Revision = client
             .send_json(Method::POST, "/api/v1/revisions", &new)
             .with_context(|| format!("make a revision of {function}"))?;
-        context.output.said("published", Tone::Good, &format!("{function}: {}", artifact.describe()));
+        context.output.said("published", Tone::Good, &format!("revision {} of {function}: {}", revision.id.short(), artifact.describe()));
         context.output.show(&revision, |_| revision.id.to_string())?;
         if !context.output.is_json() {
             context.output.note(&format!("next: `sedge rollout {function} --wait` moves the nodes to it"));

@@ -53,7 +53,7 @@ impl Frames {
     /// The next frame; none when the node has ended the stream. Cancel safe: what was read waits in the decoder.
     pub(super) async fn next(&mut self) -> Result<Option<FromNode>, StreamFault> {
         loop {
-            if let Some(message) = self.decoder.next()? {
+            if let Some(message) = self.decoder.poll_message()? {
                 return Ok(Some(message));
             }
             let Some(length) = self.stream.read(&mut self.buffer).await? else {

@@ -1,5 +1,7 @@
 //! A fleet in this process, spoken to as `sedge` and `sedged` do: over real HTTPS and QUIC on loopback.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod api;
 mod console;
 mod enrolment;

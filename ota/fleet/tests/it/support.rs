@@ -189,7 +189,7 @@ impl Stream {
     /// The next message; none when the fleet has ended the stream.
     pub(crate) async fn next(&mut self) -> Option<FromFleet> {
         loop {
-            if let Some(message) = self.decoder.next().unwrap() {
+            if let Some(message) = self.decoder.poll_message().unwrap() {
                 return Some(message);
             }
             let length = self.answers.read(&mut self.buffer).await.ok()??;

@@ -49,6 +49,8 @@ fn count(node: &Node) -> Result<u64> {
     answer["count"].as_u64().context(result.output)
 }
 
+type Damage = dyn Fn(&Node) -> Result<()>;
+
 #[test]
 fn a_torn_snapshot_changes_nothing() -> Result<()> {
     let directory = directory()?;
@@ -73,7 +75,7 @@ fn an_unreadable_database_is_set_aside_and_the_functions_come_back_from_the_flee
     let (average, hello) = (function("average"), function("hello"));
     let revision = fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
     fleet.deploy(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
-    let damages: [(&str, &dyn Fn(&Node) -> Result<()>); 4] = [
+    let damages: [(&str, &Damage); 4] = [
         ("a scrambled database", &|node| scramble(&database(node)?)),
         ("a file in place of the database", &|node| replace_by_file(&database(node)?)),
         ("a scrambled store, journal and all", &|node| scramble(&node.data().join("store"))),

@@ -31,7 +31,7 @@ fn a_node_killed_twenty_times_under_load_loses_no_event_and_never_bills_too_much
     let load = Load::start(node.mqtt(), PACE, own_sensor);
     let mut billed_min = 0;
     for kill in 1..=KILLS {
-        let late = kill.is_multiple_of(LATE_EVERY).then_some(USAGE_LOST_MAX + LATE).unwrap_or_default();
+        let late = if kill.is_multiple_of(LATE_EVERY) { USAGE_LOST_MAX + LATE } else { Duration::ZERO };
         let life = late + Duration::from_millis(rng.random_range(100..2500));
         billed_min += live(&node, &average, life)?;
         node.kill9()?;

@@ -24,9 +24,11 @@ enum Outcome {
     Skipped(String),
 }
 
+type Part = fn() -> Result<Outcome>;
+
 /// Runs every part.
 pub(crate) fn run() -> Result<ExitCode> {
-    let parts: [(&str, fn() -> Result<Outcome>); 7] = [
+    let parts: [(&str, Part); 7] = [
         ("fmt", || cargo(&["fmt", "--all", "--check"])),
         ("tidy", || tidy::run().map(outcome)),
         ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),

@@ -69,6 +69,19 @@ fn a_torn_snapshot_changes_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_scrambled_artifact_is_fetched_again() -> Result<()> {
+    let directory = directory()?;
+    let (fleet, mut node) = fleet_with_node(&directory)?;
+    let revision = fleet.deploy(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    assert!(node.stop()?.success());
+    scramble(&node.data().join("artifacts"))?;
+    node.restart()?;
+    node.runs(&function("hello"), revision.id)?;
+    assert_eq!(node.fetch("/hello")?.status.as_u16(), 200);
+    Ok(())
+}
+
+#[test]
 fn an_unreadable_database_is_set_aside_and_the_functions_come_back_from_the_fleet() -> Result<()> {
     let directory = directory()?;
     let (fleet, mut node) = fleet_with_node(&directory)?;

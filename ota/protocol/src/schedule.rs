@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn intervals_read_back_what_they_print() {
         for text in ["100ms", "5s", "90s", "2h", "1d"] {
-            assert_eq!(text.parse::<Interval>().unwrap().to_string(), text.replace("90s", "90s"));
+            assert_eq!(text.parse::<Interval>().unwrap().to_string(), text);
         }
         for bad in ["", "5", "s", "99ms", "367d", "5 s", "-1s", "99999999999999999999s"] {
             assert!(bad.parse::<Interval>().is_err(), "{bad}");

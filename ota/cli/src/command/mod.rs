@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::connection::SOCKET;
 use clap::Args;
+use std::env;
 use std::path::PathBuf;
 
 pub(crate) mod build;
@@ -42,13 +43,14 @@ impl NodeSocket {
 /// For commands that speak to the fleet, or to one node of this machine when asked to.
 #[derive(Debug, Args)]
 pub(crate) struct MaybeNode {
-    /// Ask the node at this Unix socket instead of the fleet
-    #[arg(long = "node", value_name = "SOCKET", num_args = 0..=1, default_missing_value = SOCKET)]
-    socket: Option<PathBuf>,
+    /// Ask the node at this Unix socket instead of the fleet; without a socket that of SEDGE_NODE, else /run/sedged/sedged.sock
+    #[arg(long = "node", value_name = "SOCKET", num_args = 0..=1)]
+    socket: Option<Option<PathBuf>>,
 }
 
 impl MaybeNode {
     fn client(&self) -> Option<Client> {
-        Some(Client::node(self.socket.as_ref()?))
+        let usual = || env::var_os("SEDGE_NODE").map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
+        Some(Client::node(&self.socket.clone()?.unwrap_or_else(usual)))
     }
 }

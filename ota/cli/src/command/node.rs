@@ -97,7 +97,8 @@ pub(crate) fn vitals(vitals: &Vitals) -> Vec<(&'static str, Cell)> {
     let load = format!("{}.{:02} on {} cores", vitals.load_centi / 100, vitals.load_centi % 100, vitals.cores);
     let memory = format!("{} of {}", text::bytes(vitals.memory_used), text::bytes(vitals.memory_total));
     let mut events = format!("{} in, {} waiting", text::count(vitals.events_in), text::count(vitals.events_waiting));
-    for (number, what) in [(vitals.events_dropped, "dropped"), (vitals.dead_letters, "dead letters")] {
+    let letters = if vitals.dead_letters == 1 { "dead letter" } else { "dead letters" };
+    for (number, what) in [(vitals.events_dropped, "dropped"), (vitals.dead_letters, letters)] {
         if number > 0 {
             events.push_str(&format!(", {} {what}", text::count(number)));
         }

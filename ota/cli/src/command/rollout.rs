@@ -50,7 +50,8 @@ impl Rollout {
         let new = NewRollout { function: self.function.clone(), revision, filter: self.nodes.clone() };
         let mut rollout: api::Rollout =
             client.send_json(Method::POST, "/api/v1/rollouts", &new).with_context(|| format!("roll out {}", self.function))?;
-        let what = format!("{} of {}, {} nodes", rollout.revision.short(), rollout.function, rollout.nodes);
+        let nodes = if rollout.nodes == 1 { "node" } else { "nodes" };
+        let what = format!("{} of {}, {} {nodes}", rollout.revision.short(), rollout.function, rollout.nodes);
         context.output.said("rolling out", Tone::Good, &what);
         if rollout.nodes == 0 {
             context.output.note("no node matches now; nodes that join later and match will get it");
@@ -138,6 +139,9 @@ impl<'a> Waiter<'a> {
     }
 
     fn tell(&mut self, function: &Function) {
+        if self.rollout.nodes == 0 {
+            return; // others may run the revision: not by this rollout
+        }
         for (node, news) in news(function, self.rollout.revision) {
             if self.said.get(&node) == Some(&news) {
                 continue;

@@ -127,7 +127,8 @@ impl NodeLine {
             (false, _) => ("off", "offline".to_owned()),
         };
         let mut trouble = Vec::new();
-        for (number, word) in [(vitals.events_waiting, "waiting"), (vitals.events_dropped, "dropped"), (vitals.dead_letters, "dead letters")] {
+        let letters = if vitals.dead_letters == 1 { "dead letter" } else { "dead letters" };
+        for (number, word) in [(vitals.events_waiting, "waiting"), (vitals.events_dropped, "dropped"), (vitals.dead_letters, letters)] {
             if number > 0 {
                 trouble.push(format!("{} {word}", count(number)));
             }

@@ -4,13 +4,14 @@ use crate::artifacts::Artifacts;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::keys::{Keys, KeysError};
-use crate::limits::{SHUTDOWN_GRACE, UPLOADS_MAX, WATCHERS_MAX};
+use crate::limits::{HEAD_TIMEOUT, SHUTDOWN_GRACE, UPLOADS_MAX, WATCHERS_MAX};
 use crate::rate::Tries;
 use crate::store::{Store, StoreError};
 use crate::supervisor::Supervisor;
 use crate::{durable, http, sync, view};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::TokioTimer;
 use log::{error, info};
 use quinn::Endpoint;
 use sedge_protocol::Digest;
@@ -20,11 +21,11 @@ use sedge_provisioning::issuer::{IssueError, ServerIdentity};
 use sedge_provisioning::tls::{TlsError, https_config, server_config};
 use sedge_provisioning::Authority;
 use serde::{Deserialize, Serialize};
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,9 @@ pub enum StartError {
         #[source]
         cause: io::Error,
     },
+    /// Another fleet runs on its directory.
+    #[error("the data directory {0} is in use by another process")]
+    InUse(PathBuf),
     /// Its keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -117,6 +121,8 @@ pub struct Running {
     supervisor: Supervisor,
     https: Handle<SocketAddr>,
     store: Store,
+    /// Held as long as the fleet runs; the operating system gives it back after a crash.
+    _lock: File,
 }
 
 impl Fleet {
@@ -132,6 +138,7 @@ impl Fleet {
         let data_fault = |cause| StartError::Data { path: data.clone(), cause };
         // What is in there lets in: nobody else looks.
         DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(data_fault)?;
+        let lock = lock(data)?;
         let keys = Keys::open(data, now_ms())?;
         let artifacts = Artifacts::open(&data.join("artifacts")).map_err(data_fault)?;
         let server = keys.authority.issue_server(&config.server_names(), now_ms())?;
@@ -170,7 +177,7 @@ impl Fleet {
         let json = serde_json::to_vec_pretty(&addresses).expect("addresses are texts");
         durable::replace(&data.join("addresses.json"), &json, 0o644).map_err(data_fault)?;
         info!(https = addresses.https.as_str(), sync = addresses.sync.as_str(); "fleet started");
-        Ok(Running { addresses, created: keys.created, supervisor, https: handle, store })
+        Ok(Running { addresses, created: keys.created, supervisor, https: handle, store, _lock: lock })
     }
 }
 
@@ -202,6 +209,17 @@ impl Running {
     }
 }
 
+/// Two fleets on one directory would give nodes two truths.
+fn lock(data: &Path) -> Result<File, StartError> {
+    let fault = |cause| StartError::Data { path: data.to_owned(), cause };
+    let file = File::create(data.join("lock")).map_err(fault)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse(data.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(fault(cause)),
+    }
+}
+
 fn listen(address: SocketAddr) -> Result<TcpListener, ListenFault> {
     let listener = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     listener.map_err(|cause| ListenFault { address, protocol: "TCP", cause })
@@ -230,7 +248,9 @@ fn serve_https(listener: TcpListener, server: &ServerIdentity, shared: Arc<Share
     let fault = |cause| StartError::Listen(vec![ListenFault { address, protocol: "TCP", cause }]);
     let tls = RustlsConfig::from_config(Arc::new(https_config(server)?));
     let handle = Handle::new();
-    let server = axum_server::from_tcp_rustls(listener, tls).map_err(fault)?.handle(handle.clone());
+    let mut server = axum_server::from_tcp_rustls(listener, tls).map_err(fault)?.handle(handle.clone()).first_request_timeout(HEAD_TIMEOUT);
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    server.http_builder().http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).keep_alive_timeout(HEAD_TIMEOUT);
     let service = http::router(shared).into_make_service_with_connect_info::<SocketAddr>();
     let token = supervisor.token().clone();
     supervisor.spawn("https", async move {

@@ -30,6 +30,12 @@ pub(crate) const ERRORS_MAX: u64 = 10_000;
 pub(crate) const ERRORS_LISTED_MAX: u64 = 200;
 /// Largest body of a request that is not an artifact.
 pub(crate) const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Longest wait for the first request of a connection, and for the head of each.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time from the head of a request to its answer, its body included.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same for an artifact: 64 MiB over a slow line.
+pub(crate) const UPLOAD_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Most artifacts that are received at the same time; each is held in memory until it is checked.
 pub(crate) const UPLOADS_MAX: usize = 2;
 /// How long a sign-in is good.

@@ -98,9 +98,9 @@ async fn login(
     if !matches!(site, None | Some(b"same-origin" | b"none")) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "sign in on the fleet's own page"));
     }
-    auth::check_tries(&shared, from)?;
     let Ok(Form(SignIn { token })) = form else { return login_form(&shared, Some("No token came with the form."), StatusCode::BAD_REQUEST) };
     if !auth::is_admin(&shared, &token) {
+        auth::check_tries(&shared, from)?;
         auth::failed_try(&shared, from);
         return login_form(&shared, Some("That is not the admin token."), StatusCode::FORBIDDEN);
     }

@@ -15,11 +15,11 @@ mod publish;
 mod rest;
 
 use crate::fleet::Shared;
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, REQUEST_TIMEOUT, UPLOAD_TIMEOUT};
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use problem::Refusal;
@@ -70,6 +70,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .merge(console::router())
         .fallback(no_such_path)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn(in_time))
         .layer(map_response(harden))
         .with_state(shared)
 }
@@ -93,6 +94,15 @@ async fn no_such_path() -> Refusal {
 
 async fn wrong_method() -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method").hint("GET /openapi.json lists all methods")
+}
+
+/// A sender that stalls gives back its connection, and its turn to upload. Answers that stream are not cut: they have begun in time.
+/// The status is one after which a node that enrols tries again.
+async fn in_time(request: Request, next: Next) -> Result<Response, Refusal> {
+    let upload = request.uri().path().starts_with("/api/v1/artifacts/");
+    let limit = if upload { UPLOAD_TIMEOUT } else { REQUEST_TIMEOUT };
+    let late = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the request was not whole and answered within {} s", limit.as_secs()));
+    tokio::time::timeout(limit, next.run(request)).await.map_err(late)
 }
 
 /// Headers that every answer carries.

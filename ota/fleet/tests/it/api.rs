@@ -24,6 +24,7 @@ async fn nothing_is_told_without_the_token() {
         last = operator.get::<Value>("/api/v1/status").await.unwrap_err().0;
     }
     assert_eq!(last, 429, "guessing is slowed down");
+    assert!(world.operator().get::<Value>("/api/v1/status").await.is_ok(), "who has the token is not kept out by who guesses");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,5 +6,6 @@ mod api;
 mod console;
 mod enrolment;
 mod storage;
+mod start;
 mod support;
 mod sync;

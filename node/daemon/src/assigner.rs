@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use sedge_node_core::assignment::{Step, diff};
 use sedge_protocol::message::{Assignment, Desired, FunctionState};
 use sedge_protocol::{Digest, FunctionName, RevisionId};
-use sedge_runtime::{Engine, Host, RevisionRef};
+use sedge_runtime::{Engine, Host, PrepareError, RevisionRef};
 use sedge_store::{Batch, Durability, Files, Store, Tree};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -198,7 +198,19 @@ impl Assigner {
             error @ (FetchError::Passing(_) | FetchError::Digest(_)) => Hindrance::Passing(error.into()),
         })?;
         self.set_state(assignment, FunctionState::Preparing);
-        self.prepare(assignment, &path).await.map_err(Hindrance::Refused)
+        match self.prepare(assignment, &path).await {
+            // Not the revision is wrong but the disk: what is not here can be fetched again.
+            Err(error) if matches!(error.downcast_ref(), Some(PrepareError::Digest { .. })) => {
+                self.discard(assignment.artifact).await.map_err(Hindrance::Passing)?;
+                Err(Hindrance::Passing(error.context("the artifact was damaged on disk and removed")))
+            }
+            prepared => prepared.map_err(Hindrance::Refused),
+        }
+    }
+
+    async fn discard(&self, artifact: Digest) -> anyhow::Result<()> {
+        let files = self.files.clone();
+        tokio::task::spawn_blocking(move || files.remove(artifact.as_bytes())).await?.context("remove a damaged artifact")
     }
 
     async fn prepare(&self, assignment: &Assignment, path: &Path) -> anyhow::Result<Active> {

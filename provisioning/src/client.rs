@@ -87,7 +87,8 @@ pub fn enrol(fleet_url: &str, ca_pin: Digest, request: &EnrolRequest) -> Result<
             let authority = authority.seen().ok_or(EnrolError::Answer { fleet: fleet(), status })?;
             Ok((enrolled, pem(authority)))
         }
-        400..500 => {
+        // The claim or the request itself; any other status may pass.
+        400 | 403 | 429 => {
             let Refused { error: reason } = body.read_json().map_err(|_| EnrolError::Answer { fleet: fleet(), status })?;
             Err(EnrolError::Refused { reason, retry_after_s })
         }

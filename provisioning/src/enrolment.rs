@@ -149,7 +149,11 @@ impl Enrolment {
             (Self::Enrolled { .. } | Self::Renewing { .. }, Event::Revoked { reason }) => (Self::Revoked { reason }, None),
             // Late answers, early ticks and claims that are not needed change nothing.
             (
-                state @ (Self::Unclaimed { .. } | Self::Claimed { .. } | Self::Enrolled { .. } | Self::Renewing { .. } | Self::Revoked { .. }),
+                state @ (Self::Unclaimed { .. }
+                | Self::Claimed { .. }
+                | Self::Enrolled { .. }
+                | Self::Renewing { .. }
+                | Self::Revoked { .. }),
                 Event::ClaimFound | Event::Issued(_) | Event::Failed { .. } | Event::Refused { .. } | Event::Revoked { .. } | Event::Tick,
             ) => (state, None),
         }

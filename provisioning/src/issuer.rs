@@ -2,8 +2,8 @@
 
 use crate::identity::{KeyPem, PemError, validity};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -268,9 +268,6 @@ mod tests {
         let last = der.len() - 1;
         der[last] ^= 1;
         assert!(CertificateSigningRequestParams::from_der(&der.into()).is_err());
-        assert!(matches!(
-            authority.issue_node("not a request", &"n".parse().unwrap(), NOW_MS, 1),
-            Err(IssueError::Request(_))
-        ));
+        assert!(matches!(authority.issue_node("not a request", &"n".parse().unwrap(), NOW_MS, 1), Err(IssueError::Request(_))));
     }
 }

@@ -10,9 +10,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sedge_protocol::Digest;
 use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, TransportAdapter,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, TransportAdapter};
 
 /// Accepts a chain only if it holds the pinned certificate and the leaf verifies under it, for the name that was asked for.
 #[derive(Debug)]

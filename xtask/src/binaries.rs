@@ -40,9 +40,11 @@ pub(crate) fn build(profile: Profile) -> Result<Binaries> {
     progress::say("building the programs (the first time takes minutes: the Wasm engine is large)");
     let mut command = workspace::cargo();
     command.args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"]);
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
+    match profile {
+        // Tests bring other features of shared libraries along; built apart, wasmtime would be compiled twice.
+        Profile::Dev => command.arg("--tests"),
+        Profile::Release => command.arg("--release"),
+    };
     let executables = run(command)?;
     let find = |name: &str| -> Result<PathBuf> {
         let found = executables.iter().find(|path| path.file_name().is_some_and(|file| file == name));

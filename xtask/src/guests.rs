@@ -49,10 +49,7 @@ struct Guest {
 
 /// Builds what `options` ask for.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let guests = select(
-        all(&workspace::root().join("node/functions"))?,
-        &options.names,
-    )?;
+    let guests = select(all(&workspace::root().join("node/functions"))?, &options.names)?;
     let out = workspace::guests();
     fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
     let toolchain = toolchain::guests(options.private_toolchain);
@@ -68,26 +65,14 @@ fn all(functions: &Path) -> Result<Vec<Guest>> {
     for entry in fs::read_dir(functions).with_context(|| format!("read {}", functions.display()))? {
         let project = entry?.path();
         if project.join("function.toml").is_file() {
-            let name = project
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            guests.push(Guest {
-                name,
-                project,
-                features: &[],
-            });
+            let name = project.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            guests.push(Guest { name, project, features: &[] });
         }
     }
     for (name, project, features) in VARIANTS {
         if let Some(base) = guests.iter().find(|guest| guest.name == project) {
             let project = base.project.clone();
-            guests.push(Guest {
-                name: name.to_owned(),
-                project,
-                features,
-            });
+            guests.push(Guest { name: name.to_owned(), project, features });
         }
     }
     guests.sort_by(|a, b| a.name.cmp(&b.name));
@@ -95,17 +80,11 @@ fn all(functions: &Path) -> Result<Vec<Guest>> {
 }
 
 fn select(guests: Vec<Guest>, names: &[String]) -> Result<Vec<Guest>> {
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| guests.iter().all(|guest| guest.name != **name))
-    {
+    if let Some(unknown) = names.iter().find(|name| guests.iter().all(|guest| guest.name != **name)) {
         let known: Vec<_> = guests.iter().map(|guest| guest.name.as_str()).collect();
         bail!("no function `{unknown}`; there are: {}", known.join(", "));
     }
-    Ok(guests
-        .into_iter()
-        .filter(|guest| names.is_empty() || names.contains(&guest.name))
-        .collect())
+    Ok(guests.into_iter().filter(|guest| names.is_empty() || names.contains(&guest.name)).collect())
 }
 
 fn make(guest: &Guest, toolchain: &Toolchain, out: &Path, options: &Options) -> Result<()> {
@@ -113,19 +92,14 @@ fn make(guest: &Guest, toolchain: &Toolchain, out: &Path, options: &Options) -> 
     let artifact = out.join(format!("{}.wasm", guest.name));
     let mark = artifact.with_extension("fingerprint");
     let fingerprint = fingerprint(guest, options)?;
-    if !options.force
-        && artifact.is_file()
-        && fs::read_to_string(&mark).is_ok_and(|old| old == fingerprint)
-    {
+    if !options.force && artifact.is_file() && fs::read_to_string(&mark).is_ok_and(|old| old == fingerprint) {
         step.skipped(&format!("{} unchanged", size(&artifact)?));
         return Ok(());
     }
     let mut log = Log::create(&format!("guest-{}", guest.name))?;
     // The features of a variant change what cargo calls up to date, so each keeps its own outputs.
     let target = out.join("build").join(guest.features.join("-"));
-    let builder = Builder::new(toolchain.clone())
-        .features(guest.features)
-        .target_dir(&target);
+    let builder = Builder::new(toolchain.clone()).features(guest.features).target_dir(&target);
     let built = builder.build(&guest.project, &mut |progress| match progress {
         Progress::Step(what) => step.now(what),
         Progress::Line(line) => {
@@ -143,22 +117,16 @@ fn make(guest: &Guest, toolchain: &Toolchain, out: &Path, options: &Options) -> 
 
 fn fingerprint(guest: &Guest, options: &Options) -> Result<String> {
     let compiler = env::var("RUSTUP_TOOLCHAIN").unwrap_or_default();
-    let library = if options.private_toolchain {
-        "private"
-    } else {
-        "any"
-    };
+    let library = if options.private_toolchain { "private" } else { "any" };
     let mut salt = vec![RECIPE, compiler.as_str(), library];
     salt.extend(guest.features);
-    sedge_build::fingerprint(&guest.project, &salt)
-        .with_context(|| format!("read {}", guest.project.display()))
+    sedge_build::fingerprint(&guest.project, &salt).with_context(|| format!("read {}", guest.project.display()))
 }
 
 /// What the fleet and the node would refuse is refused here already.
 fn inspect(built: &Path) -> Result<()> {
     let bytes = fs::read(built).with_context(|| format!("read {}", built.display()))?;
-    sedge_protocol::artifact::inspect(&bytes)
-        .with_context(|| format!("inspect {}", built.display()))?;
+    sedge_protocol::artifact::inspect(&bytes).with_context(|| format!("inspect {}", built.display()))?;
     Ok(())
 }
 
@@ -170,9 +138,7 @@ fn install(built: &Path, artifact: &Path) -> Result<()> {
 }
 
 fn size(artifact: &Path) -> Result<String> {
-    let bytes = fs::metadata(artifact)
-        .with_context(|| format!("look at {}", artifact.display()))?
-        .len();
+    let bytes = fs::metadata(artifact).with_context(|| format!("look at {}", artifact.display()))?.len();
     Ok(format!("{:>5} KiB", bytes.div_ceil(1024)))
 }
 
@@ -193,24 +159,15 @@ mod tests {
     #[test]
     fn projects_and_their_variants_are_found() {
         let dir = functions();
-        let names: Vec<_> = all(dir.path())
-            .unwrap()
-            .into_iter()
-            .map(|guest| guest.name)
-            .collect();
+        let names: Vec<_> = all(dir.path()).unwrap().into_iter().map(|guest| guest.name).collect();
         assert_eq!(names, ["average", "average-v2", "hello"]);
     }
 
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let dir = functions();
-        let error = select(all(dir.path()).unwrap(), &["helo".into()])
-            .unwrap_err()
-            .to_string();
-        assert_eq!(
-            error,
-            "no function `helo`; there are: average, average-v2, hello"
-        );
+        let error = select(all(dir.path()).unwrap(), &["helo".into()]).unwrap_err().to_string();
+        assert_eq!(error, "no function `helo`; there are: average, average-v2, hello");
         let chosen = select(all(dir.path()).unwrap(), &["hello".into()]).unwrap();
         assert_eq!(chosen.len(), 1);
     }
@@ -219,15 +176,9 @@ mod tests {
     fn a_variant_has_a_fingerprint_of_its_own() {
         let dir = functions();
         let guests = all(dir.path()).unwrap();
-        let prints: Vec<_> = guests
-            .iter()
-            .map(|guest| fingerprint(guest, &Options::default()).unwrap())
-            .collect();
+        let prints: Vec<_> = guests.iter().map(|guest| fingerprint(guest, &Options::default()).unwrap()).collect();
         assert_ne!(prints[0], prints[1]);
-        let private = Options {
-            private_toolchain: true,
-            ..Options::default()
-        };
+        let private = Options { private_toolchain: true, ..Options::default() };
         assert_ne!(fingerprint(&guests[0], &private).unwrap(), prints[0]);
     }
 
@@ -258,9 +209,7 @@ mod tests {
         }
         for template in fs::read_dir(functions.join("templates")).unwrap() {
             let file = template.unwrap().path().join("function.toml");
-            let text = fs::read_to_string(&file)
-                .unwrap()
-                .replace("{{name}}", "sample");
+            let text = fs::read_to_string(&file).unwrap().replace("{{name}}", "sample");
             sedge_protocol::Manifest::from_toml("function.toml", &text).unwrap();
         }
     }

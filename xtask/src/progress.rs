@@ -20,18 +20,12 @@ impl Step {
     /// Begins the step `name`.
     pub(crate) fn begin(name: &str) -> Self {
         let bar = ProgressBar::new_spinner();
-        if let Ok(style) =
-            ProgressStyle::with_template("  {spinner} {prefix} {wide_msg:.dim} {elapsed:.dim}")
-        {
+        if let Ok(style) = ProgressStyle::with_template("  {spinner} {prefix} {wide_msg:.dim} {elapsed:.dim}") {
             bar.set_style(style);
         }
         bar.set_prefix(name.to_owned());
         bar.enable_steady_tick(TICK);
-        Self {
-            bar,
-            name: name.to_owned(),
-            begin: Instant::now(),
-        }
+        Self { bar, name: name.to_owned(), begin: Instant::now() }
     }
 
     /// Says what is being done within the step; off a terminal this is a line of its own.
@@ -50,11 +44,7 @@ impl Step {
     /// Ends the step well.
     pub(crate) fn done(self, result: &str) {
         self.bar.finish_and_clear();
-        say(&format!(
-            "  ✓ {:<16} {result} ({:.1} s)",
-            self.name,
-            self.begin.elapsed().as_secs_f64()
-        ));
+        say(&format!("  ✓ {:<16} {result} ({:.1} s)", self.name, self.begin.elapsed().as_secs_f64()));
     }
 
     /// Ends the step: there was nothing to do.
@@ -68,10 +58,7 @@ impl Step {
 pub(crate) fn failure(error: &anyhow::Error) {
     say(&format!("  ✗ {error}"));
     for cause in error.chain().skip(1) {
-        say(&format!(
-            "    because: {}",
-            cause.to_string().replace('\n', "\n      ")
-        ));
+        say(&format!("    because: {}", cause.to_string().replace('\n', "\n      ")));
     }
 }
 

@@ -11,10 +11,8 @@ use crate::progress::{self, Timed};
 use crate::{guests, workspace};
 
 /// What the tests use beside cargo and a C compiler.
-const NEEDS: [Need; 2] = [
-    Need { program: "mosquitto_pub", package: "mosquitto-clients" },
-    Need { program: "mosquitto_sub", package: "mosquitto-clients" },
-];
+const NEEDS: [Need; 2] =
+    [Need { program: "mosquitto_pub", package: "mosquitto-clients" }, Need { program: "mosquitto_sub", package: "mosquitto-clients" }];
 /// What the tests of `--all` use on top.
 const NEEDS_ALL: [Need; 1] = [Need { program: "chromium", package: "chromium" }];
 

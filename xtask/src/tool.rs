@@ -21,10 +21,7 @@ impl Log {
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let path = dir.join(format!("{step}.log"));
         let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Self {
-            path,
-            file: BufWriter::new(file),
-        })
+        Ok(Self { path, file: BufWriter::new(file) })
     }
 
     /// Adds a line. A log that cannot be written must not stop the work it is about.
@@ -33,14 +30,8 @@ impl Log {
     }
 
     /// Adds to a failed step's error where the whole output is.
-    pub(crate) fn explain<T, E: Into<anyhow::Error>>(
-        mut self,
-        result: Result<T, E>,
-        what: &str,
-    ) -> Result<T> {
+    pub(crate) fn explain<T, E: Into<anyhow::Error>>(mut self, result: Result<T, E>, what: &str) -> Result<T> {
         self.file.flush().ok();
-        result
-            .map_err(Into::into)
-            .with_context(|| format!("{what} (whole output: {})", self.path.display()))
+        result.map_err(Into::into).with_context(|| format!("{what} (whole output: {})", self.path.display()))
     }
 }

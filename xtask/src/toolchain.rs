@@ -6,11 +6,6 @@ use crate::workspace;
 
 /// The toolchain; `private` asks for a private copy even where the target is installed.
 pub(crate) fn guests(private: bool) -> Toolchain {
-    let toolchain = Toolchain::new(&workspace::target().join("toolchain"))
-        .archives(&workspace::root().join("../shared/toolchain"));
-    if private {
-        toolchain.private()
-    } else {
-        toolchain
-    }
+    let toolchain = Toolchain::new(&workspace::target().join("toolchain")).archives(&workspace::root().join("../shared/toolchain"));
+    if private { toolchain.private() } else { toolchain }
 }

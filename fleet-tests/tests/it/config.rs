@@ -19,7 +19,9 @@ fn every_fault_of_a_nodes_configuration_is_listed_with_its_line() -> Result<()> 
     for arguments in [&["check-config"][..], &[]] {
         let done = sedged_with(directory.path(), text, arguments)?;
         assert_eq!(done.code, CONFIGURATION, "{done:?}");
-        for part in ["sedged.toml:1: unknown key `data_dirr`; did you mean `data_dir`?", "sedged.toml:3:", "sedged.toml:6: unknown key `mqtt.port`"] {
+        for part in
+            ["sedged.toml:1: unknown key `data_dirr`; did you mean `data_dir`?", "sedged.toml:3:", "sedged.toml:6: unknown key `mqtt.port`"]
+        {
             assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
         }
     }

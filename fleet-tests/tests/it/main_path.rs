@@ -1,4 +1,4 @@
-//! The main job, end to end.
+//! The main path, end to end.
 
 use crate::support::{directory, function, idle, usage_is_equal};
 use anyhow::Result;

@@ -29,9 +29,7 @@ pub(crate) struct Sources {
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// Neither an archive nor a package.
-    #[error(
-        "no archive {name} in the toolchain directory (SEDGE_TOOLCHAIN_DIR), and no Debian package of that version"
-    )]
+    #[error("no archive {name} in the toolchain directory (SEDGE_TOOLCHAIN_DIR), and no Debian package of that version")]
     NoArchive {
         /// What was looked for.
         name: String,
@@ -66,32 +64,17 @@ pub(crate) fn unpack(
         progress(Progress::Step("unpacking the standard library's sources"));
         untar(&source, into)?;
         untar(&libc, into)?;
-        Sources {
-            library: into.join("library"),
-            wasi_libc: into.join(TARGET),
-        }
+        Sources { library: into.join("library"), wasi_libc: into.join(TARGET) }
     } else {
-        progress(Progress::Step(
-            "downloading the standard library's sources from Debian",
-        ));
+        progress(Progress::Step("downloading the standard library's sources from Debian"));
         Debian::new(into)?.fetch(release, progress)?;
-        let library = into
-            .join("usr/src")
-            .join(format!("rustc-{release}"))
-            .join("library");
-        Sources {
-            library,
-            wasi_libc: into.join("usr/lib").join(TARGET),
-        }
+        let library = into.join("usr/src").join(format!("rustc-{release}")).join("library");
+        Sources { library, wasi_libc: into.join("usr/lib").join(TARGET) }
     };
     [&sources.library, &sources.wasi_libc]
         .into_iter()
         .find(|dir| !dir.is_dir())
-        .map_or(Ok(()), |missing| {
-            Err(ArchiveError::Incomplete(
-                missing.strip_prefix(into).unwrap_or(missing).to_owned(),
-            ))
-        })?;
+        .map_or(Ok(()), |missing| Err(ArchiveError::Incomplete(missing.strip_prefix(into).unwrap_or(missing).to_owned())))?;
     Ok(sources)
 }
 
@@ -101,17 +84,9 @@ fn find(dirs: &[PathBuf], prefix: &str) -> Option<PathBuf> {
         let matches = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             // The next character ends the version: 1.95.0 is not 1.95.01.
-            name.ends_with(".tar.xz")
-                && name
-                    .strip_prefix(prefix)
-                    .is_some_and(|rest| prefix.ends_with('-') || rest.starts_with(['-', '.']))
+            name.ends_with(".tar.xz") && name.strip_prefix(prefix).is_some_and(|rest| prefix.ends_with('-') || rest.starts_with(['-', '.']))
         };
-        fs::read_dir(dir)
-            .ok()?
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(matches)
-            .max()
+        fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).filter(matches).max()
     })
 }
 
@@ -130,52 +105,23 @@ struct Debian {
 impl Debian {
     fn new(into: &Path) -> Result<Self, ArchiveError> {
         let dir = into.join("apt");
-        let write = |cause| ArchiveError::Write {
-            path: dir.clone(),
-            cause,
-        };
+        let write = |cause| ArchiveError::Write { path: dir.clone(), cause };
         fs::create_dir_all(dir.join("state/lists/partial")).map_err(write)?;
         fs::create_dir_all(dir.join("cache/archives/partial")).map_err(write)?;
         fs::write(dir.join("sources.list"), DEBIAN_SUITE).map_err(write)?;
-        Ok(Self {
-            dir,
-            into: into.to_owned(),
-        })
+        Ok(Self { dir, into: into.to_owned() })
     }
 
-    fn fetch(
-        &self,
-        release: &str,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<(), ArchiveError> {
+    fn fetch(&self, release: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), ArchiveError> {
         let mut line = |text: &str| progress(Progress::Line(text));
         tool::run(self.apt("apt-get").arg("update"), &mut line)?;
         let versions = tool::output(self.apt("apt-cache").args(["madison", "rust-src"]))?;
         let version =
-            package_version(&versions, release).ok_or_else(|| ArchiveError::NoArchive {
-                name: format!("rust-src-{release}.tar.xz"),
-            })?;
-        tool::run(
-            self.apt("apt-get")
-                .args(["download", &format!("rust-src={version}"), "wasi-libc"]),
-            &mut line,
-        )?;
-        let packages = fs::read_dir(&self.dir).map_err(|cause| ArchiveError::Write {
-            path: self.dir.clone(),
-            cause,
-        })?;
-        for package in packages
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|ext| ext == "deb"))
-        {
-            tool::run(
-                Command::new("dpkg-deb")
-                    .arg("-x")
-                    .arg(package)
-                    .arg(&self.into),
-                &mut line,
-            )?;
+            package_version(&versions, release).ok_or_else(|| ArchiveError::NoArchive { name: format!("rust-src-{release}.tar.xz") })?;
+        tool::run(self.apt("apt-get").args(["download", &format!("rust-src={version}"), "wasi-libc"]), &mut line)?;
+        let packages = fs::read_dir(&self.dir).map_err(|cause| ArchiveError::Write { path: self.dir.clone(), cause })?;
+        for package in packages.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "deb")) {
+            tool::run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&self.into), &mut line)?;
         }
         Ok(())
     }
@@ -204,11 +150,7 @@ fn package_version<'a>(madison: &'a str, release: &str) -> Option<&'a str> {
     madison
         .lines()
         .filter_map(|line| line.split('|').nth(1).map(str::trim))
-        .find(|version| {
-            version
-                .strip_prefix(release)
-                .is_some_and(|rest| rest.starts_with(['+', '-', '~']))
-        })
+        .find(|version| version.strip_prefix(release).is_some_and(|rest| rest.starts_with(['+', '-', '~'])))
 }
 
 #[cfg(test)]
@@ -218,29 +160,13 @@ mod tests {
     #[test]
     fn an_archive_is_found_by_the_exact_version() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [
-            "rust-src-1.95.0-library.tar.xz",
-            "rust-src-1.95.01.tar.xz",
-            "wasi-libc-20260423.tar.xz",
-            "README.md",
-        ] {
+        for name in ["rust-src-1.95.0-library.tar.xz", "rust-src-1.95.01.tar.xz", "wasi-libc-20260423.tar.xz", "README.md"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
         let dirs = [PathBuf::from("/no/such/dir"), dir.path().to_owned()];
-        let name = |prefix| {
-            find(&dirs, prefix).and_then(|path| {
-                path.file_name()
-                    .map(|name| name.to_string_lossy().into_owned())
-            })
-        };
-        assert_eq!(
-            name("rust-src-1.95.0").as_deref(),
-            Some("rust-src-1.95.0-library.tar.xz")
-        );
-        assert_eq!(
-            name("wasi-libc-").as_deref(),
-            Some("wasi-libc-20260423.tar.xz")
-        );
+        let name = |prefix| find(&dirs, prefix).and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        assert_eq!(name("rust-src-1.95.0").as_deref(), Some("rust-src-1.95.0-library.tar.xz"));
+        assert_eq!(name("wasi-libc-").as_deref(), Some("wasi-libc-20260423.tar.xz"));
         assert_eq!(name("rust-src-1.96.0"), None);
     }
 
@@ -257,17 +183,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for name in ["rust-src-1.0.0.tar.xz", "wasi-libc-1.tar.xz"] {
             let mut tar = Command::new("tar");
-            tool::run(
-                tar.arg("-cJf")
-                    .arg(dir.path().join(name))
-                    .args(["-T", "/dev/null"]),
-                &mut |_| {},
-            )
-            .unwrap();
+            tool::run(tar.arg("-cJf").arg(dir.path().join(name)).args(["-T", "/dev/null"]), &mut |_| {}).unwrap();
         }
         let into = tempfile::tempdir().unwrap();
-        let error =
-            unpack(&[dir.path().to_owned()], "1.0.0", into.path(), &mut |_| {}).unwrap_err();
+        let error = unpack(&[dir.path().to_owned()], "1.0.0", into.path(), &mut |_| {}).unwrap_err();
         assert!(matches!(error, ArchiveError::Incomplete(path) if path == Path::new("library")));
     }
 }

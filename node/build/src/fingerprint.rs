@@ -22,13 +22,7 @@ pub fn fingerprint(dir: &Path, salt: &[&str]) -> io::Result<String> {
         feed(&mut digest, text.as_bytes());
     }
     for file in &files {
-        feed(
-            &mut digest,
-            file.strip_prefix(dir)
-                .unwrap_or(file)
-                .as_os_str()
-                .as_encoded_bytes(),
-        );
+        feed(&mut digest, file.strip_prefix(dir).unwrap_or(file).as_os_str().as_encoded_bytes());
         feed(&mut digest, &fs::read(file)?);
     }
     Ok(hex::encode(digest.finalize()))
@@ -86,11 +80,7 @@ mod tests {
         fs::write(edited.path().join("src/main.rs"), "fn main() { }").unwrap();
         assert_ne!(of(&edited), base);
         let renamed = project();
-        fs::rename(
-            renamed.path().join("src/main.rs"),
-            renamed.path().join("src/lib.rs"),
-        )
-        .unwrap();
+        fs::rename(renamed.path().join("src/main.rs"), renamed.path().join("src/lib.rs")).unwrap();
         assert_ne!(of(&renamed), base);
         assert_ne!(fingerprint(project().path(), &["rustc 2"]).unwrap(), base);
     }

@@ -88,11 +88,7 @@ impl Builder {
     /// A builder that leaves cargo's outputs where cargo puts them.
     #[must_use]
     pub fn new(toolchain: Toolchain) -> Self {
-        Self {
-            toolchain,
-            target_dir: None,
-            features: Vec::new(),
-        }
+        Self { toolchain, target_dir: None, features: Vec::new() }
     }
 
     /// Cargo's outputs go to `dir`, so that several projects can share what they depend on.
@@ -113,25 +109,11 @@ impl Builder {
     ///
     /// # Errors
     /// [`BuildError`] names the project's fault, the missing toolchain, or the command and the end of its output.
-    pub fn build(
-        &self,
-        dir: &Path,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<PathBuf, BuildError> {
+    pub fn build(&self, dir: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, BuildError> {
         let project = Project::open(dir)?;
-        let guest = if project.needs_rust() {
-            Some(
-                self.toolchain
-                    .wasm_target(dir, progress)
-                    .map_err(BuildError::Toolchain)?,
-            )
-        } else {
-            None
-        };
-        progress(Progress::Step(&format!(
-            "compiling {}",
-            project.manifest.name
-        )));
+        let guest =
+            if project.needs_rust() { Some(self.toolchain.wasm_target(dir, progress).map_err(BuildError::Toolchain)?) } else { None };
+        progress(Progress::Step(&format!("compiling {}", project.manifest.name)));
         match &project.recipe {
             Recipe::Command { command, artifact } => {
                 let mut shell = Command::new("sh");
@@ -139,27 +121,15 @@ impl Builder {
                 guest.iter().for_each(|guest| guest.apply(&mut shell));
                 run(dir, &mut shell, &mut |line| progress(Progress::Line(line)))?;
                 let artifact = dir.join(artifact);
-                if artifact.is_file() {
-                    Ok(artifact)
-                } else {
-                    Err(BuildError::NoArtifact(artifact))
-                }
+                if artifact.is_file() { Ok(artifact) } else { Err(BuildError::NoArtifact(artifact)) }
             }
             Recipe::Cargo => self.cargo(dir, guest.as_ref(), progress),
         }
     }
 
-    fn cargo(
-        &self,
-        dir: &Path,
-        guest: Option<&RustGuest>,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<PathBuf, BuildError> {
+    fn cargo(&self, dir: &Path, guest: Option<&RustGuest>, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, BuildError> {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo
-            .current_dir(dir)
-            .args(["build", "--release", "--target", TARGET])
-            .arg("--message-format=json-render-diagnostics");
+        cargo.current_dir(dir).args(["build", "--release", "--target", TARGET]).arg("--message-format=json-render-diagnostics");
         if !self.features.is_empty() {
             cargo.args(["--features", &self.features.join(",")]);
         }
@@ -168,17 +138,12 @@ impl Builder {
         });
         guest.into_iter().for_each(|guest| guest.apply(&mut cargo));
 
-        let manifest =
-            fs::canonicalize(dir.join("Cargo.toml")).unwrap_or_else(|_| dir.join("Cargo.toml"));
+        let manifest = fs::canonicalize(dir.join("Cargo.toml")).unwrap_or_else(|_| dir.join("Cargo.toml"));
         let mut artifacts = Vec::new();
-        run(
-            dir,
-            &mut cargo,
-            &mut |line| match CargoMessage::parse(line) {
-                Some(message) => artifacts.extend(message.wasm(&manifest)),
-                None => progress(Progress::Line(line)),
-            },
-        )?;
+        run(dir, &mut cargo, &mut |line| match CargoMessage::parse(line) {
+            Some(message) => artifacts.extend(message.wasm(&manifest)),
+            None => progress(Progress::Line(line)),
+        })?;
         match artifacts.len() {
             0 => Err(BuildError::NoWasm(dir.to_owned())),
             1 => Ok(artifacts.remove(0)),
@@ -188,10 +153,7 @@ impl Builder {
 }
 
 fn run(dir: &Path, command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
-    tool::run(command, line).map_err(|cause| BuildError::Command {
-        project: dir.to_owned(),
-        cause,
-    })
+    tool::run(command, line).map_err(|cause| BuildError::Command { project: dir.to_owned(), cause })
 }
 
 /// The two fields that matter of a line of cargo's JSON output.
@@ -205,15 +167,12 @@ struct CargoMessage {
 
 impl CargoMessage {
     fn parse(line: &str) -> Option<Self> {
-        line.starts_with('{')
-            .then(|| serde_json::from_str(line).ok())?
+        line.starts_with('{').then(|| serde_json::from_str(line).ok())?
     }
 
     fn wasm(self, manifest: &Path) -> impl Iterator<Item = PathBuf> {
         let ours = self.manifest_path == manifest;
-        self.filenames
-            .into_iter()
-            .filter(move |file| ours && file.extension().is_some_and(|ext| ext == "wasm"))
+        self.filenames.into_iter().filter(move |file| ours && file.extension().is_some_and(|ext| ext == "wasm"))
     }
 }
 
@@ -222,9 +181,7 @@ mod tests {
     use super::*;
 
     fn wasm_of(line: &str) -> Vec<PathBuf> {
-        CargoMessage::parse(line)
-            .map(|message| message.wasm(Path::new("/p/Cargo.toml")).collect())
-            .unwrap_or_default()
+        CargoMessage::parse(line).map(|message| message.wasm(Path::new("/p/Cargo.toml")).collect()).unwrap_or_default()
     }
 
     #[test]
@@ -243,10 +200,7 @@ mod tests {
         let manifest = "name = \"shell\"\n[build]\ncommand = \"echo working; printf x > out.wasm\"\nartifact = \"out.wasm\"\n";
         fs::write(dir.path().join("function.toml"), manifest).unwrap();
         let mut said = Vec::new();
-        let wasm = build(dir.path(), &mut |progress| {
-            said.push(format!("{progress:?}"))
-        })
-        .unwrap();
+        let wasm = build(dir.path(), &mut |progress| said.push(format!("{progress:?}"))).unwrap();
         assert_eq!(wasm, dir.path().join("out.wasm"));
         assert_eq!(said, ["Step(\"compiling shell\")", "Line(\"working\")"]);
     }
@@ -265,9 +219,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let manifest = "name = \"shell\"\n[build]\ncommand = \"echo nonsense >&2; exit 3\"\nartifact = \"out.wasm\"\n";
         fs::write(dir.path().join("function.toml"), manifest).unwrap();
-        let BuildError::Command { cause, .. } = build(dir.path(), &mut |_| {}).unwrap_err() else {
-            panic!("not a command error")
-        };
+        let BuildError::Command { cause, .. } = build(dir.path(), &mut |_| {}).unwrap_err() else { panic!("not a command error") };
         assert!(cause.to_string().contains("nonsense"), "{cause}");
     }
 }

@@ -92,35 +92,24 @@ impl Project {
     pub fn needs_rust(&self) -> bool {
         match &self.recipe {
             Recipe::Cargo => true,
-            Recipe::Command { command, .. } => command
-                .split_whitespace()
-                .any(|word| matches!(word, "cargo" | "rustc")),
+            Recipe::Command { command, .. } => command.split_whitespace().any(|word| matches!(word, "cargo" | "rustc")),
         }
     }
 }
 
-fn detect(
-    dir: &Path,
-    artifact: Option<PathBuf>,
-    manifest: PathBuf,
-) -> Result<Recipe, ProjectError> {
+fn detect(dir: &Path, artifact: Option<PathBuf>, manifest: PathBuf) -> Result<Recipe, ProjectError> {
     if !dir.join("Cargo.toml").is_file() {
         return Err(ProjectError::UnknownLanguage(manifest));
     }
     Ok(match artifact {
         None => Recipe::Cargo,
-        Some(artifact) => Recipe::Command {
-            command: format!("cargo build --release --target {}", crate::TARGET),
-            artifact,
-        },
+        Some(artifact) => Recipe::Command { command: format!("cargo build --release --target {}", crate::TARGET), artifact },
     })
 }
 
 fn is_inside(artifact: &Path) -> bool {
     use std::path::Component::{CurDir, Normal};
-    artifact
-        .components()
-        .all(|part| matches!(part, Normal(_) | CurDir))
+    artifact.components().all(|part| matches!(part, Normal(_) | CurDir))
 }
 
 #[cfg(test)]
@@ -145,31 +134,15 @@ mod tests {
 
     #[test]
     fn a_command_wins_over_detection() {
-        let project = open(
-            "name = \"a\"\n[build]\ncommand = \"make\"\nartifact = \"a.wasm\"",
-            &["Cargo.toml"],
-        )
-        .unwrap();
-        assert_eq!(
-            project.recipe,
-            Recipe::Command {
-                command: "make".into(),
-                artifact: "a.wasm".into()
-            }
-        );
+        let project = open("name = \"a\"\n[build]\ncommand = \"make\"\nartifact = \"a.wasm\"", &["Cargo.toml"]).unwrap();
+        assert_eq!(project.recipe, Recipe::Command { command: "make".into(), artifact: "a.wasm".into() });
         assert!(!project.needs_rust());
     }
 
     #[test]
     fn an_artifact_alone_chooses_among_the_outputs_of_cargo() {
-        let project = open(
-            "name = \"a\"\n[build]\nartifact = \"target/wasm32-wasip2/release/b.wasm\"",
-            &["Cargo.toml"],
-        )
-        .unwrap();
-        assert!(
-            matches!(&project.recipe, Recipe::Command { command, .. } if command.starts_with("cargo build"))
-        );
+        let project = open("name = \"a\"\n[build]\nartifact = \"target/wasm32-wasip2/release/b.wasm\"", &["Cargo.toml"]).unwrap();
+        assert!(matches!(&project.recipe, Recipe::Command { command, .. } if command.starts_with("cargo build")));
         assert!(project.needs_rust());
     }
 
@@ -180,23 +153,11 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         };
         check("name = \"a\"", "no Cargo.toml");
-        check(
-            "name = \"a\"\n[build]\ncommand = \"make\"",
-            "must also name the artifact",
-        );
-        check(
-            "name = \"a\"\n[build]\ncommand = \"make\"\nartifact = \"../a.wasm\"",
-            "inside the project",
-        );
-        check(
-            "name = \"a\"\n[build]\ncommand = \"make\"\nartifact = \"/a.wasm\"",
-            "inside the project",
-        );
+        check("name = \"a\"\n[build]\ncommand = \"make\"", "must also name the artifact");
+        check("name = \"a\"\n[build]\ncommand = \"make\"\nartifact = \"../a.wasm\"", "inside the project");
+        check("name = \"a\"\n[build]\ncommand = \"make\"\nartifact = \"/a.wasm\"", "inside the project");
         check("name = \"a\"\nbuilt = 1", "built");
         let empty = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            Project::open(empty.path()),
-            Err(ProjectError::Missing(_))
-        ));
+        assert!(matches!(Project::open(empty.path()), Err(ProjectError::Missing(_))));
     }
 }

@@ -24,12 +24,7 @@ const OBJECTS: [&str; 3] = ["crt1-command.o", "crt1-reactor.o", "libc.a"];
 type Fetch<'a> = &'a dyn Fn(&Path, &mut dyn FnMut(Progress<'_>)) -> Result<Sources, ArchiveError>;
 
 /// Makes the copy for `rustc` at `copy`. It appears there complete or not at all; of two processes one works, the other waits.
-pub(crate) fn make(
-    rustc: &Rustc,
-    copy: &Path,
-    fetch: Fetch<'_>,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<(), ToolchainError> {
+pub(crate) fn make(rustc: &Rustc, copy: &Path, fetch: Fetch<'_>, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), ToolchainError> {
     let home = copy.parent().unwrap_or(copy);
     create_dir(home)?;
     let lock_path = beside(copy, ".lock");
@@ -41,10 +36,7 @@ pub(crate) fn make(
     let work = beside(copy, ".partial");
     remove_dir(&work)?;
     create_dir(&work)?;
-    let sources = fetch(&work, progress).map_err(|cause| ToolchainError::Sources {
-        release: rustc.release.clone(),
-        cause,
-    })?;
+    let sources = fetch(&work, progress).map_err(|cause| ToolchainError::Sources { release: rustc.release.clone(), cause })?;
     let sysroot = work.join("sysroot");
     link_host(rustc, &sysroot)?;
     let built = compile(&sysroot, &sources, &work.join("target"), progress)?;
@@ -64,46 +56,24 @@ fn link_host(rustc: &Rustc, sysroot: &Path) -> Result<(), ToolchainError> {
     let libraries = sysroot.join("lib/rustlib");
     create_dir(&libraries)?;
     let link = libraries.join(&rustc.host);
-    at(
-        &link,
-        std::os::unix::fs::symlink(rustc.sysroot.join("lib/rustlib").join(&rustc.host), &link),
-    )
+    at(&link, std::os::unix::fs::symlink(rustc.sysroot.join("lib/rustlib").join(&rustc.host), &link))
 }
 
 /// Compiles the standard library and returns the directory with its `.rlib` files.
-fn compile(
-    sysroot: &Path,
-    sources: &Sources,
-    target: &Path,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<PathBuf, ToolchainError> {
-    progress(Progress::Step(
-        "compiling the standard library for wasm32-wasip2 (once)",
-    ));
+fn compile(sysroot: &Path, sources: &Sources, target: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, ToolchainError> {
+    progress(Progress::Step("compiling the standard library for wasm32-wasip2 (once)"));
     // As the compiler's own build does it: unmarked crates are unstable, and bitcode is kept for guests that ask for LTO.
-    let flags = format!(
-        "--sysroot={} -Zforce-unstable-if-unmarked -Cembed-bitcode=yes",
-        sysroot.display()
-    );
+    let flags = format!("--sysroot={} -Zforce-unstable-if-unmarked -Cembed-bitcode=yes", sysroot.display());
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(&sources.library)
-        .args([
-            "build",
-            "--locked",
-            "--release",
-            "--target",
-            TARGET,
-            "--manifest-path",
-            "sysroot/Cargo.toml",
-        ])
+        .args(["build", "--locked", "--release", "--target", TARGET, "--manifest-path", "sysroot/Cargo.toml"])
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_DIR", target)
         .env("CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS", flags);
-    tool::run(&mut cargo, &mut |line| progress(Progress::Line(line)))
-        .map_err(ToolchainError::Compile)?;
+    tool::run(&mut cargo, &mut |line| progress(Progress::Line(line))).map_err(ToolchainError::Compile)?;
     Ok(target.join(TARGET).join("release/deps"))
 }
 
@@ -113,10 +83,7 @@ fn install(built: &Path, sources: &Sources, sysroot: &Path) -> Result<(), Toolch
     create_dir(&objects)?;
     for entry in at(built, fs::read_dir(built))?.flatten() {
         let path = entry.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "rlib")
-        {
+        if path.extension().is_some_and(|extension| extension == "rlib") {
             let to = libraries.join(entry.file_name());
             at(&to, fs::copy(&path, &to))?;
         }
@@ -140,10 +107,7 @@ fn remove_dir(path: &Path) -> Result<(), ToolchainError> {
 }
 
 fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, ToolchainError> {
-    result.map_err(|cause| ToolchainError::Write {
-        path: path.to_owned(),
-        cause,
-    })
+    result.map_err(|cause| ToolchainError::Write { path: path.to_owned(), cause })
 }
 
 #[cfg(test)]
@@ -151,23 +115,14 @@ mod tests {
     use super::*;
 
     fn rustc(sysroot: &Path) -> Rustc {
-        Rustc {
-            release: "1.0.0".into(),
-            commit: "abc".into(),
-            host: "host".into(),
-            sysroot: sysroot.to_owned(),
-        }
+        Rustc { release: "1.0.0".into(), commit: "abc".into(), host: "host".into(), sysroot: sysroot.to_owned() }
     }
 
     #[test]
     fn a_copy_that_could_not_be_made_is_not_there() {
         let home = tempfile::tempdir().unwrap();
         let copy = home.path().join("1.0.0-abc");
-        let fetch = |_: &Path, _: &mut dyn FnMut(Progress<'_>)| {
-            Err(ArchiveError::NoArchive {
-                name: "rust-src".into(),
-            })
-        };
+        let fetch = |_: &Path, _: &mut dyn FnMut(Progress<'_>)| Err(ArchiveError::NoArchive { name: "rust-src".into() });
         let error = make(&rustc(home.path()), &copy, &fetch, &mut |_| {}).unwrap_err();
         assert!(matches!(error, ToolchainError::Sources { .. }));
         assert!(!copy.exists());
@@ -181,13 +136,8 @@ mod tests {
         create_dir(&libc).unwrap();
         fs::write(built.join("libstd.rlib"), "").unwrap();
         fs::write(built.join("libstd.rmeta"), "").unwrap();
-        OBJECTS
-            .iter()
-            .for_each(|name| fs::write(libc.join(name), "").unwrap());
-        let sources = Sources {
-            library: work.path().into(),
-            wasi_libc: libc,
-        };
+        OBJECTS.iter().for_each(|name| fs::write(libc.join(name), "").unwrap());
+        let sources = Sources { library: work.path().into(), wasi_libc: libc };
         let sysroot = work.path().join("sysroot");
         install(&built, &sources, &sysroot).unwrap();
         let libraries = sysroot.join("lib/rustlib/wasm32-wasip2/lib");

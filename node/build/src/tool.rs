@@ -56,11 +56,7 @@ pub fn run(command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<(), Tool
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_reading(
-    command: &mut Command,
-    data: &mut dyn FnMut(&str) -> bool,
-    line: &mut dyn FnMut(&str),
-) -> Result<(), ToolError> {
+pub fn run_reading(command: &mut Command, data: &mut dyn FnMut(&str) -> bool, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
     execute(command, Duration::MAX, data, line)
 }
 
@@ -68,11 +64,7 @@ pub fn run_reading(
 ///
 /// # Errors
 /// As [`run`], and [`ToolError::Slow`].
-pub fn run_within(
-    command: &mut Command,
-    limit: Duration,
-    line: &mut dyn FnMut(&str),
-) -> Result<(), ToolError> {
+pub fn run_within(command: &mut Command, limit: Duration, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
     execute(command, limit, &mut |_| false, line)
 }
 
@@ -83,16 +75,8 @@ fn execute(
     line: &mut dyn FnMut(&str),
 ) -> Result<(), ToolError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let start = |cause| ToolError::Start {
-        program: program.clone(),
-        cause,
-    };
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(start)?;
+    let start = |cause| ToolError::Start { program: program.clone(), cause };
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
     let mut tail = VecDeque::with_capacity(TAIL_LINES_MAX);
     let in_time = drain(&mut child, limit, &mut |text| {
         if data(text) {
@@ -115,11 +99,7 @@ fn execute(
         return Ok(());
     }
     let tail = Vec::from(tail).join("\n");
-    Err(ToolError::Failed {
-        program,
-        status,
-        tail,
-    })
+    Err(ToolError::Failed { program, status, tail })
 }
 
 /// Runs `command` and returns its standard output, trimmed.
@@ -136,29 +116,20 @@ pub fn output(command: &mut Command) -> Result<String, ToolError> {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     let tail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(ToolError::Failed {
-        program,
-        status: output.status,
-        tail,
-    })
+    Err(ToolError::Failed { program, status: output.status, tail })
 }
 
 /// Reads both streams until they end (true) or the time is over (false).
 fn drain(child: &mut Child, limit: Duration, line: &mut dyn FnMut(&str)) -> bool {
     let (lines, received) = mpsc::sync_channel(QUEUE_LINES_MAX);
-    let streams: [Option<Box<dyn Read + Send>>; 2] = [
-        child.stdout.take().map(|out| Box::new(out) as _),
-        child.stderr.take().map(|err| Box::new(err) as _),
-    ];
+    let streams: [Option<Box<dyn Read + Send>>; 2] =
+        [child.stdout.take().map(|out| Box::new(out) as _), child.stderr.take().map(|err| Box::new(err) as _)];
     for stream in streams.into_iter().flatten() {
         let lines = lines.clone();
         thread::spawn(move || {
             for text in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
                 // A receiver that is gone gave up on this tool.
-                if lines
-                    .send(String::from_utf8_lossy(&text).trim_end().to_owned())
-                    .is_err()
-                {
+                if lines.send(String::from_utf8_lossy(&text).trim_end().to_owned()).is_err() {
                     return;
                 }
             }
@@ -189,10 +160,7 @@ mod tests {
     #[test]
     fn lines_of_both_streams_arrive() {
         let mut lines = Vec::new();
-        run(&mut sh("echo one; echo two >&2"), &mut |line| {
-            lines.push(line.to_owned())
-        })
-        .unwrap();
+        run(&mut sh("echo one; echo two >&2"), &mut |line| lines.push(line.to_owned())).unwrap();
         lines.sort();
         assert_eq!(lines, ["one", "two"]);
     }
@@ -200,9 +168,7 @@ mod tests {
     #[test]
     fn a_failure_carries_only_the_tail() {
         let error = run(&mut sh("seq 1 100; exit 7"), &mut |_| {}).unwrap_err();
-        let ToolError::Failed { tail, status, .. } = error else {
-            panic!("{error}")
-        };
+        let ToolError::Failed { tail, status, .. } = error else { panic!("{error}") };
         assert_eq!(status.code(), Some(7));
         assert_eq!(tail.lines().count(), TAIL_LINES_MAX);
         assert!(tail.ends_with("100"));
@@ -215,24 +181,14 @@ mod tests {
             seen.push(line.to_owned());
             line.starts_with('{')
         };
-        let error = run_reading(
-            &mut sh("echo '{}'; echo talk; exit 1"),
-            &mut data,
-            &mut |_| {},
-        )
-        .unwrap_err();
+        let error = run_reading(&mut sh("echo '{}'; echo talk; exit 1"), &mut data, &mut |_| {}).unwrap_err();
         assert!(matches!(error, ToolError::Failed { tail, .. } if tail == "talk"));
         assert_eq!(seen, ["{}", "talk"]);
     }
 
     #[test]
     fn a_tool_that_hangs_is_stopped() {
-        let error = run_within(
-            &mut sh("exec sleep 1000"),
-            Duration::from_millis(20),
-            &mut |_| {},
-        )
-        .unwrap_err();
+        let error = run_within(&mut sh("exec sleep 1000"), Duration::from_millis(20), &mut |_| {}).unwrap_err();
         assert!(matches!(error, ToolError::Slow { .. }), "{error}");
     }
 

@@ -52,9 +52,7 @@ pub enum ToolchainError {
         cause: io::Error,
     },
     /// The sources of the standard library could not be had.
-    #[error(
-        "get the standard library's sources for rustc {release}; `rustup target add {TARGET}` on a machine with network avoids this"
-    )]
+    #[error("get the standard library's sources for rustc {release}; `rustup target add {TARGET}` on a machine with network avoids this")]
     Sources {
         /// The compiler's version.
         release: String,
@@ -79,13 +77,8 @@ impl RustGuest {
     pub fn apply(&self, command: &mut Command) {
         if let Some(sysroot) = &self.sysroot {
             // Flags for all targets would hide these, and are meant for the machine at hand anyway.
-            command
-                .env_remove("RUSTFLAGS")
-                .env_remove("CARGO_ENCODED_RUSTFLAGS");
-            command.env(
-                "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS",
-                format!("--sysroot={}", sysroot.display()),
-            );
+            command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+            command.env("CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS", format!("--sysroot={}", sysroot.display()));
         }
     }
 }
@@ -104,19 +97,13 @@ impl Toolchain {
     #[must_use]
     pub fn new(home: &Path) -> Self {
         let archives = env::var_os("SEDGE_TOOLCHAIN_DIR").map(PathBuf::from);
-        Self {
-            home: home.to_owned(),
-            archives: archives.into_iter().collect(),
-            private: false,
-        }
+        Self { home: home.to_owned(), archives: archives.into_iter().collect(), private: false }
     }
 
     /// The toolchain of the person who runs this: the private copy lies in the user's cache.
     #[must_use]
     pub fn for_user() -> Self {
-        let cache = env::var_os("XDG_CACHE_HOME")
-            .filter(|dir| !dir.is_empty())
-            .map(PathBuf::from);
+        let cache = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
         let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
         Self::new(&cache.unwrap_or_else(env::temp_dir).join("sedge/toolchain"))
     }
@@ -139,31 +126,21 @@ impl Toolchain {
     ///
     /// # Errors
     /// [`ToolchainError`]: no compiler, no sources, no room.
-    pub fn wasm_target(
-        &self,
-        project: &Path,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<RustGuest, ToolchainError> {
+    pub fn wasm_target(&self, project: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<RustGuest, ToolchainError> {
         let rustc = Rustc::ask(project)?;
         if !self.private && has_target(&rustc.sysroot) {
             return Ok(RustGuest { sysroot: None });
         }
-        let copy = self
-            .home
-            .join(format!("{}-{}", rustc.release, rustc.commit));
+        let copy = self.home.join(format!("{}-{}", rustc.release, rustc.commit));
         if !has_target(&copy) {
-            if !self.private && rustup_adds_target(project, progress) && has_target(&rustc.sysroot)
-            {
+            if !self.private && rustup_adds_target(project, progress) && has_target(&rustc.sysroot) {
                 return Ok(RustGuest { sysroot: None });
             }
-            let sources = |into: &Path, progress: &mut dyn FnMut(Progress<'_>)| {
-                archive::unpack(&self.archives, &rustc.release, into, progress)
-            };
+            let sources =
+                |into: &Path, progress: &mut dyn FnMut(Progress<'_>)| archive::unpack(&self.archives, &rustc.release, into, progress);
             sysroot::make(&rustc, &copy, &sources, progress)?;
         }
-        Ok(RustGuest {
-            sysroot: Some(copy),
-        })
+        Ok(RustGuest { sysroot: Some(copy) })
     }
 }
 
@@ -172,8 +149,7 @@ impl Rustc {
         let program = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let ask = |arguments: &[&str]| {
             let mut rustc = Command::new(&program);
-            tool::output(rustc.args(arguments).current_dir(project))
-                .map_err(ToolchainError::NoCompiler)
+            tool::output(rustc.args(arguments).current_dir(project)).map_err(ToolchainError::NoCompiler)
         };
         let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?);
         Self::parse(&ask(&["-vV"])?, sysroot)
@@ -181,9 +157,7 @@ impl Rustc {
 
     fn parse(version: &str, sysroot: PathBuf) -> Result<Self, ToolchainError> {
         let field = |name: &'static str| {
-            let value = version
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            let value = version.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             value.ok_or(ToolchainError::StrangeCompiler(name))
         };
         let commit = field("commit-hash")?;
@@ -204,25 +178,16 @@ fn has_target(sysroot: &Path) -> bool {
     };
     entries.flatten().any(|entry| {
         let name = entry.file_name();
-        name.as_encoded_bytes().starts_with(b"libstd")
-            && name.as_encoded_bytes().ends_with(b".rlib")
+        name.as_encoded_bytes().starts_with(b"libstd") && name.as_encoded_bytes().ends_with(b".rlib")
     })
 }
 
 /// A failure is no error: there are other ways, and they report their own.
 fn rustup_adds_target(project: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> bool {
-    progress(Progress::Step(
-        "adding the target wasm32-wasip2 with rustup",
-    ));
+    progress(Progress::Step("adding the target wasm32-wasip2 with rustup"));
     let mut rustup = Command::new("rustup");
-    rustup
-        .args(["target", "add", TARGET])
-        .current_dir(project)
-        .env("RUSTUP_MAX_RETRIES", "1");
-    tool::run_within(&mut rustup, RUSTUP_TIME_MAX, &mut |line| {
-        progress(Progress::Line(line))
-    })
-    .is_ok()
+    rustup.args(["target", "add", TARGET]).current_dir(project).env("RUSTUP_MAX_RETRIES", "1");
+    tool::run_within(&mut rustup, RUSTUP_TIME_MAX, &mut |line| progress(Progress::Line(line))).is_ok()
 }
 
 #[cfg(test)]
@@ -234,15 +199,9 @@ mod tests {
     #[test]
     fn the_compiler_describes_itself() {
         let rustc = Rustc::parse(VERSION, "/s".into()).unwrap();
-        assert_eq!(
-            (rustc.release.as_str(), rustc.commit.as_str()),
-            ("1.95.0", "59807616e")
-        );
+        assert_eq!((rustc.release.as_str(), rustc.commit.as_str()), ("1.95.0", "59807616e"));
         assert_eq!(rustc.host, "x86_64-unknown-linux-gnu");
-        assert!(matches!(
-            Rustc::parse("rustc 1", "/s".into()),
-            Err(ToolchainError::StrangeCompiler(_))
-        ));
+        assert!(matches!(Rustc::parse("rustc 1", "/s".into()), Err(ToolchainError::StrangeCompiler(_))));
     }
 
     #[test]
@@ -262,21 +221,10 @@ mod tests {
         let flags = |guest: RustGuest| {
             let mut command = Command::new("cargo");
             guest.apply(&mut command);
-            command
-                .get_envs()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-                .collect::<Vec<_>>()
+            command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect::<Vec<_>>()
         };
         assert!(flags(RustGuest { sysroot: None }).is_empty());
-        let private = flags(RustGuest {
-            sysroot: Some("/copy".into()),
-        });
-        assert_eq!(
-            private,
-            [(
-                "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS".into(),
-                "--sysroot=/copy".into()
-            )]
-        );
+        let private = flags(RustGuest { sysroot: Some("/copy".into()) });
+        assert_eq!(private, [("CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS".into(), "--sysroot=/copy".into())]);
     }
 }

@@ -26,9 +26,7 @@ fn project(template: &str) -> tempfile::TempDir {
 fn check(template: &str, toolchain: Toolchain, expected: Kind) {
     let project = project(template);
     let mut print = |progress: Progress<'_>| eprintln!("{progress:?}");
-    let wasm = Builder::new(toolchain)
-        .build(project.path(), &mut print)
-        .unwrap();
+    let wasm = Builder::new(toolchain).build(project.path(), &mut print).unwrap();
     assert_eq!(inspect(&fs::read(wasm).unwrap()), Ok(expected));
 }
 
@@ -40,21 +38,13 @@ fn archives() -> PathBuf {
 #[test]
 #[ignore = "compiles a guest with its dependencies: a minute"]
 fn the_http_template_is_a_function() {
-    check(
-        "rust-http",
-        Toolchain::for_user().archives(&archives()),
-        Kind::Http,
-    );
+    check("rust-http", Toolchain::for_user().archives(&archives()), Kind::Http);
 }
 
 #[test]
 #[ignore = "may compile the standard library: a minute"]
 fn the_command_template_is_a_function() {
-    check(
-        "rust-command",
-        Toolchain::for_user().archives(&archives()),
-        Kind::Command,
-    );
+    check("rust-command", Toolchain::for_user().archives(&archives()), Kind::Command);
 }
 
 #[test]
@@ -65,18 +55,8 @@ fn a_private_copy_builds_a_function_and_is_made_once() {
     check("rust-command", toolchain.clone(), Kind::Command);
     let sample = project("rust-command");
     let mut steps = 0;
-    toolchain
-        .wasm_target(sample.path(), &mut |_| steps += 1)
-        .unwrap();
+    toolchain.wasm_target(sample.path(), &mut |_| steps += 1).unwrap();
     assert_eq!(steps, 0, "the second time there is nothing to do");
-    let left: Vec<_> = fs::read_dir(home.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert!(
-        !left
-            .iter()
-            .any(|name| name.to_string_lossy().ends_with(".partial")),
-        "{left:?}"
-    );
+    let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".partial")), "{left:?}");
 }

@@ -21,10 +21,8 @@ pub fn diff(
     refused: &BTreeMap<FunctionName, RevisionId>,
     desired: &[Assignment],
 ) -> Vec<Step> {
-    let stops = running
-        .keys()
-        .filter(|name| !desired.iter().any(|assignment| assignment.function() == *name))
-        .map(|name| Step::Stop(name.clone()));
+    let stops =
+        running.keys().filter(|name| !desired.iter().any(|assignment| assignment.function() == *name)).map(|name| Step::Stop(name.clone()));
     let starts = desired
         .iter()
         .filter(|assignment| {

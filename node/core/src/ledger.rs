@@ -94,10 +94,7 @@ impl Ledger {
     pub fn take_changes(&mut self, hour_ms: u64) -> Changes {
         self.prune(hour_ms - hour_ms % WINDOW_MS);
         let dirty = std::mem::take(&mut self.dirty);
-        Changes {
-            put: dirty.iter().filter_map(|seq| self.records.get(seq).cloned()).collect(),
-            delete: std::mem::take(&mut self.doomed),
-        }
+        Changes { put: dirty.iter().filter_map(|seq| self.records.get(seq).cloned()).collect(), delete: std::mem::take(&mut self.doomed) }
     }
 
     /// The changes of the last call are durable.

@@ -215,7 +215,8 @@ impl Assigner {
 
     async fn prepare(&self, assignment: &Assignment, path: &Path) -> anyhow::Result<Active> {
         let manifest = Arc::new(assignment.manifest.clone());
-        let reference = RevisionRef { function: manifest.name.clone(), revision: assignment.revision, digest: assignment.artifact, manifest };
+        let reference =
+            RevisionRef { function: manifest.name.clone(), revision: assignment.revision, digest: assignment.artifact, manifest };
         let (engine, host, path) = (self.engine.clone(), Arc::clone(&self.host), path.to_owned());
         let function = tokio::task::spawn_blocking(move || engine.prepare(&path, &reference, host)).await??;
         let need = function.memory_reservation();

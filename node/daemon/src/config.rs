@@ -125,7 +125,10 @@ fn read_http(section: Section<'_>) -> Option<SocketAddr> {
 
 fn read_mqtt(section: Section<'_>) -> Option<Mqtt> {
     let listen = section.is_present().then(|| section.require("listen")).flatten();
-    let users = section.free("users").into_iter().collect();
+    let users: Vec<(String, String)> = section.free("users").into_iter().collect();
+    if listen.is_some_and(|listen: SocketAddr| !listen.ip().is_loopback()) && users.is_empty() {
+        section.reject("listen", "beyond loopback everybody could publish: name who may in [mqtt.users], or listen on 127.0.0.1");
+    }
     section.finish();
     Some(Mqtt { listen: listen?, users })
 }
@@ -192,10 +195,22 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_open_to_the_network_needs_users() {
+        assert!(parse("c", "[mqtt]\nlisten = '0.0.0.0:1883'\n").is_err());
+        assert!(parse("c", "[mqtt]\nlisten = '0.0.0.0:1883'\n[mqtt.users]\nsensor = 'secret'\n").is_ok());
+    }
+
+    #[test]
     fn every_fault_is_listed() {
         let text = "data_dirr = '/x'\n[http]\nlisten = '127.0.0.1'\n[fleet]\nurl = 'http://x'\n[mqtt]\n";
         let faults = parse("c", text).unwrap_err().to_string();
-        for part in ["c:1: unknown key `data_dirr`; did you mean `data_dir`?", "`http.listen`", "`fleet.url`", "`fleet.ca_pin` is missing", "`mqtt.listen` is missing"] {
+        for part in [
+            "c:1: unknown key `data_dirr`; did you mean `data_dir`?",
+            "`http.listen`",
+            "`fleet.url`",
+            "`fleet.ca_pin` is missing",
+            "`mqtt.listen` is missing",
+        ] {
             assert!(faults.contains(part), "{part}: {faults}");
         }
     }

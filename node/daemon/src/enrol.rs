@@ -78,11 +78,8 @@ impl Vault {
 
     /// Keeps what was granted.
     pub(crate) fn keep(&self, ca_pin: Digest, credentials: &Credentials) -> anyhow::Result<()> {
-        let granted = Granted {
-            certificate: credentials.identity.cert_pem.clone(),
-            ca: credentials.ca_pem.clone(),
-            sync: credentials.sync.clone(),
-        };
+        let granted =
+            Granted { certificate: credentials.identity.cert_pem.clone(), ca: credentials.ca_pem.clone(), sync: credentials.sync.clone() };
         self.write(&Kept { ca_pin, key: credentials.identity.key.secret().to_owned(), granted: Some(granted) })
     }
 

@@ -24,13 +24,8 @@ impl Errors {
     pub(crate) fn note(&self, function: &FunctionName, revision: Option<RevisionId>, reason: &str) {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ring.next += 1;
-        let report = ErrorReport {
-            number: ring.next,
-            time_ms: clock::wall().0,
-            function: function.clone(),
-            revision,
-            reason: clip(reason),
-        };
+        let report =
+            ErrorReport { number: ring.next, time_ms: clock::wall().0, function: function.clone(), revision, reason: clip(reason) };
         ring.list.push_back(report);
         if ring.list.len() > ERRORS_MAX {
             ring.list.pop_front();

@@ -68,12 +68,9 @@ impl Table {
     pub(crate) fn matches(&self, topic: &Topic) -> Vec<Match> {
         let of = |active: &Arc<Active>| {
             active.assignment.manifest.triggers.iter().find_map(|trigger| match trigger {
-                Trigger::Mqtt { filter, qos, durability, reply } if filter.matches(topic) => Some(Match {
-                    function: active.name().clone(),
-                    qos: *qos,
-                    durability: *durability,
-                    reply: reply.clone(),
-                }),
+                Trigger::Mqtt { filter, qos, durability, reply } if filter.matches(topic) => {
+                    Some(Match { function: active.name().clone(), qos: *qos, durability: *durability, reply: reply.clone() })
+                }
                 Trigger::Mqtt { .. } | Trigger::Http { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => None,
             })
         };

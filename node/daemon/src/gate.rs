@@ -82,9 +82,7 @@ impl Gate {
         if crowd >= self.capacity.waiting {
             return Err(Refused::Full(crowd));
         }
-        tokio::time::timeout(ADMISSION_WAIT_MAX, self.reserve(function, bytes))
-            .await
-            .map_err(|_| Refused::TooLong(ADMISSION_WAIT_MAX))
+        tokio::time::timeout(ADMISSION_WAIT_MAX, self.reserve(function, bytes)).await.map_err(|_| Refused::TooLong(ADMISSION_WAIT_MAX))
     }
 
     fn try_admit(&self, function: &Arc<Semaphore>, bytes: u64) -> Option<Permit> {

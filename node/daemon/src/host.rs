@@ -71,11 +71,8 @@ impl Host for NodeHost {
             .scan(Tree::Keyvalue, &prefix, after.as_deref(), KV_PAGE_KEYS + 1)
             .map_err(|error| HostError::Failed(error.to_string()))?;
         let more = pairs.len() > KV_PAGE_KEYS;
-        let keys: Vec<String> = pairs
-            .into_iter()
-            .take(KV_PAGE_KEYS)
-            .map(|(key, _)| String::from_utf8_lossy(&key[prefix.len()..]).into_owned())
-            .collect();
+        let keys: Vec<String> =
+            pairs.into_iter().take(KV_PAGE_KEYS).map(|(key, _)| String::from_utf8_lossy(&key[prefix.len()..]).into_owned()).collect();
         let cursor = if more { keys.last().cloned() } else { None };
         Ok(KeyPage { keys, cursor })
     }

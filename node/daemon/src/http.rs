@@ -2,7 +2,7 @@
 
 use crate::functions::Functions;
 use crate::invoke::{Failed, Invoker};
-use crate::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIMEOUT};
+use crate::limits::{ACCEPT_PAUSE, HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIMEOUT};
 use crate::supervisor::Supervisor;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -30,7 +30,7 @@ pub(crate) async fn run(listener: TcpListener, functions: Functions, invoker: In
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     log::warn!(reason:% = error; "an HTTP connection could not be accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             },

@@ -70,9 +70,12 @@ impl Invoker {
     /// Cancel safe, as [`Invoker::http`].
     pub(crate) async fn event_measured(&self, active: &Active, event: &Event) -> (Result<Reply, Failed>, Usage) {
         let (tell, told) = oneshot::channel();
-        let invocation = match self.admit(active, |usage| {
-            let _unheard = tell.send(usage);
-        }).await {
+        let invocation = match self
+            .admit(active, |usage| {
+                let _unheard = tell.send(usage);
+            })
+            .await
+        {
             Ok(invocation) => invocation,
             Err(refused) => return (Err(refused.into()), Usage::default()),
         };

@@ -16,6 +16,8 @@ pub(crate) const ERRORS_MAX: usize = sedge_protocol::limits::REPORT_ERRORS_MAX;
 pub(crate) const HTTP_CONNECTIONS_MAX: usize = 1024;
 /// Connections to the local socket at the same time.
 pub(crate) const LOCAL_CONNECTIONS_MAX: usize = 32;
+/// Pause after a connection that could not be accepted, for want of descriptors most of the time.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for the head of a request.
 pub(crate) const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait of an HTTP request for its turn.

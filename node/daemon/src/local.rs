@@ -7,7 +7,7 @@ use crate::bus::BusHandle;
 use crate::enrol::Credentials;
 use crate::functions::Functions;
 use crate::invoke::Invoker;
-use crate::limits::{DEAD_LETTERS_MAX, HTTP_HEAD_TIMEOUT, LOCAL_CONNECTIONS_MAX};
+use crate::limits::{ACCEPT_PAUSE, DEAD_LETTERS_MAX, HTTP_HEAD_TIMEOUT, LOCAL_CONNECTIONS_MAX};
 use crate::logs::Logs;
 use crate::meter::Meter;
 use crate::session::Link;
@@ -99,7 +99,14 @@ pub(crate) async fn run(local: Local, listener: UnixListener) -> anyhow::Result<
         let permit = Arc::clone(&connections).acquire_owned().await?;
         let stream = tokio::select! {
             () = supervisor.stop().cancelled() => return Ok(()),
-            accepted = listener.accept() => accepted.context("accept on the local socket")?.0,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    log::warn!(reason:% = error; "a local connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
         };
         let (local, stop) = (Arc::clone(&local), supervisor.stop().clone());
         supervisor.work(async move {

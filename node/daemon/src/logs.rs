@@ -54,11 +54,7 @@ impl Logs {
     }
 
     /// The newest `lines` of `function` (or all), and what comes after them.
-    pub(crate) fn follow(
-        &self,
-        function: Option<&FunctionName>,
-        lines: usize,
-    ) -> (Vec<Arc<LogEntry>>, broadcast::Receiver<Arc<LogEntry>>) {
+    pub(crate) fn follow(&self, function: Option<&FunctionName>, lines: usize) -> (Vec<Arc<LogEntry>>, broadcast::Receiver<Arc<LogEntry>>) {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = |entry: &&Arc<LogEntry>| function.is_none_or(|name| entry.function == *name);
         let mut newest: Vec<_> = ring.iter().rev().filter(wanted).take(lines).cloned().collect();

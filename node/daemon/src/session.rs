@@ -122,10 +122,8 @@ async fn connect(credentials: &Credentials) -> anyhow::Result<(Endpoint, Connect
     let config = client_config(credentials)?;
     let name = credentials.sync.rsplit_once(':').map_or(credentials.sync.as_str(), |(host, _)| host).trim_matches(['[', ']']);
     let connecting = endpoint.connect_with(config, address, name).context("connect")?;
-    let connection = tokio::time::timeout(FLEET_ANSWER_MAX, connecting)
-        .await
-        .context("no answer")?
-        .with_context(|| format!("connect to {address}"))?;
+    let connection =
+        tokio::time::timeout(FLEET_ANSWER_MAX, connecting).await.context("no answer")?.with_context(|| format!("connect to {address}"))?;
     Ok((endpoint, connection))
 }
 

@@ -30,20 +30,14 @@ pub struct BrokerConfig {
 impl Default for BrokerConfig {
     /// Loopback, port 1883, everybody.
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
-            users: Vec::new(),
-        }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 1883)), users: Vec::new() }
     }
 }
 
 impl fmt::Debug for BrokerConfig {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let users: Vec<&str> = self.users.iter().map(|(name, _)| name.as_str()).collect();
-        out.debug_struct("BrokerConfig")
-            .field("listen", &self.listen)
-            .field("users", &users)
-            .finish()
+        out.debug_struct("BrokerConfig").field("listen", &self.listen).field("users", &users).finish()
     }
 }
 
@@ -94,10 +88,7 @@ impl Broker {
     ///
     /// # Errors
     /// The address is open to the network without passwords, or cannot be had.
-    pub fn bind(
-        config: BrokerConfig,
-        ingress: Arc<dyn Ingress>,
-    ) -> Result<(Self, BrokerTask), BindError> {
+    pub fn bind(config: BrokerConfig, ingress: Arc<dyn Ingress>) -> Result<(Self, BrokerTask), BindError> {
         let BrokerConfig { listen, users } = config;
         if users.is_empty() && !listen.ip().is_loopback() {
             return Err(BindError::OpenToNetwork { listen });
@@ -108,21 +99,8 @@ impl Broker {
         let address = listener.local_addr().map_err(failed)?;
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let (counted, stats) = watch::channel(Stats::default());
-        let task = BrokerTask::new(
-            listener,
-            Users::new(users),
-            ingress,
-            (commands.clone(), received),
-            counted,
-        );
-        Ok((
-            Self {
-                commands,
-                stats,
-                address,
-            },
-            task,
-        ))
+        let task = BrokerTask::new(listener, Users::new(users), ingress, (commands.clone(), received), counted);
+        Ok((Self { commands, stats, address }, task))
     }
 
     /// Sends a message of the node to the subscribers, and retains it if it asks for that.  It does not come back through the
@@ -135,10 +113,7 @@ impl Broker {
         if !fits(&message) {
             return Err(PublishError::TooLarge);
         }
-        self.commands
-            .send(Command::Publish(message))
-            .await
-            .map_err(|_| PublishError::Stopped)
+        self.commands.send(Command::Publish(message)).await.map_err(|_| PublishError::Stopped)
     }
 
     /// What the broker counts, a moment ago.
@@ -156,22 +131,9 @@ impl Broker {
 
 /// Whether every property fits its length field and the whole fits a packet, its header and some identifiers included.
 fn fits(message: &Message) -> bool {
-    let Properties {
-        content_type,
-        response_topic,
-        correlation_data,
-        user,
-        ..
-    } = &message.properties;
-    let texts = [content_type, response_topic]
-        .into_iter()
-        .flatten()
-        .chain(user.iter().flat_map(|(name, value)| [name, value]));
-    let longest = texts
-        .map(String::len)
-        .chain(correlation_data.iter().map(bytes::Bytes::len))
-        .max()
-        .unwrap_or(0);
+    let Properties { content_type, response_topic, correlation_data, user, .. } = &message.properties;
+    let texts = [content_type, response_topic].into_iter().flatten().chain(user.iter().flat_map(|(name, value)| [name, value]));
+    let longest = texts.map(String::len).chain(correlation_data.iter().map(bytes::Bytes::len)).max().unwrap_or(0);
     let overhead = 1024 + 5 * user.len();
     longest <= usize::from(u16::MAX) && message.len() + overhead <= PACKET_BYTES_MAX as usize
 }

@@ -21,9 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     hub::ConnectionId,
-    limits::{
-        BATCH_BYTES_MAX, CONNECT_TIMEOUT, READ_BYTES, RECEIVE_MAX, TOPIC_ALIASES_MAX, WRITE_TIMEOUT,
-    },
+    limits::{BATCH_BYTES_MAX, CONNECT_TIMEOUT, READ_BYTES, RECEIVE_MAX, TOPIC_ALIASES_MAX, WRITE_TIMEOUT},
     message::{Message, QoS},
     user::Users,
     wire::{Connect, Frames, FromClient, Publish, Reason, ToClient, Version, encode},
@@ -33,16 +31,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A client with good credentials asks to be let in; batches go to the sender.
-    Connect {
-        connection: ConnectionId,
-        connect: Box<Connect>,
-        batches: mpsc::Sender<Batch>,
-    },
+    Connect { connection: ConnectionId, connect: Box<Connect>, batches: mpsc::Sender<Batch> },
     /// A packet after CONNECT.
-    Packet {
-        connection: ConnectionId,
-        packet: FromClient,
-    },
+    Packet { connection: ConnectionId, packet: FromClient },
     /// The batch has been written.
     Ready { connection: ConnectionId },
     /// The connection is gone.
@@ -93,11 +84,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        id: ConnectionId,
-        stream: TcpStream,
-        commands: mpsc::Sender<Command>,
-    ) -> Self {
+    pub(crate) fn new(id: ConnectionId, stream: TcpStream, commands: mpsc::Sender<Command>) -> Self {
         Self {
             id,
             stream,
@@ -111,19 +98,13 @@ impl Connection {
     }
 
     /// Runs until the client, the hub or `stop` ends it.
-    pub(crate) async fn run(
-        mut self,
-        users: Arc<Users>,
-        stop: CancellationToken,
-    ) -> Result<(), EndError> {
+    pub(crate) async fn run(mut self, users: Arc<Users>, stop: CancellationToken) -> Result<(), EndError> {
         let connect = tokio::select! {
             connect = timeout(CONNECT_TIMEOUT, self.read_connect()) => connect.map_err(|_| EndError::NoConnect)?,
             () = stop.cancelled() => return Err(EndError::Stopped),
         };
         let connect = match connect {
-            Ok(connect) if users.accept(connect.user.as_deref(), connect.password.as_deref()) => {
-                connect
-            }
+            Ok(connect) if users.accept(connect.user.as_deref(), connect.password.as_deref()) => connect,
             Ok(_) => return self.turn_away(Reason::Credentials).await,
             Err(EndError::Offence(reason)) => return self.turn_away(reason).await,
             Err(error) => return Err(error),
@@ -131,12 +112,7 @@ impl Connection {
         let silence_max = silence_max(connect.keep_alive);
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
         let connection = self.id;
-        self.tell(Command::Connect {
-            connection,
-            connect,
-            batches: sender,
-        })
-        .await?;
+        self.tell(Command::Connect { connection, connect, batches: sender }).await?;
         let end = match self.exchange(batches, silence_max, stop).await {
             Err(EndError::Offence(reason)) => {
                 // MQTT 5 tells the client what it did wrong; whether it can still be told does not matter.
@@ -152,11 +128,7 @@ impl Connection {
 
     async fn read_connect(&mut self) -> Result<Box<Connect>, EndError> {
         loop {
-            match self
-                .frames
-                .poll_packet(&mut self.input)
-                .map_err(EndError::Offence)?
-            {
+            match self.frames.poll_packet(&mut self.input).map_err(EndError::Offence)? {
                 Some(FromClient::Connect(connect)) => return Ok(connect),
                 Some(_) => return Err(EndError::Offence(Reason::Protocol)),
                 None => self.read().await?,
@@ -183,11 +155,7 @@ impl Connection {
         loop {
             let stopping = stop.is_cancelled();
             while !stopping && !self.full() {
-                let Some(packet) = self
-                    .frames
-                    .poll_packet(&mut self.input)
-                    .map_err(EndError::Offence)?
-                else {
+                let Some(packet) = self.frames.poll_packet(&mut self.input).map_err(EndError::Offence)? else {
                     break;
                 };
                 if self.handle_packet(packet).await? {
@@ -223,8 +191,7 @@ impl Connection {
 
     /// Whether a client of MQTT 3.1.1 has to wait; that of MQTT 5 knows its limit, and the hub sees to it.
     fn full(&self) -> bool {
-        self.frames.version() == Some(Version::V3)
-            && self.unacknowledged.len() >= usize::from(RECEIVE_MAX)
+        self.frames.version() == Some(Version::V3) && self.unacknowledged.len() >= usize::from(RECEIVE_MAX)
     }
 
     /// Passes a packet on to the hub; true when it was the client's last.
@@ -236,11 +203,7 @@ impl Connection {
             }
         }
         let last = matches!(packet, FromClient::Disconnect { .. });
-        self.tell(Command::Packet {
-            connection: self.id,
-            packet,
-        })
-        .await?;
+        self.tell(Command::Packet { connection: self.id, packet }).await?;
         Ok(last)
     }
 
@@ -251,9 +214,7 @@ impl Connection {
             Some(alias) if alias == 0 || alias > TOPIC_ALIASES_MAX => {
                 return Err(Reason::TopicAlias);
             }
-            Some(alias) if topic.is_empty() => {
-                topic.clone_from(self.aliases.get(&alias).ok_or(Reason::Protocol)?)
-            }
+            Some(alias) if topic.is_empty() => topic.clone_from(self.aliases.get(&alias).ok_or(Reason::Protocol)?),
             Some(alias) if topic.len() <= crate::limits::TOPIC_BYTES_MAX => {
                 self.aliases.insert(alias, topic.clone());
             }
@@ -265,29 +226,19 @@ impl Connection {
     /// Cancel safe: bytes are either in `input` or still in the socket.
     async fn read(&mut self) -> Result<(), EndError> {
         self.input.reserve(READ_BYTES);
-        let count = (&mut self.stream)
-            .take(READ_BYTES as u64)
-            .read_buf(&mut self.input)
-            .await?;
-        if count == 0 {
-            Err(EndError::Eof)
-        } else {
-            Ok(())
-        }
+        let count = (&mut self.stream).take(READ_BYTES as u64).read_buf(&mut self.input).await?;
+        if count == 0 { Err(EndError::Eof) } else { Ok(()) }
     }
 
     async fn write(&mut self, packets: &[ToClient]) -> Result<(), EndError> {
         let version = self.frames.version().unwrap_or(Version::V3);
         for packet in packets {
-            if let ToClient::PubAck { packet_id, .. } | ToClient::PubRec { packet_id, .. } = packet
-            {
+            if let ToClient::PubAck { packet_id, .. } | ToClient::PubRec { packet_id, .. } = packet {
                 self.unacknowledged.remove(packet_id);
             }
             encode(version, packet, &mut self.output);
         }
-        timeout(WRITE_TIMEOUT, self.stream.write_all(&self.output))
-            .await
-            .map_err(|_| EndError::Stalled)??;
+        timeout(WRITE_TIMEOUT, self.stream.write_all(&self.output)).await.map_err(|_| EndError::Stalled)??;
         self.output.clear();
         if self.output.capacity() > BATCH_BYTES_MAX {
             // One large message must not cost its memory for as long as the client stays.
@@ -303,12 +254,7 @@ impl Connection {
         }
         let rest = async {
             let mut discarded = [0; 1024];
-            while self
-                .stream
-                .read(&mut discarded)
-                .await
-                .is_ok_and(|count| count > 0)
-            {}
+            while self.stream.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
         };
         if timeout(LINGER, rest).await.is_err() {
             log::debug!(connection = self.id.0; "client kept its side open");
@@ -316,10 +262,7 @@ impl Connection {
     }
 
     async fn tell(&self, command: Command) -> Result<(), EndError> {
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| EndError::Stopped)
+        self.commands.send(command).await.map_err(|_| EndError::Stopped)
     }
 }
 

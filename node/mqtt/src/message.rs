@@ -52,13 +52,7 @@ pub struct Message {
 impl Message {
     /// A message of QoS 0 without properties.
     pub fn new(topic: impl Into<String>, payload: impl Into<Bytes>) -> Self {
-        Self {
-            topic: topic.into(),
-            payload: payload.into(),
-            qos: QoS::AtMostOnce,
-            retain: false,
-            properties: Properties::default(),
-        }
+        Self { topic: topic.into(), payload: payload.into(), qos: QoS::AtMostOnce, retain: false, properties: Properties::default() }
     }
 
     /// Bytes it occupies in a queue: topic, payload, properties.
@@ -69,11 +63,7 @@ impl Message {
             + self.payload.len()
             + text.into_iter().flatten().map(String::len).sum::<usize>()
             + properties.correlation_data.as_ref().map_or(0, Bytes::len)
-            + properties
-                .user
-                .iter()
-                .map(|(name, value)| name.len() + value.len())
-                .sum::<usize>()
+            + properties.user.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 }
 

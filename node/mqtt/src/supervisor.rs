@@ -8,9 +8,7 @@
 //! Stopping: no new connection; connections stop reading; pending receipts are awaited for [`DRAIN_TIMEOUT`] and acknowledged;
 //! then each client of MQTT 5 hears DISCONNECT and every connection is closed.
 
-use std::{
-    collections::BTreeMap, net::TcpListener, panic::AssertUnwindSafe, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeMap, net::TcpListener, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
@@ -41,9 +39,7 @@ pub struct BrokerTask {
 
 impl std::fmt::Debug for BrokerTask {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("BrokerTask")
-            .field("listener", &self.listener)
-            .finish_non_exhaustive()
+        out.debug_struct("BrokerTask").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
 
@@ -64,12 +60,7 @@ impl BrokerTask {
             started: Instant::now(),
             stats,
         };
-        Self {
-            listener,
-            users: Arc::new(users),
-            commands,
-            station,
-        }
+        Self { listener, users: Arc::new(users), commands, station }
     }
 
     /// Serves clients until `stop` is cancelled and all of them are closed, which takes no longer than twice [`DRAIN_TIMEOUT`].
@@ -91,12 +82,7 @@ impl BrokerTask {
 }
 
 /// Accepts and runs connections; returns when `stop` is cancelled and the last one has ended.
-async fn serve(
-    listener: tokio::net::TcpListener,
-    users: Arc<Users>,
-    commands: mpsc::Sender<Command>,
-    stop: &CancellationToken,
-) {
+async fn serve(listener: tokio::net::TcpListener, users: Arc<Users>, commands: mpsc::Sender<Command>, stop: &CancellationToken) {
     let mut connections = JoinSet::new();
     let mut accepted = 0;
     loop {
@@ -129,30 +115,17 @@ async fn serve(
 ///
 /// A panic is not passed on: the parser is not ours and its input is the network's; a connection shares no state that could be
 /// left half-changed, so hostile bytes cost their sender the connection and nobody else anything.
-async fn attend(
-    id: ConnectionId,
-    stream: TcpStream,
-    users: Arc<Users>,
-    commands: mpsc::Sender<Command>,
-    stop: CancellationToken,
-) {
+async fn attend(id: ConnectionId, stream: TcpStream, users: Arc<Users>, commands: mpsc::Sender<Command>, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         log::debug!(connection = id.0, error:% = error; "answers may be delayed");
     }
     let connection = Connection::new(id, stream, commands.clone());
-    match AssertUnwindSafe(connection.run(users, stop))
-        .catch_unwind()
-        .await
-    {
+    match AssertUnwindSafe(connection.run(users, stop)).catch_unwind().await {
         Ok(Ok(())) => log::debug!(connection = id.0; "connection closed"),
         Ok(Err(reason)) => log::info!(connection = id.0, reason:% = reason; "connection ended"),
         Err(_) => log::error!(connection = id.0; "connection panicked"),
     }
-    if commands
-        .send(Command::Closed { connection: id })
-        .await
-        .is_err()
-    {
+    if commands.send(Command::Closed { connection: id }).await.is_err() {
         log::debug!(connection = id.0; "hub ended first");
     }
 }
@@ -203,17 +176,11 @@ impl Station {
     fn handle_command(&mut self, command: Command) {
         let now = self.now();
         match command {
-            Command::Connect {
-                connection,
-                connect,
-                batches,
-            } => {
+            Command::Connect { connection, connect, batches } => {
                 self.batches.insert(connection, batches);
                 self.hub.handle_connect(connection, *connect, now);
             }
-            Command::Packet { connection, packet } => {
-                self.hub.handle_packet(connection, packet, now)
-            }
+            Command::Packet { connection, packet } => self.hub.handle_packet(connection, packet, now),
             Command::Ready { connection } => self.hub.handle_ready(connection),
             Command::Closed { connection } => {
                 self.batches.remove(&connection);
@@ -228,26 +195,17 @@ impl Station {
         while let Some(effect) = self.hub.poll_effect(self.now()) {
             match effect {
                 Effect::Ingress { ticket, inbound } => self.hand_over(ticket, inbound),
-                Effect::Send {
-                    connection,
-                    packets,
-                    last,
-                } => self.send(connection, Batch { packets, last }),
+                Effect::Send { connection, packets, last } => self.send(connection, Batch { packets, last }),
             }
         }
     }
 
     fn hand_over(&mut self, ticket: Option<Ticket>, inbound: Inbound) {
         match (self.ingress.publish(inbound), ticket) {
-            (Receipt::Accepted, Some(ticket)) => {
-                self.hub.handle_receipt(ticket, Ok(()), self.now())
-            }
-            (Receipt::Refused(refusal), Some(ticket)) => {
-                self.hub.handle_receipt(ticket, Err(refusal), self.now())
-            }
+            (Receipt::Accepted, Some(ticket)) => self.hub.handle_receipt(ticket, Ok(()), self.now()),
+            (Receipt::Refused(refusal), Some(ticket)) => self.hub.handle_receipt(ticket, Err(refusal), self.now()),
             (Receipt::Pending(answer), Some(ticket)) => {
-                let receipt =
-                    async move { (ticket, answer.await.unwrap_or(Err(Refusal::Unavailable))) };
+                let receipt = async move { (ticket, answer.await.unwrap_or(Err(Refusal::Unavailable))) };
                 self.receipts.push(receipt.boxed());
             }
             (Receipt::Refused(_), None) => self.hub.count_refused(),

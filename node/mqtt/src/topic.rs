@@ -31,11 +31,7 @@ pub enum TopicError {
 /// Says which rule it breaks.
 pub fn check_topic(topic: &str) -> Result<(), TopicError> {
     check_shape(topic)?;
-    if topic.contains(['+', '#']) {
-        Err(TopicError::Wildcard)
-    } else {
-        Ok(())
-    }
+    if topic.contains(['+', '#']) { Err(TopicError::Wildcard) } else { Ok(()) }
 }
 
 /// Checks a filter to subscribe with, `$share/` not included.
@@ -95,20 +91,14 @@ impl<'a> Wanted<'a> {
     pub(crate) fn parse(text: &'a str) -> Result<Self, TopicError> {
         let Some(shared) = text.strip_prefix("$share/") else {
             check_filter(text)?;
-            return Ok(Self {
-                group: None,
-                filter: text,
-            });
+            return Ok(Self { group: None, filter: text });
         };
         let (group, filter) = shared.split_once('/').ok_or(TopicError::Share)?;
         if group.is_empty() || filter.is_empty() || group.contains(['+', '#']) {
             return Err(TopicError::Share);
         }
         check_filter(filter)?;
-        Ok(Self {
-            group: Some(group),
-            filter,
-        })
+        Ok(Self { group: Some(group), filter })
     }
 }
 
@@ -121,12 +111,7 @@ mod tests {
         for good in ["a", "/", "a//b", "$SYS/x", "ä/ö", &"a/".repeat(15)] {
             assert_eq!(check_topic(good), Ok(()), "{good}");
         }
-        let cases = [
-            ("", TopicError::Empty),
-            ("a/+", TopicError::Wildcard),
-            ("a#", TopicError::Wildcard),
-            ("a\0", TopicError::Nul),
-        ];
+        let cases = [("", TopicError::Empty), ("a/+", TopicError::Wildcard), ("a#", TopicError::Wildcard), ("a\0", TopicError::Nul)];
         for (bad, why) in cases {
             assert_eq!(check_topic(bad), Err(why), "{bad:?}");
         }
@@ -134,14 +119,8 @@ mod tests {
 
     #[test]
     fn one_above_each_limit_is_refused() {
-        assert_eq!(
-            check_topic(&"a/".repeat(TOPIC_LEVELS_MAX)),
-            Err(TopicError::TooDeep)
-        );
-        assert_eq!(
-            check_topic(&"a".repeat(TOPIC_BYTES_MAX + 1)),
-            Err(TopicError::TooLong)
-        );
+        assert_eq!(check_topic(&"a/".repeat(TOPIC_LEVELS_MAX)), Err(TopicError::TooDeep));
+        assert_eq!(check_topic(&"a".repeat(TOPIC_BYTES_MAX + 1)), Err(TopicError::TooLong));
         assert_eq!(check_topic(&"a".repeat(TOPIC_BYTES_MAX)), Ok(()));
     }
 
@@ -157,52 +136,17 @@ mod tests {
 
     #[test]
     fn filters_match_as_the_standard_says() {
-        let yes = [
-            ("a/#", "a"),
-            ("a/#", "a/b/c"),
-            ("+/b", "a/b"),
-            ("/+", "/a"),
-            ("+/+", "/a"),
-            ("#", "a"),
-            ("$SYS/#", "$SYS/x"),
-        ];
-        let no = [
-            ("a/+", "a"),
-            ("+", "/a"),
-            ("a", "a/b"),
-            ("#", "$SYS/x"),
-            ("+/x", "$SYS/x"),
-            ("a/b", "a"),
-        ];
-        yes.iter()
-            .for_each(|(filter, topic)| assert!(matches(filter, topic), "{filter} {topic}"));
-        no.iter()
-            .for_each(|(filter, topic)| assert!(!matches(filter, topic), "{filter} {topic}"));
+        let yes = [("a/#", "a"), ("a/#", "a/b/c"), ("+/b", "a/b"), ("/+", "/a"), ("+/+", "/a"), ("#", "a"), ("$SYS/#", "$SYS/x")];
+        let no = [("a/+", "a"), ("+", "/a"), ("a", "a/b"), ("#", "$SYS/x"), ("+/x", "$SYS/x"), ("a/b", "a")];
+        yes.iter().for_each(|(filter, topic)| assert!(matches(filter, topic), "{filter} {topic}"));
+        no.iter().for_each(|(filter, topic)| assert!(!matches(filter, topic), "{filter} {topic}"));
     }
 
     #[test]
     fn shared_filters_are_taken_apart() {
-        assert_eq!(
-            Wanted::parse("$share/g/a/+"),
-            Ok(Wanted {
-                group: Some("g"),
-                filter: "a/+"
-            })
-        );
-        assert_eq!(
-            Wanted::parse("a/+"),
-            Ok(Wanted {
-                group: None,
-                filter: "a/+"
-            })
-        );
-        for bad in [
-            "$share/",
-            "$share/g",
-            "$share//a",
-            "$share/g/",
-            "$share/+/a",
-        ] {
+        assert_eq!(Wanted::parse("$share/g/a/+"), Ok(Wanted { group: Some("g"), filter: "a/+" }));
+        assert_eq!(Wanted::parse("a/+"), Ok(Wanted { group: None, filter: "a/+" }));
+        for bad in ["$share/", "$share/g", "$share//a", "$share/g/", "$share/+/a"] {
             assert_eq!(Wanted::parse(bad), Err(TopicError::Share), "{bad}");
         }
     }

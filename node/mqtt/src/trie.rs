@@ -16,27 +16,20 @@ struct Node<V> {
 
 impl<V> Default for Trie<V> {
     fn default() -> Self {
-        Self {
-            root: Node::default(),
-        }
+        Self { root: Node::default() }
     }
 }
 
 impl<V> Default for Node<V> {
     fn default() -> Self {
-        Self {
-            value: None,
-            children: BTreeMap::new(),
-        }
+        Self { value: None, children: BTreeMap::new() }
     }
 }
 
 impl<V: Default> Trie<V> {
     /// The value of `filter`, made when there is none.
     pub(crate) fn entry(&mut self, filter: &str) -> &mut V {
-        let node = filter.split('/').fold(&mut self.root, |node, level| {
-            node.children.entry(level.into()).or_default()
-        });
+        let node = filter.split('/').fold(&mut self.root, |node, level| node.children.entry(level.into()).or_default());
         node.value.get_or_insert_default()
     }
 }
@@ -55,11 +48,7 @@ impl<V> Trie<V> {
 }
 
 impl<V> Node<V> {
-    fn edit<'a>(
-        &mut self,
-        mut levels: impl Iterator<Item = &'a str>,
-        edit: impl FnOnce(&mut V) -> bool,
-    ) {
+    fn edit<'a>(&mut self, mut levels: impl Iterator<Item = &'a str>, edit: impl FnOnce(&mut V) -> bool) {
         let Some(level) = levels.next() else {
             if !self.value.as_mut().is_some_and(edit) {
                 self.value = None;
@@ -76,18 +65,8 @@ impl<V> Node<V> {
     }
 
     /// `wildcards`: whether a wildcard may match here, which it may not in front of a `$`.
-    fn visit<'a>(
-        &mut self,
-        mut levels: impl Iterator<Item = &'a str> + Clone,
-        wildcards: bool,
-        visit: &mut impl FnMut(&mut V),
-    ) {
-        if wildcards
-            && let Some(value) = self
-                .children
-                .get_mut("#")
-                .and_then(|node| node.value.as_mut())
-        {
+    fn visit<'a>(&mut self, mut levels: impl Iterator<Item = &'a str> + Clone, wildcards: bool, visit: &mut impl FnMut(&mut V)) {
+        if wildcards && let Some(value) = self.children.get_mut("#").and_then(|node| node.value.as_mut()) {
             visit(value);
         }
         let Some(level) = levels.next() else {
@@ -125,18 +104,12 @@ mod tests {
             if all {
                 filter.push_str("/#");
             }
-            if filter.is_empty() {
-                "#".into()
-            } else {
-                filter
-            }
+            if filter.is_empty() { "#".into() } else { filter }
         })
     }
 
     fn topic() -> impl Strategy<Value = String> {
-        prop::collection::vec(level(), 1..5)
-            .prop_map(|levels| levels.join("/"))
-            .prop_filter("not empty", |topic| !topic.is_empty())
+        prop::collection::vec(level(), 1..5).prop_map(|levels| levels.join("/")).prop_filter("not empty", |topic| !topic.is_empty())
     }
 
     fn found(trie: &mut Trie<String>, topic: &str) -> Vec<String> {

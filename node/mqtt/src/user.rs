@@ -21,12 +21,9 @@ impl Users {
     /// Whether these credentials are good.  Takes the same time whichever user or byte is wrong.
     pub(crate) fn accept(&self, name: Option<&str>, password: Option<&[u8]>) -> bool {
         let (name, password) = (name.unwrap_or_default(), password.unwrap_or_default());
-        let known = self
-            .0
-            .iter()
-            .fold(Choice::from(0), |known, (user, secret)| {
-                known | (user.as_bytes().ct_eq(name.as_bytes()) & secret.as_bytes().ct_eq(password))
-            });
+        let known = self.0.iter().fold(Choice::from(0), |known, (user, secret)| {
+            known | (user.as_bytes().ct_eq(name.as_bytes()) & secret.as_bytes().ct_eq(password))
+        });
         self.0.is_empty() || known.into()
     }
 }
@@ -39,13 +36,9 @@ mod tests {
     fn only_listed_users_are_accepted_unless_there_is_none() {
         let users = Users::new(vec![("a".into(), "1".into()), ("b".into(), "2".into())]);
         assert!(users.accept(Some("a"), Some(b"1")) && users.accept(Some("b"), Some(b"2")));
-        for (name, password) in [
-            (Some("a"), Some(b"2".as_slice())),
-            (Some("a"), None),
-            (None, Some(b"1")),
-            (None, None),
-            (Some(""), Some(b"")),
-        ] {
+        for (name, password) in
+            [(Some("a"), Some(b"2".as_slice())), (Some("a"), None), (None, Some(b"1")), (None, None), (Some(""), Some(b""))]
+        {
             assert!(!users.accept(name, password), "{name:?}");
         }
         assert!(Users::new(Vec::new()).accept(None, None));

@@ -1,8 +1,5 @@
 //! What is acknowledged, when, and in which order.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test may fail that way, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test may fail that way, its helpers too")]
 
 mod common;
 
@@ -19,13 +16,9 @@ const PUBCOMP: u8 = 0x70;
 #[tokio::test]
 async fn pubacks_come_in_order_and_only_after_their_receipts() {
     let mut running = start(Answer::Hold);
-    let (client, mut events) =
-        AsyncClient::new(MqttOptions::new("c", "127.0.0.1", running.port()), 64);
+    let (client, mut events) = AsyncClient::new(MqttOptions::new("c", "127.0.0.1", running.port()), 64);
     for number in 0..10 {
-        client
-            .publish("t", QoS::AtLeastOnce, false, number.to_string())
-            .await
-            .unwrap();
+        client.publish("t", QoS::AtLeastOnce, false, number.to_string()).await.unwrap();
     }
     let mut held = Vec::new();
     while held.len() < 10 {
@@ -34,12 +27,7 @@ async fn pubacks_come_in_order_and_only_after_their_receipts() {
             arrived = running.arrived.recv() => held.push(arrived.unwrap()),
         }
     }
-    assert_eq!(
-        held.iter()
-            .map(common::Arrived::payload)
-            .collect::<String>(),
-        "0123456789"
-    );
+    assert_eq!(held.iter().map(common::Arrived::payload).collect::<String>(), "0123456789");
     for arrived in held.into_iter().rev() {
         arrived.decide(Ok(()));
     }
@@ -58,23 +46,12 @@ async fn receipt_of_a_later_message_waits_for_the_one_before() {
     for version in [4, 5] {
         let mut running = start(Answer::Hold);
         let mut client = running.client(version, "c", true).await;
-        client
-            .send(
-                &[
-                    publish(version, 1, 1, "t", "a"),
-                    publish(version, 2, 2, "t", "b"),
-                ]
-                .concat(),
-            )
-            .await;
+        client.send(&[publish(version, 1, 1, "t", "a"), publish(version, 2, 2, "t", "b")].concat()).await;
         let (first, second) = (running.next().await, running.next().await);
         second.decide(Ok(()));
         assert!(client.ping().await.is_empty() && client.ping().await.is_empty());
         first.decide(Ok(()));
-        assert_eq!(
-            (client.frame().await, client.frame().await),
-            ((PUBACK, vec![0, 1]), (PUBREC, vec![0, 2]))
-        );
+        assert_eq!((client.frame().await, client.frame().await), ((PUBACK, vec![0, 1]), (PUBREC, vec![0, 2])));
         running.shut_down().await;
     }
 }
@@ -88,9 +65,7 @@ async fn qos_2_is_handed_over_once_across_reconnections() {
         client.send(&message).await;
         let arrived = running.next().await;
         drop(client);
-        running
-            .until("connection is seen gone", |stats| stats.clients == 0)
-            .await;
+        running.until("connection is seen gone", |stats| stats.clients == 0).await;
 
         // Again while the receipt is pending: nothing is acknowledged before it, and nothing is handed over twice.
         let mut client = running.client(version, "c", false).await;
@@ -99,9 +74,7 @@ async fn qos_2_is_handed_over_once_across_reconnections() {
         arrived.decide(Ok(()));
         assert_eq!(client.frame().await, (PUBREC, vec![0, 7]));
         drop(client);
-        running
-            .until("connection is seen gone", |stats| stats.clients == 0)
-            .await;
+        running.until("connection is seen gone", |stats| stats.clients == 0).await;
 
         // Again after PUBREC was lost.
         let mut client = running.client(version, "c", false).await;
@@ -150,9 +123,7 @@ async fn refused_message_reaches_no_subscriber() {
     listener.send(&common::subscribe(4, "t", 1)).await;
     assert_eq!(listener.frame().await.0, 0x90);
     let mut client = running.client(5, "c", true).await;
-    client
-        .send(&[publish(5, 1, 1, "t", "bad"), publish(5, 1, 2, "t", "good")].concat())
-        .await;
+    client.send(&[publish(5, 1, 1, "t", "bad"), publish(5, 1, 2, "t", "good")].concat()).await;
     running.next().await.decide(Err(Refusal::Unavailable));
     running.next().await.decide(Ok(()));
     let (_, body) = listener.frame().await;
@@ -183,10 +154,7 @@ async fn client_of_mqtt_3_that_sends_too_much_is_slowed() {
             None => running.next().await,
         };
         next.decide(Ok(()));
-        assert_eq!(
-            client.frame().await,
-            (PUBACK, u16::to_be_bytes(id).to_vec())
-        );
+        assert_eq!(client.frame().await, (PUBACK, u16::to_be_bytes(id).to_vec()));
     }
     running.shut_down().await;
 }

@@ -5,9 +5,7 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use sedge_protocol::{Digest, FunctionName, Manifest, RevisionId, Topic};
-use sedge_runtime::{
-    CallInfo, Engine, EngineConfig, Host, HostError, Invocation, KeyPage, LogLine, Machine, RevisionRef, Swap,
-};
+use sedge_runtime::{CallInfo, Engine, EngineConfig, Host, HostError, Invocation, KeyPage, LogLine, Machine, RevisionRef, Swap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;

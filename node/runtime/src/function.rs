@@ -98,11 +98,7 @@ impl Function {
     ///
     /// # Errors
     /// When there is no response; see [`Failure::fault`] for whose fault it is.
-    pub async fn http<B>(
-        &self,
-        request: Request<B>,
-        invocation: Invocation,
-    ) -> Result<Response<ResponseBody>, Failure>
+    pub async fn http<B>(&self, request: Request<B>, invocation: Invocation) -> Result<Response<ResponseBody>, Failure>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -238,9 +234,11 @@ impl Parts {
     /// The common part of every instance's surroundings: its name, and its output to the log.
     fn wasi(&self, call: &Arc<Call>) -> WasiCtxBuilder {
         let mut wasi = WasiCtxBuilder::new();
-        wasi.arg(self.revision.function.as_str())
-            .stdout(Pipe::log(&self.host, call, LogStream::Stdout))
-            .stderr(Pipe::log(&self.host, call, LogStream::Stderr));
+        wasi.arg(self.revision.function.as_str()).stdout(Pipe::log(&self.host, call, LogStream::Stdout)).stderr(Pipe::log(
+            &self.host,
+            call,
+            LogStream::Stderr,
+        ));
         wasi
     }
 

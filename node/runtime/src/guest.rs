@@ -31,21 +31,13 @@ pub(crate) struct Held {
 }
 
 enum State {
-    Running {
-        work: Work,
-        timer: Option<Pin<Box<Sleep>>>,
-        held: Held,
-    },
+    Running { work: Work, timer: Option<Pin<Box<Sleep>>>, held: Held },
     Done,
 }
 
 impl Guest {
     /// `work` runs the guest; it must record its own failure before it drops the store.
-    pub(crate) fn new(
-        call: Arc<Call>,
-        held: Held,
-        work: impl Future<Output = Result<(), Failure>> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn new(call: Arc<Call>, held: Held, work: impl Future<Output = Result<(), Failure>> + Send + 'static) -> Self {
         Self { state: State::Running { work: Box::pin(work), timer: None, held }, call }
     }
 

@@ -4,8 +4,7 @@ use crate::failure::Failure;
 use crate::host::outgoing::Outgoing;
 use crate::host::{Host, LogLine, LogStream};
 use crate::limits::{
-    CORE_INSTANCES_MAX, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
-    TRAP_BYTES_MAX,
+    CORE_INSTANCES_MAX, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TRAP_BYTES_MAX,
 };
 use crate::usage::Call;
 use sedge_protocol::{FunctionName, Manifest};

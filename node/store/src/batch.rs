@@ -20,13 +20,7 @@ pub enum Tree {
 
 impl Tree {
     /// All trees, in the order of [`Tree::index`].
-    pub const ALL: [Self; 5] = [
-        Self::Keyvalue,
-        Self::Usage,
-        Self::Assignment,
-        Self::DeadLetter,
-        Self::Meta,
-    ];
+    pub const ALL: [Self; 5] = [Self::Keyvalue, Self::Usage, Self::Assignment, Self::DeadLetter, Self::Meta];
 
     /// Position in [`Tree::ALL`]; also the byte in the journal, so it never changes.
     #[must_use]
@@ -60,27 +54,11 @@ impl fmt::Display for ItemId {
 /// One change. Absolute, so that applying it twice changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
-    Set {
-        tree: Tree,
-        key: Arc<[u8]>,
-        value: Arc<[u8]>,
-    },
-    Delete {
-        tree: Tree,
-        key: Arc<[u8]>,
-    },
-    Accept {
-        id: ItemId,
-        attempts: u32,
-        bytes: Arc<[u8]>,
-    },
-    Attempt {
-        id: ItemId,
-        attempts: u32,
-    },
-    Finish {
-        id: ItemId,
-    },
+    Set { tree: Tree, key: Arc<[u8]>, value: Arc<[u8]> },
+    Delete { tree: Tree, key: Arc<[u8]> },
+    Accept { id: ItemId, attempts: u32, bytes: Arc<[u8]> },
+    Attempt { id: ItemId, attempts: u32 },
+    Finish { id: ItemId },
 }
 
 /// Changes that are applied, and become durable, together.
@@ -116,34 +94,18 @@ impl Batch {
     }
 
     /// Gives `key` this value.
-    pub fn set(
-        &mut self,
-        tree: Tree,
-        key: impl Into<Vec<u8>>,
-        value: impl Into<Vec<u8>>,
-    ) -> &mut Self {
-        self.push(Record::Set {
-            tree,
-            key: key.into().into(),
-            value: value.into().into(),
-        })
+    pub fn set(&mut self, tree: Tree, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> &mut Self {
+        self.push(Record::Set { tree, key: key.into().into(), value: value.into().into() })
     }
 
     /// Removes `key`, present or not.
     pub fn delete(&mut self, tree: Tree, key: impl Into<Vec<u8>>) -> &mut Self {
-        self.push(Record::Delete {
-            tree,
-            key: key.into().into(),
-        })
+        self.push(Record::Delete { tree, key: key.into().into() })
     }
 
     /// Queues an item under an id of [`crate::Store::next_item_id`]. A live id stays as it is.
     pub fn accept(&mut self, id: ItemId, bytes: impl Into<Vec<u8>>) -> &mut Self {
-        self.push(Record::Accept {
-            id,
-            attempts: 0,
-            bytes: bytes.into().into(),
-        })
+        self.push(Record::Accept { id, attempts: 0, bytes: bytes.into().into() })
     }
 
     /// Notes how often the item has been tried. An unknown id is ignored.

@@ -62,10 +62,7 @@ impl Buffer {
         let slot = record.slot();
         self.bytes += weight(&record);
         if let Some(seq) = self.slots.get(&slot) {
-            let old = self
-                .records
-                .insert(*seq, record)
-                .expect("every slot points at a record");
+            let old = self.records.insert(*seq, record).expect("every slot points at a record");
             self.bytes -= weight(&old);
             return;
         }
@@ -79,10 +76,7 @@ impl Buffer {
         let Some(seq) = self.slots.remove(slot) else {
             return false;
         };
-        let old = self
-            .records
-            .remove(&seq)
-            .expect("every slot points at a record");
+        let old = self.records.remove(&seq).expect("every slot points at a record");
         self.bytes -= weight(&old);
         self.cancelled = Some(self.cancelled.map_or(seq, |oldest| oldest.min(seq)));
         true
@@ -111,18 +105,10 @@ impl Buffer {
     }
 
     /// Waits for everything up to now; `None` if it is durable already.
-    pub(crate) fn wait(
-        &mut self,
-        due: Instant,
-        urgent: bool,
-    ) -> Option<oneshot::Receiver<Result<(), JournalLost>>> {
+    pub(crate) fn wait(&mut self, due: Instant, urgent: bool) -> Option<oneshot::Receiver<Result<(), JournalLost>>> {
         self.oldest_live()?;
         let (answer, receiver) = oneshot::channel();
-        self.waiters.push_back(Waiter {
-            until: self.last,
-            due,
-            answer,
-        });
+        self.waiters.push_back(Waiter { until: self.last, due, answer });
         self.urgent |= urgent;
         Some(receiver)
     }
@@ -134,11 +120,7 @@ impl Buffer {
         if urgent || self.waiters.len() >= GROUP_WAITERS_MAX {
             return Some(now);
         }
-        Some(
-            self.waiters
-                .front()
-                .map_or(lazy, |waiter| waiter.due.min(lazy)),
-        )
+        Some(self.waiters.front().map_or(lazy, |waiter| waiter.due.min(lazy)))
     }
 
     /// Estimate of the bytes that wait.
@@ -182,18 +164,9 @@ impl Buffer {
             }
         }
         self.lazy_due = Some(lazy_due);
-        while self
-            .waiters
-            .front()
-            .is_some_and(|waiter| waiter.until <= last)
-        {
+        while self.waiters.front().is_some_and(|waiter| waiter.until <= last) {
             let waiter = self.waiters.pop_front().expect("the front was just seen");
-            waiter
-                .answer
-                .send(Err(JournalLost::Write {
-                    reason: Arc::clone(reason),
-                }))
-                .ok();
+            waiter.answer.send(Err(JournalLost::Write { reason: Arc::clone(reason) })).ok();
         }
     }
 
@@ -205,21 +178,13 @@ impl Buffer {
     }
 
     fn oldest_live(&self) -> Option<u64> {
-        let flying = self
-            .flight
-            .as_ref()
-            .and_then(|flight| flight.first())
-            .map(|(seq, _)| *seq);
+        let flying = self.flight.as_ref().and_then(|flight| flight.first()).map(|(seq, _)| *seq);
         flying.or_else(|| self.records.keys().next().copied())
     }
 
     fn resolve(&mut self) {
         let frontier = self.oldest_live().unwrap_or(u64::MAX);
-        while self
-            .waiters
-            .front()
-            .is_some_and(|waiter| waiter.until < frontier)
-        {
+        while self.waiters.front().is_some_and(|waiter| waiter.until < frontier) {
             let waiter = self.waiters.pop_front().expect("the front was just seen");
             waiter.answer.send(Ok(())).ok();
         }
@@ -229,9 +194,7 @@ impl Buffer {
 impl Record {
     fn slot(&self) -> Slot {
         match self {
-            Self::Set { tree, key, .. } | Self::Delete { tree, key } => {
-                Slot::Key(*tree, Arc::clone(key))
-            }
+            Self::Set { tree, key, .. } | Self::Delete { tree, key } => Slot::Key(*tree, Arc::clone(key)),
             Self::Accept { id, .. } => Slot::Accept(*id),
             Self::Attempt { id, .. } => Slot::Attempt(*id),
             Self::Finish { id } => Slot::Finish(*id),

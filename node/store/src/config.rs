@@ -62,27 +62,19 @@ impl Default for StoreConfig {
 impl StoreConfig {
     /// Size of a segment: clamped, and a multiple of the biggest sector.
     pub(crate) fn segment_bytes(&self) -> u64 {
-        let clamped = self
-            .segment_bytes
-            .clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        let clamped = self.segment_bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         clamped - clamped % 4096
     }
 
     /// Bytes that may wait for the next group. Two such buffers and their padding fit in one segment.
     pub(crate) fn buffer_bytes_max(&self) -> usize {
-        usize::try_from(self.segment_bytes() / 4)
-            .unwrap_or(usize::MAX)
-            .min(1024 * 1024)
+        usize::try_from(self.segment_bytes() / 4).unwrap_or(usize::MAX).min(1024 * 1024)
     }
 
     /// Sealed segments at which the oldest is emptied by force. Twice the queue, so that moving live
     /// items writes each of them at most about once more.
     pub(crate) fn sealed_segments_max(&self) -> usize {
-        let queue = u64::try_from(self.queue_bytes_max)
-            .unwrap_or(u64::MAX)
-            .saturating_mul(2);
-        usize::try_from(queue.div_ceil(self.segment_bytes()))
-            .unwrap_or(usize::MAX)
-            .saturating_add(2)
+        let queue = u64::try_from(self.queue_bytes_max).unwrap_or(u64::MAX).saturating_mul(2);
+        usize::try_from(queue.div_ceil(self.segment_bytes())).unwrap_or(usize::MAX).saturating_add(2)
     }
 }

@@ -55,14 +55,9 @@ impl DatabaseError {
         };
         !matches!(
             cause.kind(),
-            io::ErrorKind::StorageFull
-                | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::ReadOnlyFilesystem
-                | io::ErrorKind::OutOfMemory
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::OutOfMemory
         ) && !matches!(
-            cause
-                .raw_os_error()
-                .map(rustix::io::Errno::from_raw_os_error),
+            cause.raw_os_error().map(rustix::io::Errno::from_raw_os_error),
             Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)
         ) && !is_locked_text(cause)
     }
@@ -91,36 +86,21 @@ impl Database {
         thread::Builder::new()
             .name("sedge-open".to_owned())
             .spawn(move || Self::open_here(&owned, cache_bytes))
-            .map_err(|cause| DatabaseError::Io {
-                path: path.to_path_buf(),
-                cause,
-            })?
+            .map_err(|cause| DatabaseError::Io { path: path.to_path_buf(), cause })?
             .join()
             .unwrap_or(Err(DatabaseError::Panicked))
     }
 
     fn open_here(path: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
-        let io = |cause| DatabaseError::Io {
-            path: path.to_path_buf(),
-            cause,
-        };
+        let io = |cause| DatabaseError::Io { path: path.to_path_buf(), cause };
         fs::create_dir_all(path).map_err(io)?;
         remove_torn_snapshots(path).map_err(io)?;
         let sled = open_sled(path, cache_bytes)?;
-        let trees = Tree::ALL
-            .iter()
-            .map(|tree| sled.open_tree(tree.name()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(DatabaseError::Refused)?;
+        let trees =
+            Tree::ALL.iter().map(|tree| sled.open_tree(tree.name())).collect::<Result<Vec<_>, _>>().map_err(DatabaseError::Refused)?;
         let internal = sled.open_tree("sedge").map_err(DatabaseError::Refused)?;
         let file = File::open(path.join("db")).map_err(io)?;
-        let database = Self {
-            path: path.to_path_buf(),
-            sled,
-            trees,
-            internal,
-            file,
-        };
+        let database = Self { path: path.to_path_buf(), sled, trees, internal, file };
         database.sync()?;
         sync_directory(path).map_err(io)?;
         Ok(database)
@@ -147,9 +127,7 @@ impl Database {
         let bounds = (start(&prefix, after), std::ops::Bound::Unbounded);
         let mut stored = self.trees[tree.index()].range::<&[u8], _>(bounds);
         std::iter::from_fn(move || match guarded(|| stored.next().transpose()) {
-            Ok(Some((key, value))) if key.starts_with(&prefix) => {
-                Some(Ok((key.to_vec(), open_envelope(&key, &value))))
-            }
+            Ok(Some((key, value))) if key.starts_with(&prefix) => Some(Ok((key.to_vec(), open_envelope(&key, &value)))),
             Ok(_) => None,
             Err(error) => Some(Err(error)),
         })
@@ -181,9 +159,7 @@ impl Database {
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, DatabaseError> {
         let found = guarded(|| self.internal.get(name))?;
         let opened = found.and_then(|stored| open_envelope(name.as_bytes(), &stored).ok());
-        Ok(opened
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u64::from_le_bytes))
+        Ok(opened.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes))
     }
 
     /// Keeps a number; durable with the next [`Database::sync`].
@@ -195,10 +171,7 @@ impl Database {
     /// Everything written so far survives a power cut.
     pub(crate) fn sync(&self) -> Result<(), DatabaseError> {
         guarded(|| self.sled.flush())?;
-        self.file.sync_data().map_err(|cause| DatabaseError::Io {
-            path: self.path.clone(),
-            cause,
-        })
+        self.file.sync_data().map_err(|cause| DatabaseError::Io { path: self.path.clone(), cause })
     }
 
     /// Size of the database file.
@@ -234,11 +207,7 @@ impl Database {
 fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, DatabaseError> {
     let mut attempt = 1;
     loop {
-        let opened = sled::Config::new()
-            .path(path)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(Some(FLUSH_EVERY_MS))
-            .open();
+        let opened = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS)).open();
         match opened {
             Err(error) if attempt < LOCK_ATTEMPTS_MAX && is_locked(&error) => {
                 attempt += 1;
@@ -261,10 +230,7 @@ fn is_locked_text(cause: &io::Error) -> bool {
 fn remove_torn_snapshots(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with("snap.") && name.ends_with(".generating") {
             fs::remove_file(&path)?;
             log::info!(file:% = path.display(); "torn snapshot removed");
@@ -292,11 +258,7 @@ fn open_envelope(key: &[u8], stored: &[u8]) -> Checked {
     let (&version, rest) = stored.split_first().ok_or(Damaged)?;
     let (crc, value) = rest.split_first_chunk::<4>().ok_or(Damaged)?;
     let sound = version == VALUE_VERSION && value_checksum(key, value) == u32::from_le_bytes(*crc);
-    if sound {
-        Ok(value.to_vec())
-    } else {
-        Err(Damaged)
-    }
+    if sound { Ok(value.to_vec()) } else { Err(Damaged) }
 }
 
 fn value_checksum(key: &[u8], value: &[u8]) -> u32 {
@@ -318,13 +280,9 @@ mod tests {
         let mut wrong_version = envelope(b"version", b"value");
         wrong_version[0] = 9;
         let tree = &database.trees[Tree::Meta.index()];
-        for (key, stored) in [
-            ("sound", sound.clone()),
-            ("moved", sound),
-            ("version", wrong_version),
-            ("short", vec![VALUE_VERSION]),
-            ("empty", Vec::new()),
-        ] {
+        for (key, stored) in
+            [("sound", sound.clone()), ("moved", sound), ("version", wrong_version), ("short", vec![VALUE_VERSION]), ("empty", Vec::new())]
+        {
             tree.insert(key, stored).unwrap();
         }
         let get = |key: &str| database.get(Tree::Meta, key.as_bytes()).unwrap().unwrap();

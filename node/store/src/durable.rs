@@ -41,10 +41,7 @@ fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Replace
     if outcome.is_err() {
         fs::remove_file(&temporary).ok();
     }
-    outcome.map_err(|cause| ReplaceError {
-        path: path.to_path_buf(),
-        cause,
-    })
+    outcome.map_err(|cause| ReplaceError { path: path.to_path_buf(), cause })
 }
 
 fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

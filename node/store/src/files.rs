@@ -72,9 +72,7 @@ impl Files {
         fs::create_dir_all(directory)
             .and_then(|()| sync_directory(crate::durable::parent(directory)))
             .map_err(|cause| io_error(directory, cause))?;
-        Ok(Self {
-            directory: directory.to_path_buf(),
-        })
+        Ok(Self { directory: directory.to_path_buf() })
     }
 
     /// Where the file with this digest is, or would be.
@@ -96,23 +94,10 @@ impl Files {
     pub fn partial(&self, digest: [u8; 32]) -> Result<Partial, FileError> {
         let target = self.path(&digest);
         let path = self.directory.join(format!("{}.part", hex::encode(digest)));
-        let opened = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .read(true)
-            .open(&path);
+        let opened = OpenOptions::new().create(true).append(true).read(true).open(&path);
         let file = opened.map_err(|cause| io_error(&path, cause))?;
-        let length = file
-            .metadata()
-            .map_err(|cause| io_error(&path, cause))?
-            .len();
-        Ok(Partial {
-            digest,
-            path,
-            target,
-            file,
-            length,
-        })
+        let length = file.metadata().map_err(|cause| io_error(&path, cause))?.len();
+        Ok(Partial { digest, path, target, file, length })
     }
 
     /// Puts a whole file in one go.
@@ -200,18 +185,12 @@ impl Partial {
     /// [`FileError`] if they cannot be written or the file gets too long.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         if self.length.saturating_add(bytes.len() as u64) > FILE_BYTES_MAX {
-            return Err(FileError::TooLong {
-                path: self.path.clone(),
-                bytes_max: FILE_BYTES_MAX,
-            });
+            return Err(FileError::TooLong { path: self.path.clone(), bytes_max: FILE_BYTES_MAX });
         }
         let outcome = self.file.write_all(bytes);
         self.length = match outcome {
             Ok(()) => self.length + bytes.len() as u64,
-            Err(_) => self
-                .file
-                .metadata()
-                .map_or(self.length, |metadata| metadata.len()),
+            Err(_) => self.file.metadata().map_or(self.length, |metadata| metadata.len()),
         };
         outcome.map_err(|cause| io_error(&self.path, cause))
     }
@@ -221,9 +200,7 @@ impl Partial {
     /// # Errors
     /// [`FileError::Io`] if the file cannot be cut.
     pub fn restart(&mut self) -> Result<(), FileError> {
-        self.file
-            .set_len(0)
-            .map_err(|cause| io_error(&self.path, cause))?;
+        self.file.set_len(0).map_err(|cause| io_error(&self.path, cause))?;
         self.length = 0;
         Ok(())
     }
@@ -238,14 +215,9 @@ impl Partial {
         let found = digest_of(&self.path).map_err(fail)?;
         if found != self.digest {
             fs::remove_file(&self.path).map_err(fail)?;
-            return Err(FinishError::DigestMismatch {
-                expected: hex::encode(self.digest),
-                found: hex::encode(found),
-            });
+            return Err(FinishError::DigestMismatch { expected: hex::encode(self.digest), found: hex::encode(found) });
         }
-        fs::rename(&self.path, &self.target)
-            .and_then(|()| sync_directory(crate::durable::parent(&self.target)))
-            .map_err(fail)?;
+        fs::rename(&self.path, &self.target).and_then(|()| sync_directory(crate::durable::parent(&self.target))).map_err(fail)?;
         Ok(self.target)
     }
 }
@@ -267,10 +239,7 @@ fn digest_of(path: &Path) -> io::Result<[u8; 32]> {
 }
 
 fn io_error(path: &Path, cause: io::Error) -> FileError {
-    FileError::Io {
-        path: path.to_path_buf(),
-        cause,
-    }
+    FileError::Io { path: path.to_path_buf(), cause }
 }
 
 #[cfg(test)]
@@ -342,9 +311,6 @@ mod tests {
         partial.file.set_len(FILE_BYTES_MAX).unwrap();
         drop(partial);
         let mut partial = files.partial(digest(b"big")).unwrap();
-        assert!(matches!(
-            partial.append(b"x"),
-            Err(FileError::TooLong { .. })
-        ));
+        assert!(matches!(partial.append(b"x"), Err(FileError::TooLong { .. })));
     }
 }

@@ -34,17 +34,9 @@ pub(crate) fn current(directory: &Path) -> io::Result<PathBuf> {
 }
 
 /// A smaller copy of a database that is mostly garbage, or that is `full`. `None` if it is not worth it.
-pub(crate) fn compact(
-    old: &Database,
-    full: bool,
-    cache_bytes: u64,
-) -> Result<Option<Database>, DatabaseError> {
+pub(crate) fn compact(old: &Database, full: bool, cache_bytes: u64) -> Result<Option<Database>, DatabaseError> {
     let size = old.file_bytes();
-    let ratio = if full {
-        COMPACT_RATIO_FULL
-    } else {
-        COMPACT_RATIO
-    };
+    let ratio = if full { COMPACT_RATIO_FULL } else { COMPACT_RATIO };
     if (size < COMPACT_BYTES_MIN && !full) || size / ratio < old.live_bytes()? {
         return Ok(None);
     }
@@ -53,17 +45,9 @@ pub(crate) fn compact(
 
 /// Copies `old` into the next generation and lets that count; [`discard`] the old one when it is closed.
 pub(crate) fn copy(old: &Database, cache_bytes: u64) -> Result<Database, DatabaseError> {
-    let io = |cause| DatabaseError::Io {
-        path: old.path().to_path_buf(),
-        cause,
-    };
+    let io = |cause| DatabaseError::Io { path: old.path().to_path_buf(), cause };
     let directory = parent(old.path());
-    let number = numbered(directory, "db-")
-        .map_err(io)?
-        .last()
-        .copied()
-        .unwrap_or(0)
-        + 1;
+    let number = numbered(directory, "db-").map_err(io)?.last().copied().unwrap_or(0) + 1;
     let path = generation_path(directory, number);
     let copied = copy_to(old, &path, cache_bytes);
     if copied.is_err() {
@@ -73,17 +57,10 @@ pub(crate) fn copy(old: &Database, cache_bytes: u64) -> Result<Database, Databas
 }
 
 fn copy_to(old: &Database, path: &Path, cache_bytes: u64) -> Result<Database, DatabaseError> {
-    let io = |cause| DatabaseError::Io {
-        path: path.to_path_buf(),
-        cause,
-    };
+    let io = |cause| DatabaseError::Io { path: path.to_path_buf(), cause };
     fs::create_dir(path).map_err(io)?;
-    File::create(path.join(INCOMPLETE))
-        .and_then(|mark| mark.sync_all())
-        .map_err(io)?;
-    sync_directory(path)
-        .and_then(|()| sync_directory(parent(path)))
-        .map_err(io)?;
+    File::create(path.join(INCOMPLETE)).and_then(|mark| mark.sync_all()).map_err(io)?;
+    sync_directory(path).and_then(|()| sync_directory(parent(path))).map_err(io)?;
     let new = Database::open(path, cache_bytes)?;
     old.copy_into(&new)?;
     fs::remove_file(path.join(INCOMPLETE)).map_err(io)?;
@@ -101,11 +78,7 @@ pub(crate) fn discard(path: &Path) {
 /// Renames a damaged file or directory to `<path>.broken-<n>` and keeps only the newest few of those.
 pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let directory = parent(path);
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let prefix = format!("{name}.broken-");
     let kept = numbered(directory, &prefix)?;
     let number = kept.last().copied().unwrap_or(0) + 1;
@@ -121,11 +94,7 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
 
 pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
     let is_directory = fs::symlink_metadata(path)?.is_dir();
-    if is_directory {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
+    if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
 fn generation_path(directory: &Path, number: u64) -> PathBuf {
@@ -137,10 +106,7 @@ fn numbered(directory: &Path, prefix: &str) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
-        found.extend(
-            name.to_str()
-                .and_then(|name| name.strip_prefix(prefix)?.parse::<u64>().ok()),
-        );
+        found.extend(name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse::<u64>().ok()));
     }
     found.sort_unstable();
     Ok(found)
@@ -158,11 +124,7 @@ mod tests {
         let database = Database::open(&current(directory).unwrap(), CACHE_BYTES).unwrap();
         let mut changes = Memtable::default();
         for tree in Tree::ALL {
-            changes.put(
-                tree,
-                tree.name().as_bytes().into(),
-                Some(vec![1; 1000].into()),
-            );
+            changes.put(tree, tree.name().as_bytes().into(), Some(vec![1; 1000].into()));
         }
         database.apply(&changes).unwrap();
         database.set_number("epoch", 7).unwrap();
@@ -203,10 +165,7 @@ mod tests {
     fn a_full_database_is_copied_only_if_that_helps() {
         let directory = tempfile::tempdir().unwrap();
         let old = filled(directory.path());
-        assert!(
-            compact(&old, false, CACHE_BYTES).unwrap().is_none(),
-            "it is small"
-        );
+        assert!(compact(&old, false, CACHE_BYTES).unwrap().is_none(), "it is small");
         let smaller = compact(&old, true, CACHE_BYTES).unwrap();
         let helps = old.file_bytes() / COMPACT_RATIO_FULL >= old.live_bytes().unwrap();
         assert_eq!(smaller.is_some(), helps);

@@ -77,17 +77,8 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Opens a new segment in `directory`; what is there already is left to [`Journal::adopt`].
-    pub(crate) fn open(
-        directory: &Path,
-        segment_bytes: u64,
-        direct: bool,
-        next: Resume,
-    ) -> io::Result<Self> {
-        let mode = if direct {
-            probe(directory)?
-        } else {
-            JournalMode::Buffered
-        };
+    pub(crate) fn open(directory: &Path, segment_bytes: u64, direct: bool, next: Resume) -> io::Result<Self> {
+        let mode = if direct { probe(directory)? } else { JournalMode::Buffered };
         let mut journal = Self {
             directory: directory.to_path_buf(),
             segment_bytes,
@@ -114,9 +105,7 @@ impl Journal {
 
     /// Segment of the last group.
     pub(crate) fn current(&self) -> u64 {
-        self.current
-            .as_ref()
-            .map_or(self.next.segment, |segment| segment.id)
+        self.current.as_ref().map_or(self.next.segment, |segment| segment.id)
     }
 
     /// Segments before it, oldest first.
@@ -133,19 +122,13 @@ impl Journal {
         };
         self.encode(segment.id, records);
         let length = self.scratch.as_slice().len() as u64;
-        assert!(
-            length <= self.segment_bytes,
-            "admission bounds a group to less than a segment"
-        );
+        assert!(length <= self.segment_bytes, "admission bounds a group to less than a segment");
         if segment.offset + length > self.segment_bytes {
             self.sealed.push(segment.id);
             segment = self.open_segment()?;
             self.encode(segment.id, records);
         }
-        let outcome = segment
-            .file
-            .write_all_at(self.scratch.as_slice(), segment.offset)
-            .and_then(|()| segment.file.sync_data());
+        let outcome = segment.file.write_all_at(self.scratch.as_slice(), segment.offset).and_then(|()| segment.file.sync_data());
         match outcome {
             Ok(()) => {
                 segment.offset += length;
@@ -183,11 +166,7 @@ impl Journal {
     }
 
     fn encode(&mut self, segment: u64, records: &[(u64, Record)]) {
-        let label = Label {
-            segment,
-            seq: self.next.seq,
-            epoch: self.next.epoch,
-        };
+        let label = Label { segment, seq: self.next.seq, epoch: self.next.epoch };
         self.scratch.encode(label, records, self.mode.sector());
     }
 
@@ -211,11 +190,7 @@ impl Journal {
         sync_directory(&self.directory)?;
         let file = open_file(&path, self.mode)?;
         self.next.segment += 1;
-        Ok(Segment {
-            id,
-            file,
-            offset: 0,
-        })
+        Ok(Segment { id, file, offset: 0 })
     }
 
     fn usable_spare(&mut self) -> Option<PathBuf> {
@@ -272,22 +247,14 @@ pub(crate) fn segment_path(directory: &Path, id: u64) -> PathBuf {
 }
 
 fn segment_id(path: &Path) -> Option<u64> {
-    path.file_name()?
-        .to_str()?
-        .strip_prefix("journal-")?
-        .strip_suffix(".seg")?
-        .parse()
-        .ok()
+    path.file_name()?.to_str()?.strip_prefix("journal-")?.strip_suffix(".seg")?.parse().ok()
 }
 
 fn spares(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with("spare-") && name.ends_with(".seg") {
             found.push(path);
         }
@@ -296,10 +263,7 @@ fn spares(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn open_file(path: &Path, mode: JournalMode) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .custom_flags(mode.flags())
-        .open(path)
+    OpenOptions::new().write(true).custom_flags(mode.flags()).open(path)
 }
 
 /// The most direct way that this file system takes.
@@ -308,13 +272,9 @@ fn probe(directory: &Path) -> io::Result<JournalMode> {
     File::create(&path)?;
     let takes = |mode: &JournalMode| {
         let zeros = Aligned::zeros(mode.sector());
-        open_file(&path, *mode)
-            .and_then(|file| file.write_all_at(zeros.as_slice(), 0))
-            .is_ok()
+        open_file(&path, *mode).and_then(|file| file.write_all_at(zeros.as_slice(), 0)).is_ok()
     };
-    let mode = [JournalMode::Direct512, JournalMode::Direct4096]
-        .into_iter()
-        .find(takes);
+    let mode = [JournalMode::Direct512, JournalMode::Direct4096].into_iter().find(takes);
     fs::remove_file(&path)?;
     Ok(mode.unwrap_or(JournalMode::Buffered))
 }

@@ -88,11 +88,7 @@ mod tests {
     #[test]
     fn bytes_follow_replacement() {
         let mut table = Memtable::default();
-        table.put(
-            Tree::Meta,
-            b"k".as_slice().into(),
-            Some(vec![0; 100].into()),
-        );
+        table.put(Tree::Meta, b"k".as_slice().into(), Some(vec![0; 100].into()));
         table.put(Tree::Meta, b"k".as_slice().into(), None);
         assert_eq!(table.bytes(), ENTRY_BYTES + 1);
     }
@@ -103,10 +99,7 @@ mod tests {
         for key in ["a", "b1", "b2", "b3", "c"] {
             table.put(Tree::Meta, key.as_bytes().into(), Some(Arc::default()));
         }
-        let keys: Vec<_> = table
-            .range(Tree::Meta, b"b", Some(b"b1"))
-            .map(|(k, _)| k.to_vec())
-            .collect();
+        let keys: Vec<_> = table.range(Tree::Meta, b"b", Some(b"b1")).map(|(k, _)| k.to_vec()).collect();
         assert_eq!(keys, [b"b2".to_vec(), b"b3".to_vec()]);
         assert_eq!(table.range(Tree::Meta, b"b", Some(b"a")).count(), 3);
     }

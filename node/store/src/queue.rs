@@ -64,9 +64,7 @@ impl Queue {
     }
 
     pub(crate) fn lives_in(&self, segment: u64) -> bool {
-        self.items
-            .values()
-            .any(|item| item.home == Home::Segment(segment))
+        self.items.values().any(|item| item.home == Home::Segment(segment))
     }
 
     /// Accept records of items that live in `segment`, at most about `bytes_max` but at least one.
@@ -98,11 +96,7 @@ impl Queue {
 
 /// The whole of an item in one record.
 pub(crate) fn accept_record(id: ItemId, item: &Item) -> Record {
-    Record::Accept {
-        id,
-        attempts: item.attempts,
-        bytes: Arc::clone(&item.bytes),
-    }
+    Record::Accept { id, attempts: item.attempts, bytes: Arc::clone(&item.bytes) }
 }
 
 /// What an item of `length` bytes costs against the bound of the queue.

@@ -38,11 +38,7 @@ impl Record {
                 out.extend([DELETE, tree_byte(*tree)]);
                 put_bytes(out, key);
             }
-            Self::Accept {
-                id,
-                attempts,
-                bytes,
-            } => {
+            Self::Accept { id, attempts, bytes } => {
                 put_item(out, ACCEPT, *id);
                 out.extend(attempts.to_le_bytes());
                 put_bytes(out, bytes);
@@ -68,27 +64,11 @@ pub(crate) fn decode_all(mut payload: &[u8]) -> Option<Vec<Record>> {
 fn decode(input: &mut &[u8]) -> Option<Record> {
     let [tag] = take(input)?;
     Some(match tag {
-        SET => Record::Set {
-            tree: take_tree(input)?,
-            key: take_bytes(input)?.into(),
-            value: take_bytes(input)?.into(),
-        },
-        DELETE => Record::Delete {
-            tree: take_tree(input)?,
-            key: take_bytes(input)?.into(),
-        },
-        ACCEPT => Record::Accept {
-            id: take_id(input)?,
-            attempts: u32::from_le_bytes(take(input)?),
-            bytes: take_bytes(input)?.into(),
-        },
-        ATTEMPT => Record::Attempt {
-            id: take_id(input)?,
-            attempts: u32::from_le_bytes(take(input)?),
-        },
-        FINISH => Record::Finish {
-            id: take_id(input)?,
-        },
+        SET => Record::Set { tree: take_tree(input)?, key: take_bytes(input)?.into(), value: take_bytes(input)?.into() },
+        DELETE => Record::Delete { tree: take_tree(input)?, key: take_bytes(input)?.into() },
+        ACCEPT => Record::Accept { id: take_id(input)?, attempts: u32::from_le_bytes(take(input)?), bytes: take_bytes(input)?.into() },
+        ATTEMPT => Record::Attempt { id: take_id(input)?, attempts: u32::from_le_bytes(take(input)?) },
+        FINISH => Record::Finish { id: take_id(input)? },
         _ => return None,
     })
 }
@@ -139,24 +119,10 @@ mod tests {
         let tree = prop::sample::select(Tree::ALL.to_vec());
         let bytes = prop::collection::vec(any::<u8>(), 0..40);
         prop_oneof![
-            (tree.clone(), bytes.clone(), bytes.clone()).prop_map(|(tree, k, v)| Record::Set {
-                tree,
-                key: k.into(),
-                value: v.into()
-            }),
-            (tree, bytes.clone()).prop_map(|(tree, k)| Record::Delete {
-                tree,
-                key: k.into()
-            }),
-            (any::<u64>(), any::<u32>(), bytes).prop_map(|(id, attempts, b)| Record::Accept {
-                id: ItemId(id),
-                attempts,
-                bytes: b.into()
-            }),
-            (any::<u64>(), any::<u32>()).prop_map(|(id, attempts)| Record::Attempt {
-                id: ItemId(id),
-                attempts
-            }),
+            (tree.clone(), bytes.clone(), bytes.clone()).prop_map(|(tree, k, v)| Record::Set { tree, key: k.into(), value: v.into() }),
+            (tree, bytes.clone()).prop_map(|(tree, k)| Record::Delete { tree, key: k.into() }),
+            (any::<u64>(), any::<u32>(), bytes).prop_map(|(id, attempts, b)| Record::Accept { id: ItemId(id), attempts, bytes: b.into() }),
+            (any::<u64>(), any::<u32>()).prop_map(|(id, attempts)| Record::Attempt { id: ItemId(id), attempts }),
             any::<u64>().prop_map(|id| Record::Finish { id: ItemId(id) }),
         ]
     }

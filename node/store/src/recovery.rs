@@ -117,57 +117,33 @@ pub(crate) struct Opened {
 pub(crate) fn open(directory: &Path, config: &StoreConfig) -> Result<Opened, OpenError> {
     let path = || directory.to_path_buf();
     let mut recovery = Recovery::default();
-    let in_directory = |cause| OpenError::Directory {
-        path: path(),
-        cause,
-    };
-    let in_journal = |cause| OpenError::Journal {
-        path: path(),
-        cause,
-    };
-    let in_database = |cause| OpenError::Database {
-        path: path(),
-        cause,
-    };
+    let in_directory = |cause| OpenError::Directory { path: path(), cause };
+    let in_journal = |cause| OpenError::Journal { path: path(), cause };
+    let in_database = |cause| OpenError::Database { path: path(), cause };
 
     prepare(directory, &mut recovery).map_err(in_directory)?;
     let lock = lock(directory)?;
     let journal_path = directory.join("journal");
     prepare(&journal_path, &mut recovery).map_err(in_directory)?;
     let mut replay = Replay::default();
-    let old = replay
-        .read(&journal_path, &mut recovery)
-        .map_err(in_journal)?;
+    let old = replay.read(&journal_path, &mut recovery).map_err(in_journal)?;
 
-    let cache_bytes = config
-        .cache_bytes
-        .unwrap_or_else(space::default_cache_bytes);
+    let cache_bytes = config.cache_bytes.unwrap_or_else(space::default_cache_bytes);
     let known = replay.resume.epoch;
     let (database, stored) = open_database(directory, cache_bytes, known, &mut recovery)?;
     recovery.rolled_back = stored < known;
     replay.resume.epoch = known.max(stored) + 1;
-    database
-        .set_number(EPOCH_NAME, replay.resume.epoch)
-        .map_err(in_database)?;
+    database.set_number(EPOCH_NAME, replay.resume.epoch).map_err(in_database)?;
     database.apply(&replay.changes).map_err(in_database)?;
 
     let segment_bytes = config.segment_bytes();
-    let mut journal = Journal::open(&journal_path, segment_bytes, config.direct, replay.resume)
-        .map_err(in_journal)?;
+    let mut journal = Journal::open(&journal_path, segment_bytes, config.direct, replay.resume).map_err(in_journal)?;
     rewrite(&mut journal, &mut replay.queue, config.buffer_bytes_max()).map_err(in_journal)?;
     journal.adopt(&old).map_err(in_journal)?;
 
     recovery.pending = pending(&replay.queue);
     let next_item = replay.resume.epoch << EPOCH_SHIFT;
-    Ok(Opened {
-        lock,
-        queue: replay.queue,
-        next_item,
-        journal,
-        database,
-        cache_bytes,
-        recovery,
-    })
+    Ok(Opened { lock, queue: replay.queue, next_item, journal, database, cache_bytes, recovery })
 }
 
 /// Makes a directory; a file in its place, or a directory that cannot be read, is set aside.
@@ -185,16 +161,8 @@ fn prepare(path: &Path, recovery: &mut Recovery) -> io::Result<()> {
 
 /// A killed process may hold the lock for a moment.
 fn lock(directory: &Path) -> Result<File, OpenError> {
-    let in_directory = |cause| OpenError::Directory {
-        path: directory.to_path_buf(),
-        cause,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(directory.join("lock"))
-        .map_err(in_directory)?;
+    let in_directory = |cause| OpenError::Directory { path: directory.to_path_buf(), cause };
+    let file = File::options().create(true).truncate(false).write(true).open(directory.join("lock")).map_err(in_directory)?;
     for attempt in 1..=LOCK_ATTEMPTS_MAX {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -205,9 +173,7 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
             Err(TryLockError::Error(cause)) => return Err(in_directory(cause)),
         }
     }
-    Err(OpenError::InUse {
-        path: directory.to_path_buf(),
-    })
+    Err(OpenError::InUse { path: directory.to_path_buf() })
 }
 
 /// What the journal holds, folded.
@@ -246,20 +212,9 @@ impl Replay {
         match record {
             Record::Set { tree, key, value } => self.changes.put(tree, key, Some(value)),
             Record::Delete { tree, key } => self.changes.put(tree, key, None),
-            Record::Accept {
-                id,
-                attempts,
-                bytes,
-            } => {
+            Record::Accept { id, attempts, bytes } => {
                 self.queue.remove(id);
-                self.queue.insert(
-                    id,
-                    Item {
-                        attempts,
-                        bytes,
-                        home: Home::Segment(NOWHERE),
-                    },
-                );
+                self.queue.insert(id, Item { attempts, bytes, home: Home::Segment(NOWHERE) });
             }
             Record::Attempt { id, attempts } => {
                 if let Some(item) = self.queue.item_mut(id) {
@@ -283,23 +238,11 @@ fn read_segment(path: &Path) -> Vec<u8> {
 
 /// Opens the database and reads its epoch. One that is damaged, or empty though the journal has known a
 /// life of the store before, is set aside.
-fn open_database(
-    directory: &Path,
-    cache_bytes: u64,
-    known: u64,
-    recovery: &mut Recovery,
-) -> Result<(Database, u64), OpenError> {
-    let in_database = |cause| OpenError::Database {
-        path: directory.to_path_buf(),
-        cause,
-    };
-    let in_directory = |cause| OpenError::Directory {
-        path: directory.to_path_buf(),
-        cause,
-    };
+fn open_database(directory: &Path, cache_bytes: u64, known: u64, recovery: &mut Recovery) -> Result<(Database, u64), OpenError> {
+    let in_database = |cause| OpenError::Database { path: directory.to_path_buf(), cause };
+    let in_directory = |cause| OpenError::Directory { path: directory.to_path_buf(), cause };
     let path = generation::current(directory).map_err(in_directory)?;
-    let opened = Database::open(&path, cache_bytes)
-        .and_then(|database| Ok((database.number(EPOCH_NAME)?, database)));
+    let opened = Database::open(&path, cache_bytes).and_then(|database| Ok((database.number(EPOCH_NAME)?, database)));
     match opened {
         Ok((Some(epoch), database)) => return Ok((database, epoch)),
         Ok((None, database)) if known == 0 => {
@@ -330,12 +273,5 @@ fn rewrite(journal: &mut Journal, queue: &mut Queue, bytes_max: usize) -> io::Re
 }
 
 fn pending(queue: &Queue) -> Vec<Pending> {
-    queue
-        .iter()
-        .map(|(id, item)| Pending {
-            id,
-            attempts: item.attempts,
-            bytes: Arc::as_ref(&item.bytes).to_vec(),
-        })
-        .collect()
+    queue.iter().map(|(id, item)| Pending { id, attempts: item.attempts, bytes: Arc::as_ref(&item.bytes).to_vec() }).collect()
 }

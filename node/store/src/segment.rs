@@ -55,10 +55,7 @@ impl Aligned {
         let crc = checksum(&self.bytes[start..]);
         self.bytes[start + CRC_AT..start + HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
         self.bytes.resize(start + span, 0);
-        assert_eq!(
-            self.bytes.as_ptr().align_offset(SECTOR_BYTES_MAX),
-            start % SECTOR_BYTES_MAX
-        );
+        assert_eq!(self.bytes.as_ptr().align_offset(SECTOR_BYTES_MAX), start % SECTOR_BYTES_MAX);
     }
 
     /// As many zeros as asked for.
@@ -129,17 +126,8 @@ impl Header {
         let payload = usize::try_from(short(24)?).ok()?;
         let span = usize::try_from(short(28)?).ok()?;
         let sound = span >= HEADER_BYTES.checked_add(payload)? && span.is_multiple_of(512);
-        let label = Label {
-            segment: long(0)?,
-            seq: long(8)?,
-            epoch: long(16)?,
-        };
-        sound.then_some(Self {
-            label,
-            payload,
-            span,
-            crc: short(32)?,
-        })
+        let label = Label { segment: long(0)?, seq: long(8)?, epoch: long(16)? };
+        sound.then_some(Self { label, payload, span, crc: short(32)? })
     }
 
     fn records(&self, bytes: &[u8]) -> Option<Vec<Record>> {
@@ -164,20 +152,12 @@ mod tests {
     const SECTOR: usize = 512;
 
     fn label(seq: u64) -> Label {
-        Label {
-            segment: 7,
-            seq,
-            epoch: 3,
-        }
+        Label { segment: 7, seq, epoch: 3 }
     }
 
     fn group(seq: u64) -> Vec<Record> {
         let key = format!("key-{seq}");
-        let set = Record::Set {
-            tree: Tree::Usage,
-            key: key.as_bytes().into(),
-            value: vec![7; 600].into(),
-        };
+        let set = Record::Set { tree: Tree::Usage, key: key.as_bytes().into(), value: vec![7; 600].into() };
         vec![set, Record::Finish { id: ItemId(seq) }]
     }
 
@@ -187,13 +167,7 @@ mod tests {
         for seq in 4..7 {
             bytes.extend(encoded(label(seq), &group(seq)));
         }
-        bytes.extend(encoded(
-            Label {
-                segment: 2,
-                ..label(7)
-            },
-            &group(7),
-        ));
+        bytes.extend(encoded(Label { segment: 2, ..label(7) }, &group(7)));
         bytes
     }
 
@@ -201,21 +175,14 @@ mod tests {
         let records: Vec<_> = records.iter().map(|record| (0, record.clone())).collect();
         let mut aligned = Aligned::default();
         aligned.encode(label, &records, SECTOR);
-        assert_eq!(
-            aligned.as_slice().as_ptr().align_offset(SECTOR_BYTES_MAX),
-            0
-        );
+        assert_eq!(aligned.as_slice().as_ptr().align_offset(SECTOR_BYTES_MAX), 0);
         aligned.as_slice().to_vec()
     }
 
     /// The groups found are the first `at_least` of the journal, or more, and nothing else.
     fn check(bytes: &[u8], at_least: usize) {
         let found = scan(bytes, 7).groups;
-        assert!(
-            (at_least..=3).contains(&found.len()),
-            "{} groups",
-            found.len()
-        );
+        assert!((at_least..=3).contains(&found.len()), "{} groups", found.len());
         for ((found_label, records), seq) in found.iter().zip(4..) {
             assert_eq!((*found_label, records), (label(seq), &group(seq)));
         }
@@ -251,14 +218,7 @@ mod tests {
 
     #[test]
     fn a_group_of_another_epoch_or_out_of_order_ends_the_segment() {
-        for next in [
-            Label {
-                epoch: 4,
-                ..label(5)
-            },
-            label(6),
-            label(4),
-        ] {
+        for next in [Label { epoch: 4, ..label(5) }, label(6), label(4)] {
             let mut bytes = encoded(label(4), &group(4));
             bytes.extend(encoded(next, &group(5)));
             assert_eq!(scan(&bytes, 7).groups.len(), 1);

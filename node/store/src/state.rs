@@ -46,11 +46,7 @@ pub(crate) enum Step {
 #[derive(Debug, Clone)]
 pub(crate) enum Health {
     Good,
-    Degraded {
-        reason: Arc<str>,
-        failures: u32,
-        retry_at: Instant,
-    },
+    Degraded { reason: Arc<str>, failures: u32, retry_at: Instant },
 }
 
 /// How the store ends.
@@ -113,11 +109,7 @@ impl State {
             checkpointed: 0,
             checkpoint_wanted: false,
             checkpoint_failure: None,
-            room: Room {
-                free: u64::MAX,
-                database_max: u64::MAX,
-                ..Room::default()
-            },
+            room: Room { free: u64::MAX, database_max: u64::MAX, ..Room::default() },
             health: Health::Good,
             closing: Closing::No,
             stopped: false,
@@ -136,18 +128,12 @@ impl State {
     // ---- commands
 
     /// Applies a batch: all of it, or nothing with the reason.
-    pub(crate) fn commit(
-        &mut self,
-        batch: Batch,
-        durability: Durability,
-        now: Instant,
-    ) -> Result<Commit, CommitError> {
+    pub(crate) fn commit(&mut self, batch: Batch, durability: Durability, now: Instant) -> Result<Commit, CommitError> {
         self.admit(&batch, durability)?;
         for record in batch.records {
             self.apply(record);
         }
-        self.buffer
-            .end_batch(now + Duration::from_millis(self.config.lazy_ms));
+        self.buffer.end_batch(now + Duration::from_millis(self.config.lazy_ms));
         let group = Duration::from_millis(self.config.group_ms);
         let answer = match durability {
             Durability::Grouped => self.buffer.wait(now + group, false),
@@ -177,12 +163,7 @@ impl State {
     // ---- inputs of the journal thread
 
     /// The group is on the disk, in `current`, after `sealed`.
-    pub(crate) fn handle_written(
-        &mut self,
-        flight: &[(u64, Record)],
-        current: u64,
-        sealed: &[u64],
-    ) {
+    pub(crate) fn handle_written(&mut self, flight: &[(u64, Record)], current: u64, sealed: &[u64]) {
         self.current = current;
         self.sealed = sealed.to_vec();
         self.queue.settle(flight, current);
@@ -202,11 +183,7 @@ impl State {
         };
         let retry_at = now + retry_pause(failures);
         self.buffer.fail(&reason, retry_at);
-        self.health = Health::Degraded {
-            reason,
-            failures,
-            retry_at,
-        };
+        self.health = Health::Degraded { reason, failures, retry_at };
         if self.frozen.as_ref().is_some_and(|frozen| !frozen.journaled)
             && let Some(frozen) = self.frozen.take()
         {
@@ -237,18 +214,12 @@ impl State {
     pub(crate) fn handle_checkpoint(&mut self, outcome: Result<(), String>, now: Instant) {
         match outcome {
             Ok(()) => {
-                let frozen = self
-                    .frozen
-                    .take()
-                    .expect("only a frozen table is checkpointed");
+                let frozen = self.frozen.take().expect("only a frozen table is checkpointed");
                 self.checkpointed = frozen.covers;
                 self.checkpoint_failure = None;
             }
             Err(reason) => {
-                let failures = self
-                    .checkpoint_failure
-                    .as_ref()
-                    .map_or(0, |(_, n, _)| n + 1);
+                let failures = self.checkpoint_failure.as_ref().map_or(0, |(_, n, _)| n + 1);
                 let retry_at = now + retry_pause(failures);
                 self.checkpoint_failure = Some((reason.into(), failures, retry_at));
             }
@@ -266,11 +237,7 @@ impl State {
             let retry_at = *retry_at;
             self.sleep_until = Some(retry_at);
             let waits = self.closing == Closing::No;
-            return if waits {
-                Step::Wait(Some(retry_at))
-            } else {
-                Step::Stop
-            };
+            return if waits { Step::Wait(Some(retry_at)) } else { Step::Stop };
         }
         if self.checkpoint_is_due(now) {
             return self.freeze();
@@ -297,11 +264,7 @@ impl State {
     /// What the checkpoint thread does now: changes to move, a time to wait for, or `Err` to stop.
     pub(crate) fn poll_checkpoint(&self, now: Instant) -> Result<CheckpointStep, Stopped> {
         let Some(frozen) = self.frozen.as_ref().filter(|frozen| frozen.journaled) else {
-            return if self.stopped {
-                Err(Stopped)
-            } else {
-                Ok(CheckpointStep::Wait(None))
-            };
+            return if self.stopped { Err(Stopped) } else { Ok(CheckpointStep::Wait(None)) };
         };
         match &self.checkpoint_failure {
             Some(_) if self.closing != Closing::No => Err(Stopped),
@@ -312,8 +275,7 @@ impl State {
 
     /// Whether a commit just gave the journal thread something to do before it wakes by itself.
     pub(crate) fn must_wake(&self, now: Instant) -> bool {
-        let crowded = self.buffer.bytes() >= self.config.buffer_bytes_max() / 2
-            || self.memory.bytes() >= self.config.memory_bytes_max;
+        let crowded = self.buffer.bytes() >= self.config.buffer_bytes_max() / 2 || self.memory.bytes() >= self.config.memory_bytes_max;
         match (self.next_due(now), self.sleep_until) {
             (Some(due), Some(sleep_until)) => crowded || due < sleep_until,
             (Some(_), None) => true,
@@ -325,27 +287,14 @@ impl State {
 
     /// The newest change of a key that the database may lack.
     pub(crate) fn change(&self, tree: Tree, key: &[u8]) -> Option<Change> {
-        let older = || {
-            self.frozen
-                .as_ref()
-                .and_then(|frozen| frozen.changes.get(tree, key))
-        };
+        let older = || self.frozen.as_ref().and_then(|frozen| frozen.changes.get(tree, key));
         self.memory.get(tree, key).or_else(older).cloned()
     }
 
     /// Changes under a prefix, ordered, up to the one at which `limit` values have been seen.
-    pub(crate) fn changes(
-        &self,
-        tree: Tree,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Vec<(Arc<[u8]>, Change)> {
+    pub(crate) fn changes(&self, tree: Tree, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<(Arc<[u8]>, Change)> {
         let mut newer = self.memory.range(tree, prefix, after).peekable();
-        let frozen = self
-            .frozen
-            .as_ref()
-            .map(|frozen| frozen.changes.range(tree, prefix, after));
+        let frozen = self.frozen.as_ref().map(|frozen| frozen.changes.range(tree, prefix, after));
         let mut older = frozen.into_iter().flatten().peekable();
         let mut found = Vec::new();
         let mut values = 0;
@@ -356,9 +305,7 @@ impl State {
                     older.next();
                     newer.next().expect("it was just seen")
                 }
-                (Some((new, _)), Some((old, _))) if new > old => {
-                    older.next().expect("it was just seen")
-                }
+                (Some((new, _)), Some((old, _))) if new > old => older.next().expect("it was just seen"),
                 (None, Some(_)) => older.next().expect("it was just seen"),
                 (Some(_), _) => newer.next().expect("it was just seen"),
             };
@@ -369,11 +316,7 @@ impl State {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.memory.bytes()
-            + self
-                .frozen
-                .as_ref()
-                .map_or(0, |frozen| frozen.changes.bytes())
+        self.memory.bytes() + self.frozen.as_ref().map_or(0, |frozen| frozen.changes.bytes())
     }
 
     pub(crate) fn buffer_bytes(&self) -> usize {
@@ -385,9 +328,7 @@ impl State {
     }
 
     pub(crate) fn checkpoint_failure(&self) -> Option<&Arc<str>> {
-        self.checkpoint_failure
-            .as_ref()
-            .map(|(reason, _, _)| reason)
+        self.checkpoint_failure.as_ref().map(|(reason, _, _)| reason)
     }
 
     // ---- rules
@@ -395,37 +336,24 @@ impl State {
     fn apply(&mut self, record: Record) {
         match record {
             Record::Set { tree, key, value } => {
-                self.memory
-                    .put(tree, Arc::clone(&key), Some(Arc::clone(&value)));
+                self.memory.put(tree, Arc::clone(&key), Some(Arc::clone(&value)));
                 self.buffer.put(Record::Set { tree, key, value });
             }
             Record::Delete { tree, key } => {
                 self.memory.put(tree, Arc::clone(&key), None);
                 self.buffer.put(Record::Delete { tree, key });
             }
-            Record::Accept {
-                id,
-                attempts,
-                bytes,
-            } => self.accept(id, attempts, bytes),
+            Record::Accept { id, attempts, bytes } => self.accept(id, attempts, bytes),
             Record::Attempt { id, attempts } => self.attempt(id, attempts),
             Record::Finish { id } => self.finish(id),
         }
     }
 
     fn accept(&mut self, id: ItemId, attempts: u32, bytes: Arc<[u8]>) {
-        let item = Item {
-            attempts,
-            bytes: Arc::clone(&bytes),
-            home: Home::Buffer,
-        };
+        let item = Item { attempts, bytes: Arc::clone(&bytes), home: Home::Buffer };
         if self.queue.insert(id, item) {
             self.next_item = self.next_item.max(id.0.saturating_add(1));
-            self.buffer.put(Record::Accept {
-                id,
-                attempts,
-                bytes,
-            });
+            self.buffer.put(Record::Accept { id, attempts, bytes });
         }
     }
 
@@ -436,10 +364,7 @@ impl State {
         item.attempts = count;
         match self.buffer.waiting_accept(id) {
             Some(Record::Accept { attempts, .. }) => *attempts = count,
-            Some(_) | None => self.buffer.put(Record::Attempt {
-                id,
-                attempts: count,
-            }),
+            Some(_) | None => self.buffer.put(Record::Attempt { id, attempts: count }),
         }
     }
 
@@ -467,11 +392,7 @@ impl State {
         self.checkpoint_wanted = false;
         let changes = Arc::new(std::mem::take(&mut self.memory));
         let flight = self.take();
-        self.frozen = Some(Frozen {
-            changes,
-            covers: self.current,
-            journaled: flight.is_none(),
-        });
+        self.frozen = Some(Frozen { changes, covers: self.current, journaled: flight.is_none() });
         match flight {
             Some(flight) => Step::Write(flight),
             None => Step::Frozen,
@@ -483,10 +404,7 @@ impl State {
             return false;
         }
         let crowded = self.sealed.len() >= self.config.sealed_segments_max();
-        let uncovered = self
-            .sealed
-            .first()
-            .is_some_and(|oldest| *oldest >= self.checkpointed);
+        let uncovered = self.sealed.first().is_some_and(|oldest| *oldest >= self.checkpointed);
         let dirty = !self.memory.is_empty();
         (crowded && uncovered)
             || (dirty && self.memory.bytes() >= self.config.memory_bytes_max)
@@ -520,12 +438,8 @@ impl State {
     }
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
-        let checkpoint =
-            (self.frozen.is_none() && !self.memory.is_empty()).then_some(self.checkpoint_due);
-        [self.buffer.due(now), checkpoint]
-            .into_iter()
-            .flatten()
-            .min()
+        let checkpoint = (self.frozen.is_none() && !self.memory.is_empty()).then_some(self.checkpoint_due);
+        [self.buffer.due(now), checkpoint].into_iter().flatten().min()
     }
 }
 

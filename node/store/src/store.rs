@@ -137,15 +137,7 @@ impl Store {
     /// [`OpenError`]; damage is not an error but is set aside and reported in [`Recovery`].
     pub fn open(directory: &Path, config: StoreConfig) -> Result<(Self, Recovery), OpenError> {
         let opened = recovery::open(directory, &config)?;
-        let Opened {
-            lock,
-            queue,
-            next_item,
-            journal,
-            database,
-            cache_bytes,
-            recovery,
-        } = opened;
+        let Opened { lock, queue, next_item, journal, database, cache_bytes, recovery } = opened;
         let mut state = State::new(config.clone(), queue, next_item, Instant::now());
         state.handle_started(journal.current(), journal.sealed());
         state.room = space::room(directory, &config, database.file_bytes());
@@ -158,27 +150,14 @@ impl Store {
             journal_wake: Condvar::new(),
             checkpoint_wake: Condvar::new(),
             database: RwLock::new(Arc::new(database)),
-            counters: Counters {
-                journal_bytes: journal.written().into(),
-                ..Counters::default()
-            },
+            counters: Counters { journal_bytes: journal.written().into(), ..Counters::default() },
         });
-        let owner = Owner {
-            shared: Arc::clone(&shared),
-            threads: Mutex::default(),
-            lock,
-        };
+        let owner = Owner { shared: Arc::clone(&shared), threads: Mutex::default(), lock };
         let for_journal = Arc::clone(&shared);
         let for_checkpoint = Arc::clone(&shared);
         owner.start("sedge-journal", move || for_journal.run_journal(journal))?;
         owner.start("sedge-checkpoint", move || for_checkpoint.run_checkpoints())?;
-        Ok((
-            Self {
-                shared,
-                owner: Arc::new(owner),
-            },
-            recovery,
-        ))
+        Ok((Self { shared, owner: Arc::new(owner) }, recovery))
     }
 
     /// A number for the next item. A number that is not used is lost, and that is fine.
@@ -225,13 +204,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`] if one of the values is damaged or the database does not answer.
-    pub fn scan(
-        &self,
-        tree: Tree,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Pair>, ReadError> {
+    pub fn scan(&self, tree: Tree, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, ReadError> {
         let changes = self.shared.state().changes(tree, prefix, after, limit);
         let database = self.shared.database();
         let mut newer = changes.into_iter().peekable();
@@ -313,28 +286,16 @@ impl Store {
 
     fn checked(&self, tree: Tree, key: &[u8], stored: Checked) -> Result<Vec<u8>, ReadError> {
         stored.map_err(|_damaged| {
-            self.shared
-                .counters
-                .values_damaged
-                .fetch_add(1, Ordering::Relaxed);
-            ReadError::Damaged {
-                tree,
-                key: key.to_vec(),
-            }
+            self.shared.counters.values_damaged.fetch_add(1, Ordering::Relaxed);
+            ReadError::Damaged { tree, key: key.to_vec() }
         })
     }
 }
 
 impl Owner {
     fn start(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(body)
-            .map_err(OpenError::Thread)?;
-        self.threads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(thread);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(body).map_err(OpenError::Thread)?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
     }
 
@@ -378,9 +339,7 @@ impl Shared {
                 Step::Wait(_) => {}
                 Step::Stop => break,
             }
-            self.counters
-                .journal_bytes
-                .store(journal.written(), Ordering::Relaxed);
+            self.counters.journal_bytes.store(journal.written(), Ordering::Relaxed);
         }
         self.state().handle_stopped();
         self.checkpoint_wake.notify_all();
@@ -416,9 +375,7 @@ impl Shared {
 
     fn write(&self, journal: &mut Journal, records: &[(u64, Record)]) {
         let outcome = journal.append(records);
-        self.counters
-            .journal_bytes
-            .store(journal.written(), Ordering::Relaxed);
+        self.counters.journal_bytes.store(journal.written(), Ordering::Relaxed);
         let mut state = self.state();
         match outcome {
             Ok(()) => {
@@ -475,10 +432,7 @@ impl Shared {
                 step @ CheckpointStep::Move(_) => return Ok(step),
             };
             state = match until {
-                None => self
-                    .checkpoint_wake
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.checkpoint_wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(until) => {
                     let pause = until.saturating_duration_since(now);
                     let waited = self.checkpoint_wake.wait_timeout(state, pause);
@@ -491,9 +445,7 @@ impl Shared {
     fn move_changes(&self, frozen: &Frozen) -> Result<(), DatabaseError> {
         let database = self.database();
         let bytes = database.apply(&frozen.changes)?;
-        self.counters
-            .checkpoint_bytes
-            .fetch_add(bytes, Ordering::Relaxed);
+        self.counters.checkpoint_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = self.state().room;
         let full = database.file_bytes() > room.database_max;
         if let Some(smaller) = generation::compact(&database, full, self.cache_bytes)? {
@@ -505,13 +457,8 @@ impl Shared {
     fn swap_database(&self, old: Arc<Database>, new: Database) {
         let after = new.file_bytes();
         log::info!(before = old.file_bytes(), after; "database compacted");
-        self.counters
-            .checkpoint_bytes
-            .fetch_add(after, Ordering::Relaxed);
-        *self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        self.counters.checkpoint_bytes.fetch_add(after, Ordering::Relaxed);
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         let path = old.path().to_path_buf();
         drop(old);
         generation::discard(&path);

@@ -48,11 +48,7 @@ impl Model {
     }
 
     fn apply_one(&mut self, store: &Store, change: &Change, batch: &mut Batch) {
-        let pick = |item: u8| {
-            self.accepted
-                .get(usize::from(item) % self.accepted.len().max(1))
-                .copied()
-        };
+        let pick = |item: u8| self.accepted.get(usize::from(item) % self.accepted.len().max(1)).copied();
         match *change {
             Change::Set(key, value) => {
                 self.keys.insert(vec![key], value.to_be_bytes().to_vec());
@@ -86,15 +82,8 @@ impl Model {
     fn read(directory: &Path) -> Self {
         let (store, recovery) = Store::open(directory, config()).unwrap();
         let pairs = store.scan(Tree::Keyvalue, b"", None, 1000).unwrap();
-        let items = recovery
-            .pending
-            .into_iter()
-            .map(|p| (p.id, (p.attempts, p.bytes)));
-        Self {
-            keys: pairs.into_iter().collect(),
-            items: items.collect(),
-            accepted: Vec::new(),
-        }
+        let items = recovery.pending.into_iter().map(|p| (p.id, (p.attempts, p.bytes)));
+        Self { keys: pairs.into_iter().collect(), items: items.collect(), accepted: Vec::new() }
     }
 
     fn looks_like(&self, other: &Self) -> bool {
@@ -103,11 +92,7 @@ impl Model {
 }
 
 fn config() -> StoreConfig {
-    StoreConfig {
-        segment_bytes: 0,
-        cache_bytes: Some(8 << 20),
-        ..StoreConfig::default()
-    }
+    StoreConfig { segment_bytes: 0, cache_bytes: Some(8 << 20), ..StoreConfig::default() }
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -125,17 +110,10 @@ fn copy(from: &Path, to: &Path) {
 
 /// Cuts or garbles the only segment from `at` on.
 fn crash(directory: &Path, at: usize, garble: bool) {
-    let entry = fs::read_dir(directory.join("journal"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap();
+    let entry = fs::read_dir(directory.join("journal")).unwrap().next().unwrap().unwrap();
     let mut bytes = fs::read(entry.path()).unwrap();
     if garble {
-        bytes[at..]
-            .iter_mut()
-            .take(64)
-            .for_each(|byte| *byte ^= 0x5a);
+        bytes[at..].iter_mut().take(64).for_each(|byte| *byte ^= 0x5a);
     } else {
         bytes.truncate(at);
     }
@@ -146,30 +124,18 @@ fn check(batches: &[Vec<Change>], at: f64, garble: bool) -> Result<(), TestCaseE
     let directory = tempfile::tempdir().unwrap();
     let live = directory.path().join("live");
     let (store, _) = Store::open(&live, config()).unwrap();
-    let sector = if store.status().mode == JournalMode::Direct512 {
-        512
-    } else {
-        4096
-    };
+    let sector = if store.status().mode == JournalMode::Direct512 { 512 } else { 4096 };
     let opened = store.status().write_bytes;
     let mut model = Model::default();
     let mut states = vec![(0, model.clone())];
     for changes in batches {
         let batch = model.apply(&store, changes);
-        store
-            .commit(batch, Durability::Each)
-            .unwrap()
-            .durable_blocking()
-            .unwrap();
+        store.commit(batch, Durability::Each).unwrap().durable_blocking().unwrap();
         let end = sector + usize::try_from(store.status().write_bytes - opened).unwrap();
         states.push((end, model.clone()));
     }
     let end = states.last().unwrap().0;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of a size"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a size")]
     #[expect(clippy::cast_precision_loss, reason = "sizes of a few sectors")]
     let at = (at * end as f64) as usize;
     let crashed = directory.path().join("crashed");
@@ -178,19 +144,11 @@ fn check(batches: &[Vec<Change>], at: f64, garble: bool) -> Result<(), TestCaseE
 
     let found = Model::read(&crashed);
     let acknowledged = states.iter().rposition(|(end, _)| *end <= at).unwrap_or(0);
-    let is_state = states[acknowledged..]
-        .iter()
-        .any(|(_, state)| state.looks_like(&found));
+    let is_state = states[acknowledged..].iter().any(|(_, state)| state.looks_like(&found));
     prop_assert!(is_state, "cut at {at} of {end}: {found:?}");
-    prop_assert!(
-        Model::read(&crashed).looks_like(&found),
-        "opening again changes nothing"
-    );
+    prop_assert!(Model::read(&crashed).looks_like(&found), "opening again changes nothing");
     drop(store);
-    prop_assert!(
-        Model::read(&live).looks_like(&model),
-        "without a crash all is there"
-    );
+    prop_assert!(Model::read(&live).looks_like(&model), "without a crash all is there");
     Ok(())
 }
 

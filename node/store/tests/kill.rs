@@ -16,14 +16,7 @@ const DIRECTORY: &str = "SEDGE_STORE_KILL_TEST";
 const ROUNDS: u64 = 12;
 
 fn config() -> StoreConfig {
-    StoreConfig {
-        group_ms: 3,
-        lazy_ms: 3,
-        checkpoint_ms: 15,
-        segment_bytes: 0,
-        cache_bytes: Some(8 << 20),
-        ..StoreConfig::default()
-    }
+    StoreConfig { group_ms: 3, lazy_ms: 3, checkpoint_ms: 15, segment_bytes: 0, cache_bytes: Some(8 << 20), ..StoreConfig::default() }
 }
 
 /// Runs until it is killed: accepts, sets, and finishes every second item.
@@ -37,31 +30,15 @@ fn writer() {
     for n in 0_u64.. {
         let id = store.next_item_id();
         let mut batch = Batch::new();
-        batch
-            .accept(id, vec![7; 3_000])
-            .set(Tree::Keyvalue, id.0.to_be_bytes(), vec![1; 100]);
-        let durability = if n.is_multiple_of(3) {
-            Durability::Each
-        } else {
-            Durability::Grouped
-        };
-        store
-            .commit(batch, durability)
-            .unwrap()
-            .durable_blocking()
-            .unwrap();
+        batch.accept(id, vec![7; 3_000]).set(Tree::Keyvalue, id.0.to_be_bytes(), vec![1; 100]);
+        let durability = if n.is_multiple_of(3) { Durability::Each } else { Durability::Grouped };
+        store.commit(batch, durability).unwrap().durable_blocking().unwrap();
         say("accepted", id.0);
         if n.is_multiple_of(2) {
             say("finishing", id.0);
             let mut batch = Batch::new();
-            batch
-                .finish(id)
-                .set(Tree::Usage, id.0.to_be_bytes(), "done");
-            store
-                .commit(batch, Durability::Grouped)
-                .unwrap()
-                .durable_blocking()
-                .unwrap();
+            batch.finish(id).set(Tree::Usage, id.0.to_be_bytes(), "done");
+            store.commit(batch, Durability::Grouped).unwrap().durable_blocking().unwrap();
             say("finished", id.0);
         }
     }
@@ -99,21 +76,12 @@ impl Acknowledged {
         let (store, recovery) = Store::open(directory, config()).unwrap();
         assert!(recovery.set_aside.is_empty() && recovery.groups_lost == 0);
         let pending: BTreeSet<_> = recovery.pending.iter().map(|item| item.id.0).collect();
-        let lost: Vec<_> = self
-            .accepted
-            .difference(&self.finishing)
-            .filter(|id| !pending.contains(id))
-            .collect();
+        let lost: Vec<_> = self.accepted.difference(&self.finishing).filter(|id| !pending.contains(id)).collect();
         assert!(lost.is_empty(), "lost {lost:?}");
         let risen: Vec<_> = self.finished.intersection(&pending).collect();
         assert!(risen.is_empty(), "finished, but back: {risen:?}");
         for id in &self.accepted {
-            assert!(
-                store
-                    .get(Tree::Keyvalue, &id.to_be_bytes())
-                    .unwrap()
-                    .is_some()
-            );
+            assert!(store.get(Tree::Keyvalue, &id.to_be_bytes()).unwrap().is_some());
         }
         for id in &self.finishing {
             let effect = store.get(Tree::Usage, &id.to_be_bytes()).unwrap().is_some();
@@ -137,10 +105,7 @@ fn nothing_acknowledged_is_lost_by_a_kill() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut left = 10 + round * 37 % 120;
         while left > 0 {
-            let line = lines
-                .next()
-                .expect("the writer runs until it is killed")
-                .unwrap();
+            let line = lines.next().expect("the writer runs until it is killed").unwrap();
             left -= u64::from(all.note(&line));
         }
         child.kill().unwrap();

@@ -7,29 +7,20 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sedge_store::{
-    Batch, CommitError, Durability, ItemId, JournalLost, OpenError, Store, StoreConfig, Tree,
-};
+use sedge_store::{Batch, CommitError, Durability, ItemId, JournalLost, OpenError, Store, StoreConfig, Tree};
 
 fn open(directory: &Path) -> Store {
     Store::open(directory, config()).unwrap().0
 }
 
 fn config() -> StoreConfig {
-    StoreConfig {
-        cache_bytes: Some(8 << 20),
-        ..StoreConfig::default()
-    }
+    StoreConfig { cache_bytes: Some(8 << 20), ..StoreConfig::default() }
 }
 
 fn set(store: &Store, key: &str, value: &str) {
     let mut batch = Batch::new();
     batch.set(Tree::Keyvalue, key, value);
-    store
-        .commit(batch, Durability::Each)
-        .unwrap()
-        .durable_blocking()
-        .unwrap();
+    store.commit(batch, Durability::Each).unwrap().durable_blocking().unwrap();
 }
 
 fn get(store: &Store, key: &str) -> Option<String> {
@@ -41,11 +32,7 @@ fn accept(store: &Store, bytes: &str) -> ItemId {
     let id = store.next_item_id();
     let mut batch = Batch::new();
     batch.accept(id, bytes);
-    store
-        .commit(batch, Durability::Each)
-        .unwrap()
-        .durable_blocking()
-        .unwrap();
+    store.commit(batch, Durability::Each).unwrap().durable_blocking().unwrap();
     id
 }
 
@@ -72,41 +59,27 @@ fn what_was_committed_is_there_after_a_close_and_after_a_drop() {
 
     let store = open(directory.path());
     let mut lazy = Batch::new();
-    lazy.set(Tree::Keyvalue, "b", "2")
-        .delete(Tree::Keyvalue, "a");
+    lazy.set(Tree::Keyvalue, "b", "2").delete(Tree::Keyvalue, "a");
     assert!(store.commit(lazy, Durability::None).unwrap().is_settled());
     drop(store);
 
     let store = open(directory.path());
-    assert_eq!(
-        (get(&store, "a"), get(&store, "b").as_deref()),
-        (None, Some("2"))
-    );
+    assert_eq!((get(&store, "a"), get(&store, "b").as_deref()), (None, Some("2")));
 }
 
 #[test]
 fn items_come_back_in_order_with_their_attempts_and_ids_only_grow() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let ids: Vec<_> = (0..4)
-        .map(|n| accept(&store, &format!("event {n}")))
-        .collect();
+    let ids: Vec<_> = (0..4).map(|n| accept(&store, &format!("event {n}"))).collect();
     let mut batch = Batch::new();
-    batch
-        .attempt(ids[2], 5)
-        .finish(ids[1])
-        .finish(ids[1])
-        .attempt(ids[1], 9);
+    batch.attempt(ids[2], 5).finish(ids[1]).finish(ids[1]).attempt(ids[1], 9);
     drop(store.commit(batch, Durability::None).unwrap());
     drop(store);
 
     for _ in 0..2 {
         let (store, recovery) = Store::open(directory.path(), config()).unwrap();
-        let found: Vec<_> = recovery
-            .pending
-            .iter()
-            .map(|p| (p.id, p.attempts))
-            .collect();
+        let found: Vec<_> = recovery.pending.iter().map(|p| (p.id, p.attempts)).collect();
         assert_eq!(found, [(ids[0], 0), (ids[2], 5), (ids[3], 0)]);
         assert_eq!(recovery.pending[1].bytes, b"event 2");
         assert!(store.next_item_id() > ids[3]);
@@ -124,31 +97,16 @@ fn a_scan_merges_memory_over_the_database() {
     store.checkpoint();
     until("a checkpoint", || store.status().checkpoints == 1);
     let mut batch = Batch::new();
-    batch
-        .set(Tree::Keyvalue, "k0", "new")
-        .set(Tree::Keyvalue, "k2", "new")
-        .delete(Tree::Keyvalue, "k3")
-        .set(Tree::Keyvalue, "k5", "new");
+    batch.set(Tree::Keyvalue, "k0", "new").set(Tree::Keyvalue, "k2", "new").delete(Tree::Keyvalue, "k3").set(Tree::Keyvalue, "k5", "new");
     drop(store.commit(batch, Durability::None).unwrap());
 
     let scan = |after: Option<&str>, limit| -> Vec<(String, String)> {
-        let pairs = store
-            .scan(Tree::Keyvalue, b"k", after.map(str::as_bytes), limit)
-            .unwrap();
+        let pairs = store.scan(Tree::Keyvalue, b"k", after.map(str::as_bytes), limit).unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        pairs
-            .into_iter()
-            .map(|(key, value)| (text(key), text(value)))
-            .collect()
+        pairs.into_iter().map(|(key, value)| (text(key), text(value))).collect()
     };
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let all = [
-        ("k0", "new"),
-        ("k1", "old"),
-        ("k2", "new"),
-        ("k4", "old"),
-        ("k5", "new"),
-    ];
+    let all = [("k0", "new"), ("k1", "old"), ("k2", "new"), ("k4", "old"), ("k5", "new")];
     let all = all.map(|(key, value)| pair(key, value));
     assert_eq!(scan(None, 100), all);
     assert_eq!(scan(None, 2), all[..2]);
@@ -172,13 +130,7 @@ fn a_torn_snapshot_is_removed_and_nothing_is_lost() {
     set(&store, "a", "1");
     store.close().unwrap();
     drop(store);
-    fs::write(
-        directory
-            .path()
-            .join("db-1/snap.0000000000001234.generating"),
-        b"torn",
-    )
-    .unwrap();
+    fs::write(directory.path().join("db-1/snap.0000000000001234.generating"), b"torn").unwrap();
     let (store, recovery) = Store::open(directory.path(), config()).unwrap();
     assert!(recovery.set_aside.is_empty());
     assert_eq!(get(&store, "a").as_deref(), Some("1"));
@@ -206,9 +158,7 @@ fn damage(damage: impl Fn(&Path)) -> Vec<String> {
 fn garbage(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         state.to_be_bytes()[0]
     };
     (0..length).map(|_| next()).collect()
@@ -218,11 +168,7 @@ fn garbage(seed: u64, length: usize) -> Vec<u8> {
 fn a_database_of_random_bytes_is_set_aside() {
     for seed in 1..6 {
         let aside = damage(|path| fs::write(path.join("db-1/db"), garbage(seed, 100_000)).unwrap());
-        assert_eq!(
-            aside,
-            ["db-1.broken-1"],
-            "also when sled takes it for an empty database"
-        );
+        assert_eq!(aside, ["db-1.broken-1"], "also when sled takes it for an empty database");
     }
     let aside = damage(|path| fs::write(path.join("db-1/conf"), b"segment_size: what").unwrap());
     assert_eq!(aside, ["db-1.broken-1"]);
@@ -270,10 +216,8 @@ fn only_the_newest_broken_directories_are_kept() {
     }
     drop(open(directory.path()));
     let names = fs::read_dir(directory.path()).unwrap();
-    let mut broken: Vec<_> = names
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.contains("broken"))
-        .collect();
+    let mut broken: Vec<_> =
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).filter(|name| name.contains("broken")).collect();
     broken.sort();
     assert_eq!(broken, ["db-1.broken-3", "db-1.broken-4"]);
 }
@@ -281,30 +225,17 @@ fn only_the_newest_broken_directories_are_kept() {
 #[test]
 fn segments_are_recycled_and_live_items_move_along() {
     let directory = tempfile::tempdir().unwrap();
-    let config = StoreConfig {
-        segment_bytes: 0,
-        queue_bytes_max: 1 << 20,
-        ..config()
-    };
+    let config = StoreConfig { segment_bytes: 0, queue_bytes_max: 1 << 20, ..config() };
     let (store, _) = Store::open(directory.path(), config.clone()).unwrap();
     let id = accept(&store, "long lived");
     let journal = directory.path().join("journal");
-    let first = fs::read_dir(&journal)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let first = fs::read_dir(&journal).unwrap().next().unwrap().unwrap().path();
     let mut round = 0_u32;
     while first.exists() {
         round += 1;
         assert!(round < 5_000, "the oldest segment must go");
         let mut batch = Batch::new();
-        batch.set(
-            Tree::Keyvalue,
-            format!("key {}", round % 7),
-            vec![1; 60_000],
-        );
+        batch.set(Tree::Keyvalue, format!("key {}", round % 7), vec![1; 60_000]);
         let commit = store.commit(batch, Durability::Each);
         match commit {
             Ok(commit) => commit.durable_blocking().unwrap(),
@@ -318,19 +249,13 @@ fn segments_are_recycled_and_live_items_move_along() {
     let (store, recovery) = Store::open(directory.path(), config).unwrap();
     assert_eq!(recovery.pending.len(), 1);
     assert_eq!((recovery.pending[0].id, recovery.groups_lost), (id, 0));
-    assert_eq!(
-        store.get(Tree::Keyvalue, b"key 3").unwrap().unwrap().len(),
-        60_000
-    );
+    assert_eq!(store.get(Tree::Keyvalue, b"key 3").unwrap().unwrap().len(), 60_000);
 }
 
 #[test]
 fn a_journal_that_cannot_grow_degrades_and_heals() {
     let directory = tempfile::tempdir().unwrap();
-    let config = StoreConfig {
-        segment_bytes: 0,
-        ..config()
-    };
+    let config = StoreConfig { segment_bytes: 0, ..config() };
     let (store, _) = Store::open(directory.path(), config.clone()).unwrap();
     let away = directory.path().join("away");
     fs::rename(directory.path().join("journal"), &away).unwrap();
@@ -338,11 +263,7 @@ fn a_journal_that_cannot_grow_degrades_and_heals() {
     let error = loop {
         let mut batch = Batch::new();
         batch.set(Tree::Usage, format!("{acked:04}"), vec![1; 60_000]);
-        match store
-            .commit(batch, Durability::Each)
-            .unwrap()
-            .durable_blocking()
-        {
+        match store.commit(batch, Durability::Each).unwrap().durable_blocking() {
             Ok(()) => acked += 1,
             Err(error) => break error,
         }
@@ -358,20 +279,14 @@ fn a_journal_that_cannot_grow_degrades_and_heals() {
     drop(store);
     let (store, _) = Store::open(directory.path(), config).unwrap();
     let kept = store.scan(Tree::Usage, b"", None, 10_000).unwrap().len();
-    assert!(
-        kept == acked + 1,
-        "{kept} of {acked}, and the one that was tried again"
-    );
+    assert!(kept == acked + 1, "{kept} of {acked}, and the one that was tried again");
     assert_eq!(get(&store, "after").as_deref(), Some("all"));
 }
 
 #[test]
 fn a_full_disk_is_refused_before_it_happens() {
     let directory = tempfile::tempdir().unwrap();
-    let full = StoreConfig {
-        free_bytes_min: Some(u64::MAX),
-        ..config()
-    };
+    let full = StoreConfig { free_bytes_min: Some(u64::MAX), ..config() };
     let id = accept(&open(directory.path()), "event");
     let (store, recovery) = Store::open(directory.path(), full).unwrap();
     assert_eq!(recovery.pending.len(), 1);
@@ -382,11 +297,7 @@ fn a_full_disk_is_refused_before_it_happens() {
     assert!(matches!(refused, Err(CommitError::DiskFull { .. })));
     let mut batch = Batch::new();
     batch.finish(id);
-    store
-        .commit(batch, Durability::Each)
-        .unwrap()
-        .durable_blocking()
-        .unwrap();
+    store.commit(batch, Durability::Each).unwrap().durable_blocking().unwrap();
 }
 
 #[test]
@@ -406,21 +317,13 @@ fn quick_items_write_nothing() {
     }
     let after = store.status();
     // A scheduler that stops this thread for a whole group may cost a write or two.
-    assert!(
-        after.groups - before.groups < 20,
-        "{} groups",
-        after.groups - before.groups
-    );
+    assert!(after.groups - before.groups < 20, "{} groups", after.groups - before.groups);
 }
 
 #[test]
 fn many_threads_share_groups_and_lose_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let config = StoreConfig {
-        group_ms: 5,
-        checkpoint_ms: 20,
-        ..config()
-    };
+    let config = StoreConfig { group_ms: 5, checkpoint_ms: 20, ..config() };
     let (store, _) = Store::open(directory.path(), config).unwrap();
     thread::scope(|scope| {
         for writer in 0..4 {
@@ -428,11 +331,7 @@ fn many_threads_share_groups_and_lose_nothing() {
             scope.spawn(move || {
                 for n in 0..200 {
                     let mut batch = Batch::new();
-                    batch.set(
-                        Tree::Keyvalue,
-                        format!("{writer}-{}", n % 10),
-                        format!("{n}"),
-                    );
+                    batch.set(Tree::Keyvalue, format!("{writer}-{}", n % 10), format!("{n}"));
                     let commit = store.commit(batch, Durability::Grouped).unwrap();
                     let seen = get(store, &format!("{writer}-{}", n % 10)).unwrap();
                     assert_eq!(seen, format!("{n}"), "visible at once");
@@ -447,10 +346,7 @@ fn many_threads_share_groups_and_lose_nothing() {
     let store = open(directory.path());
     for writer in 0..4 {
         for last in 190..200 {
-            assert_eq!(
-                get(&store, &format!("{writer}-{}", last % 10)),
-                Some(format!("{last}"))
-            );
+            assert_eq!(get(&store, &format!("{writer}-{}", last % 10)), Some(format!("{last}")));
         }
     }
 }
@@ -458,10 +354,7 @@ fn many_threads_share_groups_and_lose_nothing() {
 #[test]
 fn the_page_cache_is_used_where_direct_writes_are_not_wanted() {
     let directory = tempfile::tempdir().unwrap();
-    let config = StoreConfig {
-        direct: false,
-        ..config()
-    };
+    let config = StoreConfig { direct: false, ..config() };
     let (store, _) = Store::open(directory.path(), config).unwrap();
     assert_eq!(store.status().mode, sedge_store::JournalMode::Buffered);
     set(&store, "a", "1");

@@ -24,43 +24,26 @@ fn measure(name: &str, mut commit: impl FnMut(u32)) {
     }
     let bytes = block_bytes() - before;
     let day = bytes * 86_400 / u64::from(SECONDS);
-    eprintln!(
-        "{name}: {bytes} bytes in {SECONDS} s, {} MB a day",
-        day / 1_000_000
-    );
+    eprintln!("{name}: {bytes} bytes in {SECONDS} s, {} MB a day", day / 1_000_000);
 }
 
 fn block_bytes() -> u64 {
     let text = fs::read_to_string("/proc/self/io").unwrap();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("write_bytes: "))
-        .unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap();
     line.parse().unwrap()
 }
 
 fn store(durability: Durability, direct: bool) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let config = StoreConfig {
-        direct,
-        ..StoreConfig::default()
-    };
+    let config = StoreConfig { direct, ..StoreConfig::default() };
     let (store, _) = Store::open(directory.path(), config).unwrap();
     let before = store.status().write_bytes;
-    measure(
-        &format!("journal, {durability:?}, {:?}", store.status().mode),
-        |n| {
-            let mut batch = Batch::new();
-            batch
-                .accept(store.next_item_id(), VALUE)
-                .set(Tree::Keyvalue, n.to_be_bytes(), VALUE);
-            drop(store.commit(batch, durability).unwrap());
-        },
-    );
-    eprintln!(
-        "   of which the journal wrote {}",
-        store.status().write_bytes - before
-    );
+    measure(&format!("journal, {durability:?}, {:?}", store.status().mode), |n| {
+        let mut batch = Batch::new();
+        batch.accept(store.next_item_id(), VALUE).set(Tree::Keyvalue, n.to_be_bytes(), VALUE);
+        drop(store.commit(batch, durability).unwrap());
+    });
+    eprintln!("   of which the journal wrote {}", store.status().write_bytes - before);
     store.close().unwrap();
 }
 
@@ -103,17 +86,11 @@ fn finished_within_the_group() {
 #[ignore = "a measurement of a minute"]
 fn sled_alone() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let sled = sled::Config::new()
-        .path(directory.path())
-        .flush_every_ms(Some(5_000))
-        .open()
-        .unwrap();
+    let sled = sled::Config::new().path(directory.path()).flush_every_ms(Some(5_000)).open().unwrap();
     let file = File::open(directory.path().join("db")).unwrap();
     measure("sled alone: insert, flush, fdatasync", |n| {
-        sled.insert([b"q", &n.to_be_bytes()[..]].concat(), VALUE.as_slice())
-            .unwrap();
-        sled.insert([b"k", &n.to_be_bytes()[..]].concat(), VALUE.as_slice())
-            .unwrap();
+        sled.insert([b"q", &n.to_be_bytes()[..]].concat(), VALUE.as_slice()).unwrap();
+        sled.insert([b"k", &n.to_be_bytes()[..]].concat(), VALUE.as_slice()).unwrap();
         sled.flush().unwrap();
         file.sync_data().unwrap();
     });

@@ -60,8 +60,9 @@ impl Client {
     pub(crate) fn fleet(url: &str, token: Token, trust: Trust) -> Result<Self, Failure> {
         let peer = Peer::Fleet(url.to_owned());
         let agent = match trust {
-            Trust::Pin(pin) => sedge_provisioning::client::agent(pin, ANSWER_MAX)
-                .map_err(|cause| Failure::Answer { peer: peer.to_string(), cause })?,
+            Trust::Pin(pin) => {
+                sedge_provisioning::client::agent(pin, ANSWER_MAX).map_err(|cause| Failure::Answer { peer: peer.to_string(), cause })?
+            }
             Trust::Loopback => Agent::config_builder().proxy(None).max_redirects(0).build().new_agent(),
         };
         Ok(Self { agent, base: url.to_owned(), token: Some(token), peer })
@@ -131,13 +132,7 @@ impl Client {
         Ok((status, body))
     }
 
-    fn send(
-        &self,
-        method: Method,
-        path: &str,
-        media_type: Option<&str>,
-        body: impl AsSendBody,
-    ) -> Result<Response<Body>, Failure> {
+    fn send(&self, method: Method, path: &str, media_type: Option<&str>, body: impl AsSendBody) -> Result<Response<Body>, Failure> {
         let request = self.request(method, path, media_type);
         self.exchange(request.body(body).map_err(|cause| self.unsent(cause.into()))?)
     }
@@ -192,15 +187,15 @@ impl Client {
             Some(problem) => (problem.error, problem.hint),
             None => (format!("{} answered with status {status}", self.peer), None),
         };
-        let hint =
-            hint.or_else(|| (status == 401).then(|| "sign in again: `sedge login --fleet URL --token-file FILE`".to_owned()));
+        let hint = hint.or_else(|| (status == 401).then(|| "sign in again: `sedge login --fleet URL --token-file FILE`".to_owned()));
         Failure::Refused { status, error, hint }
     }
 
     fn unsent(&self, cause: ureq::Error) -> Failure {
         let hint = match &self.peer {
             Peer::Fleet(_) if is_distrust(&cause) => {
-                "its certificate does not come from the pinned CA: compare the pin with the one that `sedge-fleet` prints when it starts".to_owned()
+                "its certificate does not come from the pinned CA: compare the pin with the one that `sedge-fleet` prints when it starts"
+                    .to_owned()
             }
             Peer::Fleet(url) => format!("see that `sedge-fleet` runs and that {url} leads to it; `--fleet` or SEDGE_FLEET names another"),
             Peer::Node(_) if is_denied(&cause) => "the socket belongs to the node's user: try it as that user or with sudo".to_owned(),

@@ -150,8 +150,7 @@ fn of_data_dir(dir: &Path) -> Result<Known, Failure> {
     let read = |path: &Path| read(path, HINT);
     let path = dir.join("addresses.json");
     let strange = |what: String| Failure::configuration(what, HINT);
-    let addresses: Addresses =
-        serde_json::from_str(&read(&path)?).map_err(|cause| strange(format!("{}: {cause}", path.display())))?;
+    let addresses: Addresses = serde_json::from_str(&read(&path)?).map_err(|cause| strange(format!("{}: {cause}", path.display())))?;
     let url = if addresses.https.contains("://") { addresses.https } else { format!("https://{}", addresses.https) };
     let token = read(&dir.join("admin-token"))?.trim().to_owned();
     let path = dir.join("ca.pem");

@@ -124,15 +124,9 @@ mod tests {
 
     #[test]
     fn spans_use_their_largest_unit() {
-        for (ms, expected) in [
-            (0, "0 ms"),
-            (999, "999 ms"),
-            (1000, "1 s"),
-            (119_999, "119 s"),
-            (120_000, "2 min"),
-            (7_200_000, "2 h"),
-            (172_800_000, "2 d"),
-        ] {
+        for (ms, expected) in
+            [(0, "0 ms"), (999, "999 ms"), (1000, "1 s"), (119_999, "119 s"), (120_000, "2 min"), (7_200_000, "2 h"), (172_800_000, "2 d")]
+        {
             assert_eq!(span(ms), expected);
         }
         assert_eq!((ago(5000, 4500), ago(5000, 9000), ago(9000, 4000)), ("now".into(), "now".into(), "5 s ago".into()));

@@ -90,9 +90,7 @@ fn created(body: &[u8]) -> String {
 #[test]
 fn wrong_usage_is_64_and_help_is_a_result() {
     let home = Home::new();
-    for wrong in
-        [&["fly"][..], &[], &["ls", "--colour"], &["rollout", "Bad Name"], &["invoke"], &["claim", "create", "--uses", "0"]]
-    {
+    for wrong in [&["fly"][..], &[], &["ls", "--colour"], &["rollout", "Bad Name"], &["invoke"], &["claim", "create", "--uses", "0"]] {
         let ended = home.sedge(wrong);
         assert_eq!((ended.code, ended.out.as_str()), (64, ""), "{wrong:?} {ended:?}");
     }
@@ -372,13 +370,7 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
     let report = given.map(|given| {
         let revision = Some(RevisionId::of(&given.artifact, &given.manifest));
         let function = given.manifest.name;
-        FunctionReport {
-            function,
-            running: revision,
-            assigned: revision,
-            state: FunctionState::Running,
-            totals: Counters::default(),
-        }
+        FunctionReport { function, running: revision, assigned: revision, state: FunctionState::Running, totals: Counters::default() }
     });
     let status = LocalStatus {
         version: "0".to_owned(),
@@ -421,8 +413,7 @@ fn a_function_runs_locally_and_is_swapped_when_its_source_changes() {
     let (first, second) = (module("first"), module("second"));
     home.write("hello/source", &first);
     // A daemon that only says which configuration it got; the node behind its socket is in this process.
-    let daemon =
-        home.write("sedged", "#!/bin/sh\ncp \"$2\" \"$HOME/got\" && mv \"$HOME/got\" \"$HOME/config\"\nexec sleep 1000\n");
+    let daemon = home.write("sedged", "#!/bin/sh\ncp \"$2\" \"$HOME/got\" && mv \"$HOME/got\" \"$HOME/config\"\nexec sleep 1000\n");
     fs::set_permissions(&daemon, fs::Permissions::from_mode(0o755)).unwrap();
     let mut sedge = home.command(&["run", "hello", "--json", "--sedged", daemon.to_str().unwrap()]);
     let mut sedge = sedge.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

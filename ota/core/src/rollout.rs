@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn the_newest_rollout_that_matches_decides() {
-        let rollouts = [rollout(1, "a", "one", ""), rollout(3, "a", "three", "canary"), rollout(2, "a", "two", ""), rollout(4, "b", "b", "x=1")];
+        let rollouts =
+            [rollout(1, "a", "one", ""), rollout(3, "a", "three", "canary"), rollout(2, "a", "two", ""), rollout(4, "b", "b", "x=1")];
         let node: NodeId = "n".parse().unwrap();
         let mut labels = Labels::default();
         let name: FunctionName = "a".parse().unwrap();

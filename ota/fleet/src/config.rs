@@ -112,7 +112,11 @@ impl FromStr for HostPort {
         const WRONG: &str = "write `host:port`";
         let (host, port) = text.rsplit_once(':').ok_or(WRONG)?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if port.parse::<u16>().is_ok_and(|port| port > 0) && bare.parse::<ServerName>().is_ok() { Ok(Self(text.to_owned())) } else { Err(WRONG) }
+        if port.parse::<u16>().is_ok_and(|port| port > 0) && bare.parse::<ServerName>().is_ok() {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(WRONG)
+        }
     }
 }
 
@@ -174,7 +178,10 @@ impl FromStr for ServerName {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let label = |label: &str| {
-            (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !label.starts_with('-') && !label.ends_with('-')
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
         };
         if text.parse::<IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(label)) {
             Ok(Self(text.to_owned()))
@@ -197,7 +204,13 @@ mod tests {
     fn every_fault_is_told_at_once() {
         let text = "data_dir = '/x'\nname = ['a']\npublic_https = 'http://a'\ndatabase = 'mysql://'\n[https]\nlisten = 'nowhere'\n[sync]\nlistn = '1'\n";
         let faults = Config::from_toml("fleet.toml", text).unwrap_err().to_string();
-        for part in ["fleet.toml:2: unknown key `name`; did you mean `names`?", "fleet.toml:3:", "fleet.toml:4:", "fleet.toml:6:", "fleet.toml:8: unknown key `sync.listn`; did you mean `listen`?"] {
+        for part in [
+            "fleet.toml:2: unknown key `name`; did you mean `names`?",
+            "fleet.toml:3:",
+            "fleet.toml:4:",
+            "fleet.toml:6:",
+            "fleet.toml:8: unknown key `sync.listn`; did you mean `listen`?",
+        ] {
             assert!(faults.contains(part), "{part} in\n{faults}");
         }
     }

@@ -16,10 +16,10 @@ use log::{error, info};
 use quinn::Endpoint;
 use sedge_protocol::Digest;
 use sedge_protocol::api::Status;
+use sedge_provisioning::Authority;
 use sedge_provisioning::clock::now_ms;
 use sedge_provisioning::issuer::{IssueError, ServerIdentity};
 use sedge_provisioning::tls::{TlsError, https_config, server_config};
-use sedge_provisioning::Authority;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
@@ -243,7 +243,12 @@ fn addresses(config: &Config, https: &TcpListener, sync: &Endpoint, keys: &Keys)
     })
 }
 
-fn serve_https(listener: TcpListener, server: &ServerIdentity, shared: Arc<Shared>, supervisor: &Supervisor) -> Result<Handle<SocketAddr>, StartError> {
+fn serve_https(
+    listener: TcpListener,
+    server: &ServerIdentity,
+    shared: Arc<Shared>,
+    supervisor: &Supervisor,
+) -> Result<Handle<SocketAddr>, StartError> {
     let address = listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     let fault = |cause| StartError::Listen(vec![ListenFault { address, protocol: "TCP", cause }]);
     let tls = RustlsConfig::from_config(Arc::new(https_config(server)?));

@@ -34,7 +34,9 @@ pub enum ArtifactError {
     #[error("not valid WebAssembly: {0}")]
     Invalid(String),
     /// Nothing the node could call.
-    #[error("neither a component that exports wasi:http/incoming-handler@0.2.x or wasi:cli/run@0.2.x, nor a WASI command that exports _start; it exports {0}")]
+    #[error(
+        "neither a component that exports wasi:http/incoming-handler@0.2.x or wasi:cli/run@0.2.x, nor a WASI command that exports _start; it exports {0}"
+    )]
     NotAFunction(String),
     /// An import that is not granted.
     #[error("imports `{import}`, which is not granted; {hint}")]

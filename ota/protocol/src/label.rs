@@ -111,8 +111,7 @@ impl fmt::Display for Labels {
 }
 
 fn check(word: &str, role: &'static str) -> Result<(), LabelError> {
-    let fits = (1..=LABEL_BYTES_MAX).contains(&word.len())
-        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+    let fits = (1..=LABEL_BYTES_MAX).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
     if fits { Ok(()) } else { Err(LabelError::Word(word.chars().take(80).collect(), role)) }
 }
 

@@ -3,8 +3,8 @@
 //! Read with [`Manifest::from_toml`] (strict, all faults at once); travels as part of a revision in its serde form.
 
 use crate::limits::{
-    ATTEMPTS_MAX, BACKOFF_MS_MAX, CONCURRENCY_MAX, MANIFEST_BYTES_MAX, MEMORY_MB_MAX, NAME_BYTES_MAX, SETTING_BYTES_MAX,
-    SETTINGS_MAX, TIMEOUT_MS_MAX, TRIGGERS_MAX,
+    ATTEMPTS_MAX, BACKOFF_MS_MAX, CONCURRENCY_MAX, MANIFEST_BYTES_MAX, MEMORY_MB_MAX, NAME_BYTES_MAX, SETTING_BYTES_MAX, SETTINGS_MAX,
+    TIMEOUT_MS_MAX, TRIGGERS_MAX,
 };
 use crate::schedule::{CronExpression, Interval};
 use crate::strict::{Fault, Faults, Reader, Section};
@@ -198,8 +198,7 @@ impl FromStr for BucketName {
     type Err = WordError;
 
     fn from_str(text: &str) -> Result<Self, WordError> {
-        let fits = (1..=NAME_BYTES_MAX).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let fits = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if fits { Ok(Self(text.to_owned())) } else { Err(WordError::Bucket(text.chars().take(80).collect())) }
     }
 }
@@ -446,7 +445,9 @@ publish = ["alarm/#"]
 
     #[test]
     fn a_trigger_is_one_thing() {
-        for text in ["name='a'\n[[trigger]]\n", "name='a'\n[[trigger]]\nhttp='/a'\nmqtt='b'\n", "name='a'\n[[trigger]]\nhttp='/a'\nreply='b'\n"] {
+        for text in
+            ["name='a'\n[[trigger]]\n", "name='a'\n[[trigger]]\nhttp='/a'\nmqtt='b'\n", "name='a'\n[[trigger]]\nhttp='/a'\nreply='b'\n"]
+        {
             assert!(Manifest::from_toml("f", text).is_err(), "{text}");
         }
     }

@@ -57,11 +57,7 @@ impl FromStr for Interval {
             _ => return Err(wrong()),
         };
         let ms = count.saturating_mul(unit);
-        if (INTERVAL_MS_MIN..=INTERVAL_MS_MAX).contains(&ms) {
-            Ok(Self { ms })
-        } else {
-            Err(ScheduleError::Range(text.to_owned()))
-        }
+        if (INTERVAL_MS_MIN..=INTERVAL_MS_MAX).contains(&ms) { Ok(Self { ms }) } else { Err(ScheduleError::Range(text.to_owned())) }
     }
 }
 
@@ -100,11 +96,7 @@ impl FromStr for CronExpression {
         if text.len() > 256 {
             return Err(fault("longer than 256 bytes".to_owned()));
         }
-        let cron = CronParser::builder()
-            .seconds(Seconds::Optional)
-            .build()
-            .parse(text)
-            .map_err(|cause| fault(cause.to_string()))?;
+        let cron = CronParser::builder().seconds(Seconds::Optional).build().parse(text).map_err(|cause| fault(cause.to_string()))?;
         Ok(Self { text: text.to_owned(), cron: Box::new(cron) })
     }
 }

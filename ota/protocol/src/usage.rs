@@ -140,7 +140,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn counters() -> impl Strategy<Value = Counters> {
-        (0_u64..9, 0_u64..9, 0_u64..9).prop_map(|(calls_ok, cpu_us, bytes_in)| Counters { calls_ok, cpu_us, bytes_in, ..Counters::default() })
+        (0_u64..9, 0_u64..9, 0_u64..9).prop_map(|(calls_ok, cpu_us, bytes_in)| Counters {
+            calls_ok,
+            cpu_us,
+            bytes_in,
+            ..Counters::default()
+        })
     }
 
     proptest! {

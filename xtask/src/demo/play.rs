@@ -220,7 +220,10 @@ impl Play {
         let count = |part: fn(&NodeView) -> u64| view.nodes.iter().map(part).sum::<u64>();
         match link {
             Link::Events => {
-                let (sent, ran) = (count(|node| node.acknowledged.iter().sum()), count(|node| node.totals("average").calls_ok + node.totals("convert").calls_ok));
+                let (sent, ran) = (
+                    count(|node| node.acknowledged.iter().sum()),
+                    count(|node| node.totals("average").calls_ok + node.totals("convert").calls_ok),
+                );
                 format!("{sent} acknowledged, {ran} processed, none lost")
             }
             Link::Calls => format!("{} answered", count(|node| node.answered)),

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use hyper::Method;
+use sedge_protocol::Digest;
 use sedge_protocol::api::CreatedClaim;
 use sedge_protocol::local::LocalStatus;
-use sedge_protocol::Digest;
 use serde::Serialize;
 
 use super::child::Child;

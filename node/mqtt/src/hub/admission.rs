@@ -17,40 +17,20 @@ use crate::{
 
 impl Hub {
     /// A client whose credentials are good asks to be let in.
-    pub(crate) fn handle_connect(
-        &mut self,
-        connection: ConnectionId,
-        mut connect: Connect,
-        now: Duration,
-    ) {
+    pub(crate) fn handle_connect(&mut self, connection: ConnectionId, mut connect: Connect, now: Duration) {
         if let Err(reason) = self.check_connect(&connect) {
             let packets = vec![ToClient::Unwelcome(reason)];
-            self.effects.push_back(Effect::Send {
-                connection,
-                packets,
-                last: true,
-            });
+            self.effects.push_back(Effect::Send { connection, packets, last: true });
             return;
         }
-        let assigned_id = connect
-            .client_id
-            .is_empty()
-            .then(|| self.assign_client_id());
-        let client_id = assigned_id
-            .clone()
-            .unwrap_or_else(|| connect.client_id.as_str().into());
+        let assigned_id = connect.client_id.is_empty().then(|| self.assign_client_id());
+        let client_id = assigned_id.clone().unwrap_or_else(|| connect.client_id.as_str().into());
         let resumed = self.prepare_session(&client_id, connect.clean_start, now);
         let expiry = connect.session_expiry.min(SESSION_EXPIRY_MAX);
-        let presence = Presence::Here {
-            connection,
-            will: connect.will.take(),
-        };
+        let presence = Presence::Here { connection, will: connect.will.take() };
         let id = match resumed {
             Some(id) => {
-                let session = self
-                    .sessions
-                    .get_mut(&id)
-                    .expect("prepare_session returns a session that exists");
+                let session = self.sessions.get_mut(&id).expect("prepare_session returns a session that exists");
                 session.presence = presence;
                 session.expiry = expiry;
                 id
@@ -77,21 +57,12 @@ impl Hub {
             answers: std::collections::VecDeque::new(),
         };
         self.links.insert(connection, link);
-        let session_expiry =
-            (connect.version == Version::V5 && expiry != connect.session_expiry).then_some(expiry);
-        self.answer(
-            connection,
-            ToClient::Welcome(Welcome {
-                session_present: resumed.is_some(),
-                assigned_id,
-                session_expiry,
-            }),
-        );
+        let session_expiry = (connect.version == Version::V5 && expiry != connect.session_expiry).then_some(expiry);
+        self.answer(connection, ToClient::Welcome(Welcome { session_present: resumed.is_some(), assigned_id, session_expiry }));
     }
 
     fn check_connect(&self, connect: &Connect) -> Result<(), Reason> {
-        let unnamed =
-            connect.client_id.is_empty() && connect.version == Version::V3 && !connect.clean_start;
+        let unnamed = connect.client_id.is_empty() && connect.version == Version::V3 && !connect.clean_start;
         if unnamed || connect.client_id.len() > CLIENT_ID_BYTES_MAX {
             return Err(Reason::ClientId);
         }
@@ -100,10 +71,7 @@ impl Hub {
         {
             return Err(Reason::Topic);
         }
-        let known = self
-            .by_client
-            .get(connect.client_id.as_str())
-            .and_then(|id| self.sessions.get(id));
+        let known = self.by_client.get(connect.client_id.as_str()).and_then(|id| self.sessions.get(id));
         if known.is_some_and(|session| session.user != connect.user) {
             return Err(Reason::NotAuthorized);
         }
@@ -120,12 +88,7 @@ impl Hub {
     }
 
     /// Closes the connection a session still has; the session to go on with, if it is there and wanted.
-    fn prepare_session(
-        &mut self,
-        client_id: &Arc<str>,
-        clean_start: bool,
-        now: Duration,
-    ) -> Option<SessionId> {
+    fn prepare_session(&mut self, client_id: &Arc<str>, clean_start: bool, now: Duration) -> Option<SessionId> {
         let id = *self.by_client.get(client_id)?;
         if let Some(old) = self.sessions.get(&id).and_then(Session::connection) {
             self.close(old, Some(Reason::TakenOver), now);
@@ -151,18 +114,8 @@ impl Hub {
     }
 
     /// DISCONNECT: the client goes on purpose.
-    pub(super) fn handle_goodbye(
-        &mut self,
-        connection: ConnectionId,
-        with_will: bool,
-        expiry: Option<Duration>,
-        now: Duration,
-    ) {
-        let Some(session) = self
-            .links
-            .get(&connection)
-            .and_then(|link| self.sessions.get_mut(&link.session))
-        else {
+    pub(super) fn handle_goodbye(&mut self, connection: ConnectionId, with_will: bool, expiry: Option<Duration>, now: Duration) {
+        let Some(session) = self.links.get(&connection).and_then(|link| self.sessions.get_mut(&link.session)) else {
             return;
         };
         let revives = session.expiry.is_zero() && expiry.is_some_and(|expiry| !expiry.is_zero());
@@ -186,18 +139,12 @@ impl Hub {
         let Presence::Here { will, .. } = &mut session.presence else {
             return;
         };
-        let will = will
-            .take()
-            .map(|will| (now + will.delay.min(session.expiry), will));
+        let will = will.take().map(|will| (now + will.delay.min(session.expiry), will));
         session.presence = Presence::Away { since: now, will };
         session.inbox.handle_closed();
         self.stats.dropped += session.outbox.handle_closed();
         self.say_will_if_due(id, now);
-        if self
-            .sessions
-            .get(&id)
-            .is_some_and(|session| session.expired(now))
-        {
+        if self.sessions.get(&id).is_some_and(|session| session.expired(now)) {
             self.end_session(id, now);
         }
     }
@@ -226,10 +173,7 @@ impl Hub {
             Some(ticket)
         };
         self.stats.received += 1;
-        self.effects.push_back(Effect::Ingress {
-            ticket,
-            inbound: Inbound { client_id, message },
-        });
+        self.effects.push_back(Effect::Ingress { ticket, inbound: Inbound { client_id, message } });
     }
 
     /// Forgets a session; its will is said now at the latest, what it published goes on.
@@ -250,11 +194,7 @@ impl Hub {
                 }
             }
         }
-        if let Presence::Away {
-            will: Some((_, will)),
-            ..
-        } = session.presence
-        {
+        if let Presence::Away { will: Some((_, will)), .. } = session.presence {
             self.say_will(session.client_id, will, now);
         }
     }

@@ -83,21 +83,12 @@ impl Inbox {
 
     /// Queues a new message until its receipt comes.
     pub(crate) fn push(&mut self, ticket: Ticket, packet_id: u16, message: Arc<Message>) {
-        self.pending.push_back(Pending {
-            ticket,
-            message,
-            ack: Ack::Owed(packet_id),
-            outcome: None,
-        });
+        self.pending.push_back(Pending { ticket, message, ack: Ack::Owed(packet_id), outcome: None });
     }
 
     /// Notes the receipt of `ticket`.
     pub(crate) fn handle_receipt(&mut self, ticket: Ticket, outcome: Result<(), Reason>) {
-        if let Some(pending) = self
-            .pending
-            .iter_mut()
-            .find(|pending| pending.ticket == ticket)
-        {
+        if let Some(pending) = self.pending.iter_mut().find(|pending| pending.ticket == ticket) {
             pending.outcome = Some(outcome);
         }
     }
@@ -110,11 +101,7 @@ impl Inbox {
         if message.qos == QoS::ExactlyOnce && outcome.is_ok() {
             self.received.insert(id);
         }
-        Some(Settled {
-            message,
-            ack,
-            outcome,
-        })
+        Some(Settled { message, ack, outcome })
     }
 
     /// PUBREL: whether the identifier was known.
@@ -131,21 +118,13 @@ impl Inbox {
     }
 
     /// Empties the inbox of a session that ends: what is still pending, and what was settled out of order.
-    pub(crate) fn into_rest(
-        self,
-    ) -> impl Iterator<Item = (Ticket, Arc<Message>, Option<Result<(), Reason>>)> {
-        self.pending
-            .into_iter()
-            .map(|pending| (pending.ticket, pending.message, pending.outcome))
+    pub(crate) fn into_rest(self) -> impl Iterator<Item = (Ticket, Arc<Message>, Option<Result<(), Reason>>)> {
+        self.pending.into_iter().map(|pending| (pending.ticket, pending.message, pending.outcome))
     }
 
     /// Messages the open connection waits for, as the receive maximum counts them.
     pub(crate) fn owed(&self) -> usize {
-        self.pending
-            .iter()
-            .filter(|pending| matches!(pending.ack, Ack::Owed(_)))
-            .count()
-            + self.received.len()
+        self.pending.iter().filter(|pending| matches!(pending.ack, Ack::Owed(_))).count() + self.received.len()
     }
 
     /// Messages whose receipt is pending.
@@ -166,10 +145,7 @@ mod tests {
     use super::*;
 
     fn message(qos: QoS) -> Arc<Message> {
-        Arc::new(Message {
-            qos,
-            ..Message::new("t", "")
-        })
+        Arc::new(Message { qos, ..Message::new("t", "") })
     }
 
     fn inbox(qos: QoS, ids: &[u16]) -> Inbox {
@@ -199,16 +175,10 @@ mod tests {
     #[test]
     fn qos_2_is_new_once_until_it_is_released() {
         let mut inbox = inbox(QoS::ExactlyOnce, &[7]);
-        assert_eq!(
-            inbox.handle_offer(7, true, QoS::ExactlyOnce),
-            Offer::Pending
-        );
+        assert_eq!(inbox.handle_offer(7, true, QoS::ExactlyOnce), Offer::Pending);
         inbox.handle_receipt(Ticket(7), Ok(()));
         assert!(inbox.poll_settled().is_some());
-        assert_eq!(
-            inbox.handle_offer(7, true, QoS::ExactlyOnce),
-            Offer::Received
-        );
+        assert_eq!(inbox.handle_offer(7, true, QoS::ExactlyOnce), Offer::Received);
         assert!(inbox.handle_release(7));
         assert!(!inbox.handle_release(7));
         assert_eq!(inbox.handle_offer(7, false, QoS::ExactlyOnce), Offer::New);
@@ -218,11 +188,7 @@ mod tests {
     fn refused_qos_2_may_be_sent_again_under_its_identifier() {
         let mut inbox = inbox(QoS::ExactlyOnce, &[7]);
         inbox.handle_receipt(Ticket(7), Err(Reason::Quota));
-        assert!(
-            inbox
-                .poll_settled()
-                .is_some_and(|settled| settled.outcome == Err(Reason::Quota))
-        );
+        assert!(inbox.poll_settled().is_some_and(|settled| settled.outcome == Err(Reason::Quota)));
         assert_eq!(inbox.handle_offer(7, false, QoS::ExactlyOnce), Offer::New);
     }
 
@@ -233,21 +199,10 @@ mod tests {
         assert_eq!(inbox.owed(), 0);
         // Without the flag it is another message that happens to bear the number.
         assert_eq!(inbox.handle_offer(1, false, QoS::AtLeastOnce), Offer::New);
-        assert_eq!(
-            inbox.handle_offer(2, true, QoS::AtLeastOnce),
-            Offer::Pending
-        );
+        assert_eq!(inbox.handle_offer(2, true, QoS::AtLeastOnce), Offer::Pending);
         inbox.handle_receipt(Ticket(1), Ok(()));
         inbox.handle_receipt(Ticket(2), Ok(()));
-        assert!(
-            inbox
-                .poll_settled()
-                .is_some_and(|settled| settled.ack == Ack::Lost(1))
-        );
-        assert!(
-            inbox
-                .poll_settled()
-                .is_some_and(|settled| settled.ack == Ack::Owed(2))
-        );
+        assert!(inbox.poll_settled().is_some_and(|settled| settled.ack == Ack::Lost(1)));
+        assert!(inbox.poll_settled().is_some_and(|settled| settled.ack == Ack::Owed(2)));
     }
 }

@@ -57,16 +57,9 @@ struct SessionId(u64);
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Hand a message to the node.  With a ticket, its receipt must come back through [`Hub::handle_receipt`].
-    Ingress {
-        ticket: Option<Ticket>,
-        inbound: Inbound,
-    },
+    Ingress { ticket: Option<Ticket>, inbound: Inbound },
     /// Write a batch; the last one closes the connection, any other is answered with [`Hub::handle_ready`].
-    Send {
-        connection: ConnectionId,
-        packets: Vec<ToClient>,
-        last: bool,
-    },
+    Send { connection: ConnectionId, packets: Vec<ToClient>, last: bool },
 }
 
 /// State of all clients.
@@ -110,12 +103,7 @@ enum Origin {
 impl Hub {
     /// A packet of a connection that was let in; of any other it is ignored, its connection is being closed.  A client that
     /// asks without reading the answers is closed.
-    pub(crate) fn handle_packet(
-        &mut self,
-        connection: ConnectionId,
-        packet: FromClient,
-        now: Duration,
-    ) {
+    pub(crate) fn handle_packet(&mut self, connection: ConnectionId, packet: FromClient, now: Duration) {
         let Some(link) = self.links.get(&connection) else {
             return;
         };
@@ -126,48 +114,25 @@ impl Hub {
         self.dirty.insert(connection);
         match packet {
             FromClient::Publish(publish) => self.handle_publish(connection, *publish, now),
-            FromClient::PubAck { packet_id }
-            | FromClient::PubComp { packet_id }
-            | FromClient::PubRec {
-                packet_id,
-                failed: true,
-            } => {
+            FromClient::PubAck { packet_id } | FromClient::PubComp { packet_id } | FromClient::PubRec { packet_id, failed: true } => {
                 session.outbox.handle_done(packet_id);
             }
-            FromClient::PubRec {
-                packet_id,
-                failed: false,
-            } => {
+            FromClient::PubRec { packet_id, failed: false } => {
                 session.outbox.handle_received(packet_id);
                 self.answer(connection, ToClient::PubRel { packet_id });
             }
             FromClient::PubRel { packet_id } => {
-                let reason = if session.inbox.handle_release(packet_id) {
-                    Reason::Success
-                } else {
-                    Reason::PacketId
-                };
+                let reason = if session.inbox.handle_release(packet_id) { Reason::Success } else { Reason::PacketId };
                 self.answer(connection, ToClient::PubComp { packet_id, reason });
             }
-            FromClient::Subscribe { packet_id, filters } => {
-                self.handle_subscribe(connection, packet_id, &filters, now)
-            }
-            FromClient::Unsubscribe { packet_id, filters } => {
-                self.handle_unsubscribe(connection, packet_id, &filters)
-            }
-            FromClient::Disconnect {
-                with_will,
-                session_expiry,
-            } => self.handle_goodbye(connection, with_will, session_expiry, now),
+            FromClient::Subscribe { packet_id, filters } => self.handle_subscribe(connection, packet_id, &filters, now),
+            FromClient::Unsubscribe { packet_id, filters } => self.handle_unsubscribe(connection, packet_id, &filters),
+            FromClient::Disconnect { with_will, session_expiry } => self.handle_goodbye(connection, with_will, session_expiry, now),
             FromClient::Ping => self.answer(connection, ToClient::Pong),
             // The connection takes the first CONNECT itself and the framing refuses a second.
             FromClient::Connect(_) => self.close(connection, Some(Reason::Protocol), now),
         }
-        if self
-            .links
-            .get(&connection)
-            .is_some_and(|link| link.answers.len() > ANSWERS_MAX)
-        {
+        if self.links.get(&connection).is_some_and(|link| link.answers.len() > ANSWERS_MAX) {
             self.close(connection, Some(Reason::Quota), now);
         }
     }
@@ -192,11 +157,7 @@ impl Hub {
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
             self.say_will_if_due(id, now);
-            if self
-                .sessions
-                .get(&id)
-                .is_some_and(|session| session.expired(now))
-            {
+            if self.sessions.get(&id).is_some_and(|session| session.expired(now)) {
                 self.end_session(id, now);
             }
         }
@@ -222,11 +183,7 @@ impl Hub {
         }
         while let Some(connection) = self.dirty.pop_first() {
             if let Some(packets) = self.batch(connection, now) {
-                return Some(Effect::Send {
-                    connection,
-                    packets,
-                    last: false,
-                });
+                return Some(Effect::Send { connection, packets, last: false });
             }
         }
         None
@@ -242,11 +199,7 @@ impl Hub {
         Stats {
             clients: self.links.len(),
             sessions: self.sessions.len(),
-            subscriptions: self
-                .sessions
-                .values()
-                .map(|session| session.filters.len())
-                .sum(),
+            subscriptions: self.sessions.values().map(|session| session.filters.len()).sum(),
             retained: self.retained.len(),
             ..self.stats
         }
@@ -295,16 +248,8 @@ impl Hub {
         let Some(link) = self.links.remove(&connection) else {
             return;
         };
-        let packets = link
-            .answers
-            .into_iter()
-            .chain(reason.map(ToClient::Disconnect))
-            .collect();
-        self.effects.push_back(Effect::Send {
-            connection,
-            packets,
-            last: true,
-        });
+        let packets = link.answers.into_iter().chain(reason.map(ToClient::Disconnect)).collect();
+        self.effects.push_back(Effect::Send { connection, packets, last: true });
         self.depart(link.session, now);
     }
 

@@ -15,10 +15,7 @@ use std::{
 };
 
 use crate::{
-    limits::{
-        QUEUE_BYTES_MAX, QUEUE_BYTES_TOTAL_MAX, QUEUE_MESSAGES_MAX, RETAINED_BYTES_MAX,
-        RETAINED_TOPICS_MAX,
-    },
+    limits::{QUEUE_BYTES_MAX, QUEUE_BYTES_TOTAL_MAX, QUEUE_MESSAGES_MAX, RETAINED_BYTES_MAX, RETAINED_TOPICS_MAX},
     message::{Message, QoS},
     wire::{Deliver, ToClient},
 };
@@ -109,11 +106,7 @@ impl Outbox {
         self.bytes += bytes;
         self.meter.0.fetch_add(bytes, Ordering::Relaxed);
         self.pushed += 1;
-        let queue = if queued.qos == QoS::AtMostOnce {
-            &mut self.loose
-        } else {
-            &mut self.assured
-        };
+        let queue = if queued.qos == QoS::AtMostOnce { &mut self.loose } else { &mut self.assured };
         queue.push_back((self.pushed, queued));
         dropped
     }
@@ -121,10 +114,7 @@ impl Outbox {
     fn fits(&self, bytes: usize, room: Room) -> bool {
         let (messages_max, bytes_max) = match room {
             Room::Normal => (QUEUE_MESSAGES_MAX, QUEUE_BYTES_MAX),
-            Room::Retained => (
-                QUEUE_MESSAGES_MAX + RETAINED_TOPICS_MAX,
-                QUEUE_BYTES_MAX + RETAINED_BYTES_MAX,
-            ),
+            Room::Retained => (QUEUE_MESSAGES_MAX + RETAINED_TOPICS_MAX, QUEUE_BYTES_MAX + RETAINED_BYTES_MAX),
         };
         self.loose.len() + self.assured.len() < messages_max
             && self.bytes + bytes <= bytes_max
@@ -156,10 +146,7 @@ impl Outbox {
             }
             let packet_id = self.unused_packet_id();
             let deliver = queued.deliver(packet_id, false, now);
-            self.inflight.push_back(Inflight {
-                packet_id,
-                state: State::Sent(queued),
-            });
+            self.inflight.push_back(Inflight { packet_id, state: State::Sent(queued) });
             return Some(ToClient::Publish(deliver));
         }
     }
@@ -168,11 +155,7 @@ impl Outbox {
     fn next_queued(&mut self, window: u16) -> Option<Queued> {
         let open = self.inflight.len() < usize::from(window);
         let loose = self.loose.front().map(|(order, _)| *order);
-        let assured = self
-            .assured
-            .front()
-            .filter(|_| open)
-            .map(|(order, _)| *order);
+        let assured = self.assured.front().filter(|_| open).map(|(order, _)| *order);
         let queue = match (loose, assured) {
             (None, None) => return None,
             (Some(loose), Some(assured)) if loose < assured => &mut self.loose,
@@ -183,10 +166,7 @@ impl Outbox {
     }
 
     fn repeated(&self, packet_id: u16, now: Duration) -> Option<ToClient> {
-        let inflight = self
-            .inflight
-            .iter()
-            .find(|inflight| inflight.packet_id == packet_id)?;
+        let inflight = self.inflight.iter().find(|inflight| inflight.packet_id == packet_id)?;
         Some(match &inflight.state {
             State::Sent(queued) => ToClient::Publish(queued.deliver(packet_id, true, now)),
             State::Released => ToClient::PubRel { packet_id },
@@ -196,11 +176,7 @@ impl Outbox {
     fn unused_packet_id(&mut self) -> u16 {
         loop {
             self.packet_id = self.packet_id.checked_add(1).unwrap_or(1);
-            if !self
-                .inflight
-                .iter()
-                .any(|inflight| inflight.packet_id == self.packet_id)
-            {
+            if !self.inflight.iter().any(|inflight| inflight.packet_id == self.packet_id) {
                 return self.packet_id;
             }
         }
@@ -208,29 +184,17 @@ impl Outbox {
 
     /// PUBACK, PUBCOMP, a PUBREC that says no, or a packet too large for the client: the message is done.
     pub(crate) fn handle_done(&mut self, packet_id: u16) {
-        let Some(at) = self
-            .inflight
-            .iter()
-            .position(|inflight| inflight.packet_id == packet_id)
-        else {
+        let Some(at) = self.inflight.iter().position(|inflight| inflight.packet_id == packet_id) else {
             return;
         };
-        if let Some(Inflight {
-            state: State::Sent(queued),
-            ..
-        }) = self.inflight.remove(at)
-        {
+        if let Some(Inflight { state: State::Sent(queued), .. }) = self.inflight.remove(at) {
             self.free(&queued);
         }
     }
 
     /// PUBREC: the client has the message, only the end of the handshake is left.
     pub(crate) fn handle_received(&mut self, packet_id: u16) {
-        let Some(inflight) = self
-            .inflight
-            .iter_mut()
-            .find(|inflight| inflight.packet_id == packet_id)
-        else {
+        let Some(inflight) = self.inflight.iter_mut().find(|inflight| inflight.packet_id == packet_id) else {
             return;
         };
         if let State::Sent(queued) = std::mem::replace(&mut inflight.state, State::Released) {
@@ -242,11 +206,7 @@ impl Outbox {
     pub(crate) fn handle_closed(&mut self) -> u64 {
         let loose = std::mem::take(&mut self.loose);
         loose.iter().for_each(|(_, queued)| self.free(queued));
-        self.repeat = self
-            .inflight
-            .iter()
-            .map(|inflight| inflight.packet_id)
-            .collect();
+        self.repeat = self.inflight.iter().map(|inflight| inflight.packet_id).collect();
         loose.len() as u64
     }
 }
@@ -259,10 +219,7 @@ impl Drop for Outbox {
 
 impl Queued {
     fn expired(&self, now: Duration) -> bool {
-        self.message
-            .properties
-            .expiry
-            .is_some_and(|expiry| now >= self.since + expiry)
+        self.message.properties.expiry.is_some_and(|expiry| now >= self.since + expiry)
     }
 
     fn deliver(&self, packet_id: u16, dup: bool, now: Duration) -> Deliver {
@@ -272,11 +229,7 @@ impl Queued {
             dup,
             qos: self.qos,
             retain: self.retain,
-            expiry: self
-                .message
-                .properties
-                .expiry
-                .map(|expiry| expiry.saturating_sub(waited)),
+            expiry: self.message.properties.expiry.map(|expiry| expiry.saturating_sub(waited)),
             subscription_ids: self.subscription_ids.clone(),
             message: Arc::clone(&self.message),
         }
@@ -290,28 +243,13 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     fn queued(qos: QoS, bytes: usize) -> Queued {
-        let message = Arc::new(Message {
-            qos,
-            ..Message::new("t", vec![0; bytes - 1])
-        });
-        Queued {
-            message,
-            qos,
-            retain: false,
-            subscription_ids: Vec::new(),
-            since: NOW,
-        }
+        let message = Arc::new(Message { qos, ..Message::new("t", vec![0; bytes - 1]) });
+        Queued { message, qos, retain: false, subscription_ids: Vec::new(), since: NOW }
     }
 
     fn drain(outbox: &mut Outbox, window: u16) -> Vec<Deliver> {
         std::iter::from_fn(|| outbox.poll_packet(NOW, window))
-            .filter_map(|packet| {
-                if let ToClient::Publish(deliver) = packet {
-                    Some(deliver)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|packet| if let ToClient::Publish(deliver) = packet { Some(deliver) } else { None })
             .collect()
     }
 
@@ -325,21 +263,13 @@ mod tests {
         assert_eq!(outbox.push(queued(QoS::AtLeastOnce, 2), Room::Normal), 1);
         let sent = drain(&mut outbox, 32);
         assert_eq!(sent.len(), QUEUE_MESSAGES_MAX);
-        assert_eq!(
-            sent.iter()
-                .filter(|deliver| deliver.qos == QoS::AtLeastOnce)
-                .count(),
-            1
-        );
+        assert_eq!(sent.iter().filter(|deliver| deliver.qos == QoS::AtLeastOnce).count(), 1);
     }
 
     #[test]
     fn full_of_qos_1_takes_nothing_more() {
         let mut outbox = Outbox::new(Meter::default());
-        assert_eq!(
-            outbox.push(queued(QoS::AtLeastOnce, QUEUE_BYTES_MAX), Room::Normal),
-            0
-        );
+        assert_eq!(outbox.push(queued(QoS::AtLeastOnce, QUEUE_BYTES_MAX), Room::Normal), 0);
         assert_eq!(outbox.push(queued(QoS::AtLeastOnce, 1), Room::Normal), 1);
         assert_eq!(outbox.push(queued(QoS::AtMostOnce, 1), Room::Normal), 1);
         assert_eq!(outbox.push(queued(QoS::AtLeastOnce, 1), Room::Retained), 0);
@@ -351,11 +281,7 @@ mod tests {
         let full = QUEUE_BYTES_TOTAL_MAX / QUEUE_BYTES_MAX;
         let mut others: Vec<Outbox> = (0..full).map(|_| Outbox::new(meter.clone())).collect();
         let message = queued(QoS::AtLeastOnce, QUEUE_BYTES_MAX);
-        assert!(
-            others
-                .iter_mut()
-                .all(|outbox| outbox.push(message.clone(), Room::Normal) == 0)
-        );
+        assert!(others.iter_mut().all(|outbox| outbox.push(message.clone(), Room::Normal) == 0));
         let mut last = Outbox::new(meter.clone());
         assert_eq!(last.push(queued(QoS::AtLeastOnce, 1), Room::Normal), 1);
         others.pop();
@@ -371,10 +297,7 @@ mod tests {
             outbox.push(queued(qos, 2), Room::Normal);
         }
         let sent = drain(&mut outbox, 1);
-        assert_eq!(
-            sent.iter().map(|deliver| deliver.qos).collect::<Vec<_>>(),
-            [QoS::AtLeastOnce, QoS::AtMostOnce]
-        );
+        assert_eq!(sent.iter().map(|deliver| deliver.qos).collect::<Vec<_>>(), [QoS::AtLeastOnce, QoS::AtMostOnce]);
         outbox.handle_done(sent[0].packet_id);
         assert_eq!(drain(&mut outbox, 1).len(), 1);
     }
@@ -387,12 +310,7 @@ mod tests {
         outbox.handle_received(sent[0].packet_id);
         outbox.handle_closed();
         let packets: Vec<ToClient> = std::iter::from_fn(|| outbox.poll_packet(NOW, 3)).collect();
-        let [
-            ToClient::PubRel { packet_id },
-            ToClient::Publish(second),
-            ToClient::Publish(third),
-        ] = packets.as_slice()
-        else {
+        let [ToClient::PubRel { packet_id }, ToClient::Publish(second), ToClient::Publish(third)] = packets.as_slice() else {
             panic!("{packets:?}");
         };
         assert_eq!(*packet_id, sent[0].packet_id);
@@ -405,22 +323,10 @@ mod tests {
         let mut outbox = Outbox::new(Meter::default());
         let mut message = Message::new("t", "x");
         message.properties.expiry = Some(Duration::from_secs(10));
-        let queued = Queued {
-            message: Arc::new(message),
-            ..queued(QoS::AtMostOnce, 2)
-        };
+        let queued = Queued { message: Arc::new(message), ..queued(QoS::AtMostOnce, 2) };
         outbox.push(queued.clone(), Room::Normal);
-        outbox.push(
-            Queued {
-                since: NOW + Duration::from_secs(7),
-                ..queued
-            },
-            Room::Normal,
-        );
-        let Some(ToClient::Publish(deliver)) = outbox.poll_packet(NOW + Duration::from_secs(12), 1)
-        else {
-            panic!("nothing sent")
-        };
+        outbox.push(Queued { since: NOW + Duration::from_secs(7), ..queued }, Room::Normal);
+        let Some(ToClient::Publish(deliver)) = outbox.poll_packet(NOW + Duration::from_secs(12), 1) else { panic!("nothing sent") };
         assert_eq!(deliver.expiry, Some(Duration::from_secs(5)));
         assert!(outbox.poll_packet(NOW, 1).is_none());
     }

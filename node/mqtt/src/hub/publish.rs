@@ -14,12 +14,7 @@ use crate::{
 };
 
 impl Hub {
-    pub(super) fn handle_publish(
-        &mut self,
-        connection: ConnectionId,
-        publish: Publish,
-        now: Duration,
-    ) {
+    pub(super) fn handle_publish(&mut self, connection: ConnectionId, publish: Publish, now: Duration) {
         self.stats.received += 1;
         let permitted = permit(&publish.message.topic);
         if permitted == Err(Reason::Malformed) {
@@ -41,26 +36,12 @@ impl Hub {
         };
         let client_id = Arc::clone(&self.sessions[&id].client_id);
         self.deliver(&message, Some(id), now);
-        self.effects.push_back(Effect::Ingress {
-            ticket: None,
-            inbound: Inbound { client_id, message },
-        });
+        self.effects.push_back(Effect::Ingress { ticket: None, inbound: Inbound { client_id, message } });
     }
 
     /// QoS ≥ 1: pending until the receipt comes, unless it is one we have.
-    fn handle_assured(
-        &mut self,
-        connection: ConnectionId,
-        publish: Publish,
-        permitted: Result<(), Reason>,
-        now: Duration,
-    ) {
-        let Publish {
-            packet_id,
-            dup,
-            message,
-            ..
-        } = publish;
+    fn handle_assured(&mut self, connection: ConnectionId, publish: Publish, permitted: Result<(), Reason>, now: Duration) {
+        let Publish { packet_id, dup, message, .. } = publish;
         let Some(link) = self.links.get(&connection) else {
             return;
         };
@@ -69,13 +50,7 @@ impl Hub {
         match session.inbox.handle_offer(packet_id, dup, message.qos) {
             Offer::Pending => return,
             Offer::Received => {
-                return self.answer(
-                    connection,
-                    ToClient::PubRec {
-                        packet_id,
-                        reason: Reason::Success,
-                    },
-                );
+                return self.answer(connection, ToClient::PubRec { packet_id, reason: Reason::Success });
             }
             Offer::New => {}
         }
@@ -94,21 +69,13 @@ impl Hub {
         let session = self.sessions.get_mut(&id).expect("looked up above");
         session.inbox.push(ticket, packet_id, Arc::clone(&message));
         match permitted {
-            Ok(()) => self.effects.push_back(Effect::Ingress {
-                ticket: Some(ticket),
-                inbound: Inbound { client_id, message },
-            }),
+            Ok(()) => self.effects.push_back(Effect::Ingress { ticket: Some(ticket), inbound: Inbound { client_id, message } }),
             Err(reason) => self.settle(ticket, Err(reason), now),
         }
     }
 
     /// What the node did with a message.
-    pub(crate) fn handle_receipt(
-        &mut self,
-        ticket: Ticket,
-        outcome: Result<(), Refusal>,
-        now: Duration,
-    ) {
+    pub(crate) fn handle_receipt(&mut self, ticket: Ticket, outcome: Result<(), Refusal>, now: Duration) {
         let outcome = outcome.map_err(|refusal| match refusal {
             Refusal::QuotaExceeded => Reason::Quota,
             Refusal::NotAuthorized => Reason::NotAuthorized,
@@ -128,11 +95,7 @@ impl Hub {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.inbox.handle_receipt(ticket, outcome);
                 }
-                while let Some(settled) = self
-                    .sessions
-                    .get_mut(&id)
-                    .and_then(|session| session.inbox.poll_settled())
-                {
+                while let Some(settled) = self.sessions.get_mut(&id).and_then(|session| session.inbox.poll_settled()) {
                     self.conclude(id, settled, now);
                 }
             }
@@ -141,11 +104,7 @@ impl Hub {
 
     /// A message whose turn has come: to its subscribers, and the acknowledgement to the client if it is still there.
     fn conclude(&mut self, id: SessionId, settled: Settled, now: Duration) {
-        let Settled {
-            message,
-            ack,
-            outcome,
-        } = settled;
+        let Settled { message, ack, outcome } = settled;
         match outcome {
             Ok(()) => self.deliver(&message, Some(id), now),
             Err(_) => self.stats.refused += 1,
@@ -182,8 +141,6 @@ fn permit(topic: &str) -> Result<(), Reason> {
         Ok(()) if topic.starts_with('$') => Err(Reason::NotAuthorized),
         Ok(()) => Ok(()),
         Err(TopicError::TooLong | TopicError::TooDeep) => Err(Reason::Topic),
-        Err(TopicError::Empty | TopicError::Wildcard | TopicError::Nul | TopicError::Share) => {
-            Err(Reason::Malformed)
-        }
+        Err(TopicError::Empty | TopicError::Wildcard | TopicError::Nul | TopicError::Share) => Err(Reason::Malformed),
     }
 }

@@ -22,48 +22,26 @@ impl Retained {
             self.forget(&message.topic);
             return true;
         }
-        let old = self
-            .topics
-            .get(&message.topic)
-            .map(|(_, message)| message.len());
+        let old = self.topics.get(&message.topic).map(|(_, message)| message.len());
         let bytes = self.bytes - old.unwrap_or(0) + message.len();
-        if bytes > RETAINED_BYTES_MAX || (old.is_none() && self.topics.len() >= RETAINED_TOPICS_MAX)
-        {
+        if bytes > RETAINED_BYTES_MAX || (old.is_none() && self.topics.len() >= RETAINED_TOPICS_MAX) {
             return false;
         }
         self.bytes = bytes;
-        self.topics
-            .insert(message.topic.clone(), (now, Arc::clone(message)));
+        self.topics.insert(message.topic.clone(), (now, Arc::clone(message)));
         true
     }
 
     /// Messages a new subscription with `filter` receives, and since when they are here.  Forgets what has expired.
-    pub(crate) fn matching(
-        &mut self,
-        filter: &str,
-        now: Duration,
-    ) -> Vec<(Duration, Arc<Message>)> {
-        let found: Vec<_> = self
-            .topics
-            .values()
-            .filter(|(_, message)| topic::matches(filter, &message.topic))
-            .cloned()
-            .collect();
-        let expired = |since: Duration, message: &Message| {
-            message
-                .properties
-                .expiry
-                .is_some_and(|expiry| now >= since + expiry)
-        };
+    pub(crate) fn matching(&mut self, filter: &str, now: Duration) -> Vec<(Duration, Arc<Message>)> {
+        let found: Vec<_> = self.topics.values().filter(|(_, message)| topic::matches(filter, &message.topic)).cloned().collect();
+        let expired = |since: Duration, message: &Message| message.properties.expiry.is_some_and(|expiry| now >= since + expiry);
         for (since, message) in &found {
             if expired(*since, message) {
                 self.forget(&message.topic);
             }
         }
-        found
-            .into_iter()
-            .filter(|(since, message)| !expired(*since, message))
-            .collect()
+        found.into_iter().filter(|(since, message)| !expired(*since, message)).collect()
     }
 
     fn forget(&mut self, topic: &str) {
@@ -91,19 +69,9 @@ mod tests {
     #[test]
     fn last_message_of_a_topic_wins_and_an_empty_one_clears() {
         let mut retained = Retained::default();
-        assert!(
-            keep(&mut retained, "a/b", 1)
-                && keep(&mut retained, "a/b", 2)
-                && keep(&mut retained, "a/c", 3)
-        );
+        assert!(keep(&mut retained, "a/b", 1) && keep(&mut retained, "a/b", 2) && keep(&mut retained, "a/c", 3));
         let found = retained.matching("a/+", NOW);
-        assert_eq!(
-            found
-                .iter()
-                .map(|(_, message)| message.payload.len())
-                .collect::<Vec<_>>(),
-            [2, 3]
-        );
+        assert_eq!(found.iter().map(|(_, message)| message.payload.len()).collect::<Vec<_>>(), [2, 3]);
         assert!(keep(&mut retained, "a/b", 0) && keep(&mut retained, "a/c", 0));
         assert_eq!((retained.len(), retained.bytes), (0, 0));
     }
@@ -131,10 +99,7 @@ mod tests {
         message.properties.expiry = Some(Duration::from_secs(1));
         assert!(retained.handle_message(&Arc::new(message), NOW));
         assert_eq!(retained.matching("#", NOW).len(), 1);
-        assert_eq!(
-            retained.matching("#", NOW + Duration::from_secs(1)).len(),
-            0
-        );
+        assert_eq!(retained.matching("#", NOW + Duration::from_secs(1)).len(), 0);
         assert_eq!(retained.len(), 0);
     }
 }

@@ -48,53 +48,24 @@ impl Hub {
     }
 
     /// Retains a message if it asks for it and queues it for every subscriber, except for those who want no echo.
-    pub(super) fn deliver(
-        &mut self,
-        message: &Arc<Message>,
-        from: Option<SessionId>,
-        now: Duration,
-    ) {
+    pub(super) fn deliver(&mut self, message: &Arc<Message>, from: Option<SessionId>, now: Duration) {
         if message.retain && !self.retained.handle_message(message, now) {
             log::warn!(topic = message.topic.as_str(); "message not retained, the store is full");
             self.stats.dropped += 1;
         }
         let mut copies: BTreeMap<SessionId, Copy> = BTreeMap::new();
         let sessions = &self.sessions;
-        self.subscriptions
-            .visit(&message.topic, &mut |subscribers: &mut Subscribers| {
-                let direct = subscribers
-                    .direct
-                    .iter()
-                    .map(|(id, options)| (*id, *options));
-                let shared = subscribers
-                    .groups
-                    .values_mut()
-                    .filter_map(|group| group.pick(sessions));
-                for (id, options) in direct.chain(shared) {
-                    if !(options.no_local && from == Some(id)) {
-                        copies
-                            .entry(id)
-                            .or_insert_with(Copy::new)
-                            .add(options, message);
-                    }
+        self.subscriptions.visit(&message.topic, &mut |subscribers: &mut Subscribers| {
+            let direct = subscribers.direct.iter().map(|(id, options)| (*id, *options));
+            let shared = subscribers.groups.values_mut().filter_map(|group| group.pick(sessions));
+            for (id, options) in direct.chain(shared) {
+                if !(options.no_local && from == Some(id)) {
+                    copies.entry(id).or_insert_with(Copy::new).add(options, message);
                 }
-            });
-        for (
-            id,
-            Copy {
-                qos,
-                retain,
-                subscription_ids,
-            },
-        ) in copies
-        {
-            let queued = Queued {
-                message: Arc::clone(message),
-                qos,
-                retain,
-                subscription_ids,
-                since: now,
-            };
+            }
+        });
+        for (id, Copy { qos, retain, subscription_ids }) in copies {
+            let queued = Queued { message: Arc::clone(message), qos, retain, subscription_ids, since: now };
             self.queue(id, queued, Room::Normal);
         }
     }
@@ -113,13 +84,7 @@ impl Hub {
         self.stats.dropped += session.outbox.push(queued, room);
     }
 
-    pub(super) fn handle_subscribe(
-        &mut self,
-        connection: ConnectionId,
-        packet_id: u16,
-        filters: &[(String, Options)],
-        now: Duration,
-    ) {
+    pub(super) fn handle_subscribe(&mut self, connection: ConnectionId, packet_id: u16, filters: &[(String, Options)], now: Duration) {
         let Some(id) = self.links.get(&connection).map(|link| link.session) else {
             return;
         };
@@ -127,26 +92,14 @@ impl Hub {
             return self.close(connection, Some(Reason::Quota), now);
         }
         // To hear nothing of oneself and to take turns with others contradict each other: MQTT 5, 3.8.3.1.
-        if filters
-            .iter()
-            .any(|(text, options)| options.no_local && text.starts_with("$share/"))
-        {
+        if filters.iter().any(|(text, options)| options.no_local && text.starts_with("$share/")) {
             return self.close(connection, Some(Reason::Protocol), now);
         }
-        let answers = filters
-            .iter()
-            .map(|(text, options)| self.subscribe(id, text, *options, now))
-            .collect();
+        let answers = filters.iter().map(|(text, options)| self.subscribe(id, text, *options, now)).collect();
         self.answer(connection, ToClient::SubAck { packet_id, answers });
     }
 
-    fn subscribe(
-        &mut self,
-        id: SessionId,
-        text: &str,
-        options: Options,
-        now: Duration,
-    ) -> Result<QoS, Reason> {
+    fn subscribe(&mut self, id: SessionId, text: &str, options: Options, now: Duration) -> Result<QoS, Reason> {
         let wanted = Wanted::parse(text).map_err(|_| Reason::Filter)?;
         let session = self.sessions.get_mut(&id).ok_or(Reason::Unspecified)?;
         let new = !session.filters.contains_key(text);
@@ -156,12 +109,7 @@ impl Hub {
         session.filters.insert(text.into(), options);
         let subscribers = self.subscriptions.entry(wanted.filter);
         match wanted.group {
-            Some(group) => subscribers
-                .groups
-                .entry(group.into())
-                .or_default()
-                .members
-                .insert(id, options),
+            Some(group) => subscribers.groups.entry(group.into()).or_default().members.insert(id, options),
             None => subscribers.direct.insert(id, options),
         };
         let retained = match options.retain_handling {
@@ -178,40 +126,22 @@ impl Hub {
     fn send_retained(&mut self, id: SessionId, filter: &str, options: Options, now: Duration) {
         for (since, message) in self.retained.matching(filter, now) {
             let qos = message.qos.min(options.qos);
-            let queued = Queued {
-                message,
-                qos,
-                retain: true,
-                subscription_ids: options.id.into_iter().collect(),
-                since,
-            };
+            let queued = Queued { message, qos, retain: true, subscription_ids: options.id.into_iter().collect(), since };
             self.queue(id, queued, Room::Retained);
         }
     }
 
-    pub(super) fn handle_unsubscribe(
-        &mut self,
-        connection: ConnectionId,
-        packet_id: u16,
-        filters: &[String],
-    ) {
+    pub(super) fn handle_unsubscribe(&mut self, connection: ConnectionId, packet_id: u16, filters: &[String]) {
         let Some(id) = self.links.get(&connection).map(|link| link.session) else {
             return;
         };
         let mut answers = Vec::with_capacity(filters.len());
         for text in filters {
-            let known = self
-                .sessions
-                .get_mut(&id)
-                .is_some_and(|session| session.filters.remove(text).is_some());
+            let known = self.sessions.get_mut(&id).is_some_and(|session| session.filters.remove(text).is_some());
             if known {
                 self.unsubscribe(id, text);
             }
-            answers.push(if known {
-                Reason::Success
-            } else {
-                Reason::NoSubscription
-            });
+            answers.push(if known { Reason::Success } else { Reason::NoSubscription });
         }
         self.answer(connection, ToClient::UnsubAck { packet_id, answers });
     }
@@ -248,11 +178,7 @@ impl Group {
     fn pick(&mut self, sessions: &BTreeMap<SessionId, Session>) -> Option<(SessionId, Options)> {
         let start = self.last.map_or(Unbounded, Excluded);
         let turn = || self.members.range((start, Unbounded)).chain(&self.members);
-        let here = |id: &SessionId| {
-            sessions
-                .get(id)
-                .is_some_and(|session| session.connection().is_some())
-        };
+        let here = |id: &SessionId| sessions.get(id).is_some_and(|session| session.connection().is_some());
         let (id, options) = turn().find(|(id, _)| here(id)).or_else(|| turn().next())?;
         let picked = (*id, *options);
         self.last = Some(picked.0);
@@ -262,11 +188,7 @@ impl Group {
 
 impl Copy {
     fn new() -> Self {
-        Self {
-            qos: QoS::AtMostOnce,
-            retain: false,
-            subscription_ids: Vec::new(),
-        }
+        Self { qos: QoS::AtMostOnce, retain: false, subscription_ids: Vec::new() }
     }
 
     fn add(&mut self, options: Options, message: &Message) {

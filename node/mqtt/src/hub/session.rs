@@ -24,15 +24,9 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) enum Presence {
     /// Connected; the will is said unless the client says goodbye.
-    Here {
-        connection: ConnectionId,
-        will: Option<Will>,
-    },
+    Here { connection: ConnectionId, will: Option<Will> },
     /// Gone since a time; the will is said at a time unless the client comes back before.
-    Away {
-        since: Duration,
-        will: Option<(Duration, Will)>,
-    },
+    Away { since: Duration, will: Option<(Duration, Will)> },
 }
 
 impl Session {

@@ -34,15 +34,8 @@ impl World {
                         (None, _) => {}
                     }
                 }
-                Effect::Send {
-                    connection,
-                    packets,
-                    last,
-                } => {
-                    assert!(
-                        !self.closed.contains(&connection),
-                        "a closed connection gets nothing more"
-                    );
+                Effect::Send { connection, packets, last } => {
+                    assert!(!self.closed.contains(&connection), "a closed connection gets nothing more");
                     self.sent.entry(connection).or_default().extend(packets);
                     if last {
                         self.closed.insert(connection);
@@ -67,11 +60,7 @@ impl World {
         self.settle();
     }
 
-    fn subscribe(
-        &mut self,
-        connection: ConnectionId,
-        filters: &[&str],
-    ) -> Vec<Result<QoS, Reason>> {
+    fn subscribe(&mut self, connection: ConnectionId, filters: &[&str]) -> Vec<Result<QoS, Reason>> {
         let options = Options {
             qos: QoS::AtLeastOnce,
             no_local: false,
@@ -79,17 +68,8 @@ impl World {
             retain_handling: RetainHandling::Always,
             id: None,
         };
-        let filters = filters
-            .iter()
-            .map(|filter| ((*filter).to_owned(), options))
-            .collect();
-        self.packet(
-            connection,
-            FromClient::Subscribe {
-                packet_id: 1,
-                filters,
-            },
-        );
+        let filters = filters.iter().map(|filter| ((*filter).to_owned(), options)).collect();
+        self.packet(connection, FromClient::Subscribe { packet_id: 1, filters });
         match self.taken(connection).pop() {
             Some(ToClient::SubAck { answers, .. }) => answers,
             other => panic!("SUBACK expected, not {other:?}"),
@@ -97,19 +77,8 @@ impl World {
     }
 
     fn publish(&mut self, connection: ConnectionId, packet_id: u16, topic: &str) {
-        let message = Message {
-            qos: QoS::AtLeastOnce,
-            ..Message::new(topic, "x")
-        };
-        self.packet(
-            connection,
-            FromClient::Publish(Box::new(Publish {
-                packet_id,
-                dup: false,
-                alias: None,
-                message,
-            })),
-        );
+        let message = Message { qos: QoS::AtLeastOnce, ..Message::new(topic, "x") };
+        self.packet(connection, FromClient::Publish(Box::new(Publish { packet_id, dup: false, alias: None, message })));
     }
 
     fn close(&mut self, connection: ConnectionId) {
@@ -151,14 +120,8 @@ fn client(id: &str, expiry: Duration) -> Connect {
 }
 
 fn mortal(id: &str, expiry: Duration, delay: Duration) -> Connect {
-    let message = Arc::new(Message {
-        qos: QoS::AtLeastOnce,
-        ..Message::new("will", id.to_owned())
-    });
-    Connect {
-        will: Some(Will { message, delay }),
-        ..client(id, expiry)
-    }
+    let message = Arc::new(Message { qos: QoS::AtLeastOnce, ..Message::new("will", id.to_owned()) });
+    Connect { will: Some(Will { message, delay }), ..client(id, expiry) }
 }
 
 #[test]
@@ -181,10 +144,7 @@ fn session_is_kept_for_its_time_and_no_longer() {
 fn longer_expiry_than_the_limit_is_cut_and_told() {
     let mut world = World::default();
     let connection = world.connect(client("c", SESSION_EXPIRY_MAX + SECOND));
-    assert_eq!(
-        world.welcome(connection).session_expiry,
-        Some(SESSION_EXPIRY_MAX)
-    );
+    assert_eq!(world.welcome(connection).session_expiry, Some(SESSION_EXPIRY_MAX));
     let connection = world.connect(client("d", SESSION_EXPIRY_MAX));
     assert_eq!(world.welcome(connection).session_expiry, None);
 }
@@ -216,10 +176,7 @@ fn will_is_said_at_the_end_of_the_session_at_the_latest() {
     assert_eq!(world.ingress.len(), 1);
     let old = world.connect(mortal("c", 60 * SECOND, 60 * SECOND));
     world.close(old);
-    world.connect(Connect {
-        clean_start: true,
-        ..client("c", SECOND)
-    });
+    world.connect(Connect { clean_start: true, ..client("c", SECOND) });
     assert_eq!(world.ingress.len(), 2, "a clean start ends the session");
 }
 
@@ -229,10 +186,7 @@ fn takeover_says_the_will_at_once_only_without_a_delay() {
         let mut world = World::default();
         let old = world.connect(mortal("c", 60 * SECOND, delay));
         world.connect(client("c", 60 * SECOND));
-        assert!(matches!(
-            world.taken(old).last(),
-            Some(ToClient::Disconnect(Reason::TakenOver))
-        ));
+        assert!(matches!(world.taken(old).last(), Some(ToClient::Disconnect(Reason::TakenOver))));
         world.pass(60 * SECOND);
         assert_eq!(world.ingress.len(), said);
     }
@@ -244,19 +198,13 @@ fn stop_leaves_wills_unsaid_and_says_why() {
     let connection = world.connect(mortal("c", Duration::ZERO, Duration::ZERO));
     world.hub.stop(world.now);
     world.settle();
-    assert!(matches!(
-        world.taken(connection).last(),
-        Some(ToClient::Disconnect(Reason::ShuttingDown))
-    ));
+    assert!(matches!(world.taken(connection).last(), Some(ToClient::Disconnect(Reason::ShuttingDown))));
     assert!(world.ingress.is_empty() && world.closed.contains(&connection));
 }
 
 #[test]
 fn message_of_a_session_that_ended_still_reaches_its_subscribers() {
-    let mut world = World {
-        held: Some(Vec::new()),
-        ..World::default()
-    };
+    let mut world = World { held: Some(Vec::new()), ..World::default() };
     let listener = world.connect(client("listener", SECOND));
     world.subscribe(listener, &["t"]);
     let speaker = world.connect(client("speaker", Duration::ZERO));
@@ -275,19 +223,10 @@ fn message_of_a_session_that_ended_still_reaches_its_subscribers() {
 #[test]
 fn another_user_cannot_take_a_session() {
     let mut world = World::default();
-    let ann = Connect {
-        user: Some("ann".into()),
-        ..client("c", 60 * SECOND)
-    };
+    let ann = Connect { user: Some("ann".into()), ..client("c", 60 * SECOND) };
     let first = world.connect(ann.clone());
-    let thief = world.connect(Connect {
-        user: Some("bob".into()),
-        ..client("c", 60 * SECOND)
-    });
-    assert!(matches!(
-        world.taken(thief)[..],
-        [ToClient::Unwelcome(Reason::NotAuthorized)]
-    ));
+    let thief = world.connect(Connect { user: Some("bob".into()), ..client("c", 60 * SECOND) });
+    assert!(matches!(world.taken(thief)[..], [ToClient::Unwelcome(Reason::NotAuthorized)]));
     assert!(!world.closed.contains(&first));
     world.close(first);
     let again = world.connect(ann);
@@ -299,15 +238,9 @@ fn one_filter_too_many_is_refused() {
     let mut world = World::default();
     let connection = world.connect(client("c", SECOND));
     for number in 0..SUBSCRIPTIONS_MAX {
-        assert_eq!(
-            world.subscribe(connection, &[&number.to_string()]),
-            [Ok(QoS::AtLeastOnce)]
-        );
+        assert_eq!(world.subscribe(connection, &[&number.to_string()]), [Ok(QoS::AtLeastOnce)]);
     }
-    assert_eq!(
-        world.subscribe(connection, &["more", "0"]),
-        [Err(Reason::Quota), Ok(QoS::AtLeastOnce)]
-    );
+    assert_eq!(world.subscribe(connection, &["more", "0"]), [Err(Reason::Quota), Ok(QoS::AtLeastOnce)]);
 }
 
 #[test]
@@ -333,40 +266,22 @@ fn client_that_asks_without_reading_is_closed() {
     let mut world = World::default();
     let connection = world.connect(client("c", SECOND));
     // A batch is out and never written: no `handle_ready`.
-    world
-        .hub
-        .handle_packet(connection, FromClient::Ping, world.now);
-    assert!(matches!(
-        world.hub.poll_effect(world.now),
-        Some(Effect::Send { .. })
-    ));
+    world.hub.handle_packet(connection, FromClient::Ping, world.now);
+    assert!(matches!(world.hub.poll_effect(world.now), Some(Effect::Send { .. })));
     for _ in 0..ANSWERS_MAX {
-        world
-            .hub
-            .handle_packet(connection, FromClient::Ping, world.now);
+        world.hub.handle_packet(connection, FromClient::Ping, world.now);
         assert!(world.hub.poll_effect(world.now).is_none());
     }
-    world
-        .hub
-        .handle_packet(connection, FromClient::Ping, world.now);
-    assert!(matches!(
-        world.hub.poll_effect(world.now),
-        Some(Effect::Send { last: true, .. })
-    ));
+    world.hub.handle_packet(connection, FromClient::Ping, world.now);
+    assert!(matches!(world.hub.poll_effect(world.now), Some(Effect::Send { last: true, .. })));
 }
 
 #[test]
 fn client_cannot_pile_up_messages_by_reconnecting() {
-    let mut world = World {
-        held: Some(Vec::new()),
-        ..World::default()
-    };
+    let mut world = World { held: Some(Vec::new()), ..World::default() };
     let mut rounds = 0;
     loop {
-        let connection = world.connect(Connect {
-            version: Version::V3,
-            ..client("c", 60 * SECOND)
-        });
+        let connection = world.connect(Connect { version: Version::V3, ..client("c", 60 * SECOND) });
         for packet_id in 1..=32 {
             world.publish(connection, packet_id, "t");
         }
@@ -384,42 +299,22 @@ fn client_cannot_pile_up_messages_by_reconnecting() {
 fn disconnect_may_shorten_a_session_but_not_revive_one() {
     let mut world = World::default();
     let long = world.connect(client("long", 60 * SECOND));
-    world.packet(
-        long,
-        FromClient::Disconnect {
-            with_will: false,
-            session_expiry: Some(Duration::ZERO),
-        },
-    );
+    world.packet(long, FromClient::Disconnect { with_will: false, session_expiry: Some(Duration::ZERO) });
     assert_eq!(world.hub.stats().sessions, 0);
     let none = world.connect(client("none", Duration::ZERO));
-    world.packet(
-        none,
-        FromClient::Disconnect {
-            with_will: false,
-            session_expiry: Some(SECOND),
-        },
-    );
-    assert!(matches!(
-        world.taken(none).last(),
-        Some(ToClient::Disconnect(Reason::Protocol))
-    ));
+    world.packet(none, FromClient::Disconnect { with_will: false, session_expiry: Some(SECOND) });
+    assert!(matches!(world.taken(none).last(), Some(ToClient::Disconnect(Reason::Protocol))));
 }
 
 #[test]
 fn refused_will_reaches_nobody() {
-    let mut world = World {
-        held: Some(Vec::new()),
-        ..World::default()
-    };
+    let mut world = World { held: Some(Vec::new()), ..World::default() };
     let listener = world.connect(client("listener", SECOND));
     world.subscribe(listener, &["will"]);
     let connection = world.connect(mortal("c", Duration::ZERO, Duration::ZERO));
     world.close(connection);
     let ticket = world.held.as_mut().unwrap().pop().unwrap();
-    world
-        .hub
-        .handle_receipt(ticket, Err(Refusal::QuotaExceeded), world.now);
+    world.hub.handle_receipt(ticket, Err(Refusal::QuotaExceeded), world.now);
     world.settle();
     assert!(world.taken(listener).is_empty());
     assert_eq!(world.hub.stats().refused, 1);

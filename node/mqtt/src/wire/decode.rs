@@ -29,19 +29,13 @@ pub(crate) struct Frames {
 
 impl std::fmt::Debug for Frames {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Frames")
-            .field("version", &self.version)
-            .finish_non_exhaustive()
+        out.debug_struct("Frames").field("version", &self.version).finish_non_exhaustive()
     }
 }
 
 impl Frames {
     pub(crate) fn new() -> Self {
-        Self {
-            builder: PacketBuilder::with_maximum_packet_size(PACKET_BYTES_MAX),
-            version: None,
-            begun: false,
-        }
+        Self { builder: PacketBuilder::with_maximum_packet_size(PACKET_BYTES_MAX), version: None, begun: false }
     }
 
     /// The version, once CONNECT has been seen.
@@ -50,10 +44,7 @@ impl Frames {
     }
 
     /// Takes bytes from the front of `input` until a packet is whole; `None` when all of them were taken before that.
-    pub(crate) fn poll_packet(
-        &mut self,
-        input: &mut BytesMut,
-    ) -> Result<Option<FromClient>, Reason> {
+    pub(crate) fn poll_packet(&mut self, input: &mut BytesMut) -> Result<Option<FromClient>, Reason> {
         while let Some(first) = input.first() {
             // What is not CONNECT need not be waited for.
             if !self.begun && *first != CONNECT {
@@ -115,19 +106,12 @@ fn connect_version(body: &[u8]) -> Result<Version, Reason> {
     let flags = *body.get(7).ok_or(Reason::Malformed)?;
     let (will, will_qos, will_retain) = (flags & 0x04 != 0, flags >> 3 & 0x03, flags & 0x20 != 0);
     let stray_will = !will && (will_qos != 0 || will_retain);
-    if flags & 0x01 != 0 || will_qos == 3 || stray_will {
-        Err(Reason::Malformed)
-    } else {
-        Ok(version)
-    }
+    if flags & 0x01 != 0 || will_qos == 3 || stray_will { Err(Reason::Malformed) } else { Ok(version) }
 }
 
 fn connect(version: Version, raw: &RawPacket) -> Result<Connect, Reason> {
     match version {
-        Version::V3 => raw
-            .parse_exact(v3_1_1::Connect::parse)
-            .map(|packet| connect_v3(&packet))
-            .map_err(reason),
+        Version::V3 => raw.parse_exact(v3_1_1::Connect::parse).map(|packet| connect_v3(&packet)).map_err(reason),
         Version::V5 => connect_v5(&raw.parse_exact(v5_0::Connect::parse).map_err(reason)?),
     }
 }
@@ -148,11 +132,7 @@ fn connect_v3(packet: &v3_1_1::Connect) -> Connect {
         client_id: packet.client_id().into(),
         clean_start: packet.clean_session(),
         keep_alive: Duration::from_secs(packet.keep_alive().into()),
-        session_expiry: if packet.clean_session() {
-            Duration::ZERO
-        } else {
-            SESSION_EXPIRY_MAX
-        },
+        session_expiry: if packet.clean_session() { Duration::ZERO } else { SESSION_EXPIRY_MAX },
         receive_max: u16::MAX,
         packet_bytes_max: u32::MAX,
         will,
@@ -176,9 +156,7 @@ fn connect_v5(packet: &v5_0::Connect) -> Result<Connect, Reason> {
     };
     for property in packet.props() {
         match property {
-            Property::SessionExpiryInterval(value) => {
-                connect.session_expiry = Duration::from_secs(value.val().into())
-            }
+            Property::SessionExpiryInterval(value) => connect.session_expiry = Duration::from_secs(value.val().into()),
             Property::ReceiveMaximum(value) => connect.receive_max = value.val(),
             Property::MaximumPacketSize(value) => connect.packet_bytes_max = value.val(),
             Property::AuthenticationMethod(_) => return Err(Reason::AuthenticationMethod),
@@ -192,13 +170,10 @@ fn will_v5(packet: &v5_0::Connect) -> Result<Option<Will>, Reason> {
     let Some(topic) = packet.will_topic() else {
         return Ok(None);
     };
-    let delay = packet
-        .will_props()
-        .iter()
-        .find_map(|property| match property {
-            Property::WillDelayInterval(value) => Some(Duration::from_secs(value.val().into())),
-            _ => None,
-        });
+    let delay = packet.will_props().iter().find_map(|property| match property {
+        Property::WillDelayInterval(value) => Some(Duration::from_secs(value.val().into())),
+        _ => None,
+    });
     let message = Message {
         topic: topic.into(),
         payload: owned(packet.will_payload().unwrap_or_default()),
@@ -206,10 +181,7 @@ fn will_v5(packet: &v5_0::Connect) -> Result<Option<Will>, Reason> {
         retain: packet.will_retain(),
         properties: properties(packet.will_props())?,
     };
-    Ok(Some(Will {
-        message: Arc::new(message),
-        delay: delay.unwrap_or_default(),
-    }))
+    Ok(Some(Will { message: Arc::new(message), delay: delay.unwrap_or_default() }))
 }
 
 fn packet(version: Version, raw: &RawPacket) -> Result<FromClient, Reason> {
@@ -221,64 +193,24 @@ fn packet(version: Version, raw: &RawPacket) -> Result<FromClient, Reason> {
 
 fn packet_v3(raw: &RawPacket) -> Result<FromClient, Reason> {
     Ok(match raw.packet_type() {
-        3 => publish_v3(
-            &v3_1_1::Publish::parse(raw.flags(), publish_body(raw)?)
-                .map_err(reason)?
-                .0,
-        )?,
-        4 => FromClient::PubAck {
-            packet_id: id(raw
-                .parse_exact(v3_1_1::Puback::parse)
-                .map_err(reason)?
-                .packet_id())?,
-        },
-        5 => FromClient::PubRec {
-            packet_id: id(raw
-                .parse_exact(v3_1_1::Pubrec::parse)
-                .map_err(reason)?
-                .packet_id())?,
-            failed: false,
-        },
-        6 => FromClient::PubRel {
-            packet_id: id(raw
-                .parse_exact(v3_1_1::Pubrel::parse)
-                .map_err(reason)?
-                .packet_id())?,
-        },
-        7 => FromClient::PubComp {
-            packet_id: id(raw
-                .parse_exact(v3_1_1::Pubcomp::parse)
-                .map_err(reason)?
-                .packet_id())?,
-        },
+        3 => publish_v3(&v3_1_1::Publish::parse(raw.flags(), publish_body(raw)?).map_err(reason)?.0)?,
+        4 => FromClient::PubAck { packet_id: id(raw.parse_exact(v3_1_1::Puback::parse).map_err(reason)?.packet_id())? },
+        5 => FromClient::PubRec { packet_id: id(raw.parse_exact(v3_1_1::Pubrec::parse).map_err(reason)?.packet_id())?, failed: false },
+        6 => FromClient::PubRel { packet_id: id(raw.parse_exact(v3_1_1::Pubrel::parse).map_err(reason)?.packet_id())? },
+        7 => FromClient::PubComp { packet_id: id(raw.parse_exact(v3_1_1::Pubcomp::parse).map_err(reason)?.packet_id())? },
         8 => {
             let packet = raw.parse_exact(v3_1_1::Subscribe::parse).map_err(reason)?;
             subscribe(Version::V3, packet.packet_id(), packet.entries(), None)?
         }
         10 => {
-            let packet = raw
-                .parse_exact(v3_1_1::Unsubscribe::parse)
-                .map_err(reason)?;
-            let filters = packet
-                .entries()
-                .iter()
-                .map(|filter| filter.as_str().to_owned())
-                .collect();
-            FromClient::Unsubscribe {
-                packet_id: id(packet.packet_id())?,
-                filters,
-            }
+            let packet = raw.parse_exact(v3_1_1::Unsubscribe::parse).map_err(reason)?;
+            let filters = packet.entries().iter().map(|filter| filter.as_str().to_owned()).collect();
+            FromClient::Unsubscribe { packet_id: id(packet.packet_id())?, filters }
         }
-        12 => raw
-            .parse_exact(v3_1_1::Pingreq::parse)
-            .map(|_| FromClient::Ping)
-            .map_err(reason)?,
+        12 => raw.parse_exact(v3_1_1::Pingreq::parse).map(|_| FromClient::Ping).map_err(reason)?,
         14 => {
             raw.parse_exact(v3_1_1::Disconnect::parse).map_err(reason)?;
-            FromClient::Disconnect {
-                with_will: false,
-                session_expiry: None,
-            }
+            FromClient::Disconnect { with_will: false, session_expiry: None }
         }
         _ => return Err(Reason::Protocol),
     })
@@ -286,39 +218,15 @@ fn packet_v3(raw: &RawPacket) -> Result<FromClient, Reason> {
 
 fn packet_v5(raw: &RawPacket) -> Result<FromClient, Reason> {
     Ok(match raw.packet_type() {
-        3 => publish_v5(
-            &v5_0::Publish::parse(raw.flags(), publish_body(raw)?)
-                .map_err(reason)?
-                .0,
-        )?,
-        4 => FromClient::PubAck {
-            packet_id: id(raw
-                .parse_exact(v5_0::Puback::parse)
-                .map_err(reason)?
-                .packet_id())?,
-        },
+        3 => publish_v5(&v5_0::Publish::parse(raw.flags(), publish_body(raw)?).map_err(reason)?.0)?,
+        4 => FromClient::PubAck { packet_id: id(raw.parse_exact(v5_0::Puback::parse).map_err(reason)?.packet_id())? },
         5 => {
             let packet = raw.parse_exact(v5_0::Pubrec::parse).map_err(reason)?;
-            let failed = packet
-                .reason_code()
-                .is_some_and(|code| code as u8 >= PubrecReasonCode::UnspecifiedError as u8);
-            FromClient::PubRec {
-                packet_id: id(packet.packet_id())?,
-                failed,
-            }
+            let failed = packet.reason_code().is_some_and(|code| code as u8 >= PubrecReasonCode::UnspecifiedError as u8);
+            FromClient::PubRec { packet_id: id(packet.packet_id())?, failed }
         }
-        6 => FromClient::PubRel {
-            packet_id: id(raw
-                .parse_exact(v5_0::Pubrel::parse)
-                .map_err(reason)?
-                .packet_id())?,
-        },
-        7 => FromClient::PubComp {
-            packet_id: id(raw
-                .parse_exact(v5_0::Pubcomp::parse)
-                .map_err(reason)?
-                .packet_id())?,
-        },
+        6 => FromClient::PubRel { packet_id: id(raw.parse_exact(v5_0::Pubrel::parse).map_err(reason)?.packet_id())? },
+        7 => FromClient::PubComp { packet_id: id(raw.parse_exact(v5_0::Pubcomp::parse).map_err(reason)?.packet_id())? },
         8 => {
             let packet = raw.parse_exact(v5_0::Subscribe::parse).map_err(reason)?;
             let id = packet.props().iter().find_map(|property| match property {
@@ -329,20 +237,10 @@ fn packet_v5(raw: &RawPacket) -> Result<FromClient, Reason> {
         }
         10 => {
             let packet = raw.parse_exact(v5_0::Unsubscribe::parse).map_err(reason)?;
-            let filters = packet
-                .entries()
-                .iter()
-                .map(|filter| filter.as_str().to_owned())
-                .collect();
-            FromClient::Unsubscribe {
-                packet_id: id(packet.packet_id())?,
-                filters,
-            }
+            let filters = packet.entries().iter().map(|filter| filter.as_str().to_owned()).collect();
+            FromClient::Unsubscribe { packet_id: id(packet.packet_id())?, filters }
         }
-        12 => raw
-            .parse_exact(v5_0::Pingreq::parse)
-            .map(|_| FromClient::Ping)
-            .map_err(reason)?,
+        12 => raw.parse_exact(v5_0::Pingreq::parse).map(|_| FromClient::Ping).map_err(reason)?,
         14 => disconnect_v5(&raw.parse_exact(v5_0::Disconnect::parse).map_err(reason)?),
         _ => return Err(Reason::Protocol),
     })
@@ -355,13 +253,8 @@ fn disconnect_v5(packet: &v5_0::Disconnect) -> FromClient {
         _ => None,
     });
     // Anything but a normal disconnection leaves the will in force.
-    let normal = packet
-        .reason_code()
-        .is_none_or(|code| code == DisconnectReasonCode::NormalDisconnection);
-    FromClient::Disconnect {
-        with_will: !normal,
-        session_expiry,
-    }
+    let normal = packet.reason_code().is_none_or(|code| code == DisconnectReasonCode::NormalDisconnection);
+    FromClient::Disconnect { with_will: !normal, session_expiry }
 }
 
 fn publish_body(raw: &RawPacket) -> Result<Arc<[u8]>, Reason> {
@@ -402,31 +295,16 @@ fn publish_v5(packet: &v5_0::Publish) -> Result<FromClient, Reason> {
     publish(packet.packet_id(), packet.dup(), alias, message)
 }
 
-fn publish(
-    packet_id: Option<u16>,
-    dup: bool,
-    alias: Option<u16>,
-    message: Message,
-) -> Result<FromClient, Reason> {
+fn publish(packet_id: Option<u16>, dup: bool, alias: Option<u16>, message: Message) -> Result<FromClient, Reason> {
     let packet_id = match (packet_id, message.qos) {
         (Some(packet_id), _) => id(packet_id)?,
         (None, QoS::AtMostOnce) if dup => return Err(Reason::Malformed),
         (None, _) => 0,
     };
-    Ok(FromClient::Publish(Box::new(Publish {
-        packet_id,
-        dup,
-        alias,
-        message,
-    })))
+    Ok(FromClient::Publish(Box::new(Publish { packet_id, dup, alias, message })))
 }
 
-fn subscribe(
-    version: Version,
-    packet_id: u16,
-    entries: &[SubEntry],
-    subscription: Option<u32>,
-) -> Result<FromClient, Reason> {
+fn subscribe(version: Version, packet_id: u16, entries: &[SubEntry], subscription: Option<u32>) -> Result<FromClient, Reason> {
     let options = |entry: &SubEntry| {
         let options = entry.sub_opts();
         // MQTT 3.1.1 never returns a client's own retain flag and always sends retained messages: the defaults of 5.0.
@@ -444,23 +322,13 @@ fn subscribe(
     };
     let reserved = |entry: &SubEntry| {
         let byte = entry.sub_opts().to_buffer()[0];
-        if version == Version::V3 {
-            byte & !0x03
-        } else {
-            byte & 0xc0
-        }
+        if version == Version::V3 { byte & !0x03 } else { byte & 0xc0 }
     };
     if entries.is_empty() || entries.iter().any(|entry| reserved(entry) != 0) {
         return Err(Reason::Malformed);
     }
-    let filters = entries
-        .iter()
-        .map(|entry| (entry.topic_filter().to_owned(), options(entry)))
-        .collect();
-    Ok(FromClient::Subscribe {
-        packet_id: id(packet_id)?,
-        filters,
-    })
+    let filters = entries.iter().map(|entry| (entry.topic_filter().to_owned(), options(entry))).collect();
+    Ok(FromClient::Subscribe { packet_id: id(packet_id)?, filters })
 }
 
 /// Properties that PUBLISH and wills share.
@@ -470,17 +338,11 @@ fn properties(list: &[Property]) -> Result<Properties, Reason> {
         match property {
             Property::ContentType(value) => properties.content_type = Some(value.val().into()),
             Property::ResponseTopic(value) => properties.response_topic = Some(value.val().into()),
-            Property::CorrelationData(value) => {
-                properties.correlation_data = Some(owned(value.val()))
-            }
-            Property::MessageExpiryInterval(value) => {
-                properties.expiry = Some(Duration::from_secs(value.val().into()))
-            }
+            Property::CorrelationData(value) => properties.correlation_data = Some(owned(value.val())),
+            Property::MessageExpiryInterval(value) => properties.expiry = Some(Duration::from_secs(value.val().into())),
             Property::PayloadFormatIndicator(value) => properties.utf8_payload = value.val() == 1,
             Property::UserProperty(value) if properties.user.len() < USER_PROPERTIES_MAX => {
-                properties
-                    .user
-                    .push((value.key().into(), value.val().into()));
+                properties.user.push((value.key().into(), value.val().into()));
             }
             Property::UserProperty(_) => return Err(Reason::Quota),
             _ => {}
@@ -490,11 +352,7 @@ fn properties(list: &[Property]) -> Result<Properties, Reason> {
 }
 
 fn id(packet_id: u16) -> Result<u16, Reason> {
-    if packet_id == 0 {
-        Err(Reason::Malformed)
-    } else {
-        Ok(packet_id)
-    }
+    if packet_id == 0 { Err(Reason::Malformed) } else { Ok(packet_id) }
 }
 
 fn qos(qos: Qos) -> QoS {

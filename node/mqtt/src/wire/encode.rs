@@ -31,13 +31,7 @@ pub(crate) fn encode(version: Version, packet: &ToClient, out: &mut BytesMut) {
         }
         ToClient::UnsubAck { packet_id, answers } => match version {
             Version::V3 => answer(version, 0xb0, *packet_id, std::iter::empty(), out),
-            Version::V5 => answer(
-                version,
-                0xb0,
-                *packet_id,
-                answers.iter().map(|reason| *reason as u8),
-                out,
-            ),
+            Version::V5 => answer(version, 0xb0, *packet_id, answers.iter().map(|reason| *reason as u8), out),
         },
         ToClient::Pong => frame(0xd0, &[], out),
         // A server of MQTT 3.1.1 says nothing before it closes.
@@ -90,20 +84,10 @@ fn publish(version: Version, deliver: &Deliver, out: &mut BytesMut) {
         put_properties(deliver, &message.properties, &mut properties);
     }
     let assured = deliver.qos > QoS::AtMostOnce;
-    let property_bytes = if version == Version::V5 {
-        length_bytes(properties.len()) + properties.len()
-    } else {
-        0
-    };
-    let body = 2
-        + message.topic.len()
-        + if assured { 2 } else { 0 }
-        + property_bytes
-        + message.payload.len();
+    let property_bytes = if version == Version::V5 { length_bytes(properties.len()) + properties.len() } else { 0 };
+    let body = 2 + message.topic.len() + if assured { 2 } else { 0 } + property_bytes + message.payload.len();
     out.reserve(5 + body);
-    out.put_u8(
-        0x30 | u8::from(deliver.dup) << 3 | (deliver.qos as u8) << 1 | u8::from(deliver.retain),
-    );
+    out.put_u8(0x30 | u8::from(deliver.dup) << 3 | (deliver.qos as u8) << 1 | u8::from(deliver.retain));
     length(body, out);
     text(message.topic.as_bytes(), out);
     if assured {
@@ -124,10 +108,7 @@ fn put_properties(deliver: &Deliver, properties: &Properties, out: &mut BytesMut
         out.put_u8(0x02);
         out.put_u32(seconds(expiry));
     }
-    let texts = [
-        (0x03, properties.content_type.as_deref()),
-        (0x08, properties.response_topic.as_deref()),
-    ];
+    let texts = [(0x03, properties.content_type.as_deref()), (0x08, properties.response_topic.as_deref())];
     for (id, value) in texts {
         if let Some(value) = value {
             out.put_u8(id);
@@ -157,13 +138,7 @@ fn ack(version: Version, first: u8, packet_id: u16, reason: Reason, out: &mut By
     }
 }
 
-fn answer(
-    version: Version,
-    first: u8,
-    packet_id: u16,
-    codes: impl Iterator<Item = u8>,
-    out: &mut BytesMut,
-) {
+fn answer(version: Version, first: u8, packet_id: u16, codes: impl Iterator<Item = u8>, out: &mut BytesMut) {
     let mut body = BytesMut::new();
     body.put_u16(packet_id);
     if version == Version::V5 {

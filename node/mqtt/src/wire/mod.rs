@@ -124,32 +124,14 @@ pub(crate) struct Options {
 pub(crate) enum FromClient {
     Connect(Box<Connect>),
     Publish(Box<Publish>),
-    PubAck {
-        packet_id: u16,
-    },
-    PubRec {
-        packet_id: u16,
-        failed: bool,
-    },
-    PubRel {
-        packet_id: u16,
-    },
-    PubComp {
-        packet_id: u16,
-    },
-    Subscribe {
-        packet_id: u16,
-        filters: Vec<(String, Options)>,
-    },
-    Unsubscribe {
-        packet_id: u16,
-        filters: Vec<String>,
-    },
+    PubAck { packet_id: u16 },
+    PubRec { packet_id: u16, failed: bool },
+    PubRel { packet_id: u16 },
+    PubComp { packet_id: u16 },
+    Subscribe { packet_id: u16, filters: Vec<(String, Options)> },
+    Unsubscribe { packet_id: u16, filters: Vec<String> },
     Ping,
-    Disconnect {
-        with_will: bool,
-        session_expiry: Option<Duration>,
-    },
+    Disconnect { with_will: bool, session_expiry: Option<Duration> },
 }
 
 /// PUBLISH to a client.

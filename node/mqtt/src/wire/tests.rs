@@ -19,40 +19,15 @@ fn bytes(version: Version, packet: &ToClient) -> BytesMut {
 fn deliver() -> impl Strategy<Value = Deliver> {
     let text = || prop::option::of("[a-z/ä]{0,20}");
     let head = (any::<bool>(), any::<bool>(), 0..3u8, 1..=u16::MAX);
-    let body = (
-        "[a-z]{1,9}(/[a-z]{0,9}){0,3}",
-        prop::collection::vec(any::<u8>(), 0..300),
-    );
-    let properties = (
-        text(),
-        text(),
-        prop::collection::vec(1..268_435_455u32, 0..3),
-        prop::option::of(any::<u32>()),
-    );
+    let body = ("[a-z]{1,9}(/[a-z]{0,9}){0,3}", prop::collection::vec(any::<u8>(), 0..300));
+    let properties = (text(), text(), prop::collection::vec(1..268_435_455u32, 0..3), prop::option::of(any::<u32>()));
     let user = prop::collection::vec(("[a-z]{0,5}", "[a-z]{0,200}"), 0..3);
     (head, body, properties, user).prop_map(
-        |(
-            (dup, retain, qos, packet_id),
-            (topic, payload),
-            (content_type, response_topic, subscription_ids, expiry),
-            user,
-        )| {
+        |((dup, retain, qos, packet_id), (topic, payload), (content_type, response_topic, subscription_ids, expiry), user)| {
             let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(qos)];
             let correlation_data = content_type.as_ref().map(|_| Bytes::from_static(&[0, 255]));
-            let properties = Properties {
-                content_type,
-                response_topic,
-                correlation_data,
-                user,
-                utf8_payload: retain,
-                expiry: None,
-            };
-            let message = Arc::new(Message {
-                qos,
-                retain,
-                properties,
-                ..Message::new(topic, payload)
-            });
+            let properties = Properties { content_type, response_topic, correlation_data, user, utf8_payload: retain, expiry: None };
+            let message = Arc::new(Message { qos, retain, properties, ..Message::new(topic, payload) });
             let assured = qos > QoS::AtMostOnce;
             Deliver {
                 packet_id: if assured { packet_id } else { 0 },
@@ -135,52 +110,23 @@ proptest! {
 
 #[test]
 fn answers_are_read_back_by_another_library() {
-    let welcome = Welcome {
-        session_present: true,
-        assigned_id: Some("sedge-1".into()),
-        session_expiry: Some(Duration::from_secs(9)),
-    };
-    let v5::Packet::ConnAck(read) =
-        v5::Packet::read(&mut bytes(Version::V5, &ToClient::Welcome(welcome)), None).unwrap()
-    else {
+    let welcome = Welcome { session_present: true, assigned_id: Some("sedge-1".into()), session_expiry: Some(Duration::from_secs(9)) };
+    let v5::Packet::ConnAck(read) = v5::Packet::read(&mut bytes(Version::V5, &ToClient::Welcome(welcome)), None).unwrap() else {
         panic!("not a CONNACK");
     };
     let properties = read.properties.unwrap();
     assert!(read.session_present);
-    assert_eq!(
-        (properties.receive_max, properties.max_packet_size),
-        (Some(32), Some(256 * 1024))
-    );
-    assert_eq!(
-        (
-            properties.assigned_client_identifier.as_deref(),
-            properties.session_expiry_interval
-        ),
-        (Some("sedge-1"), Some(9))
-    );
+    assert_eq!((properties.receive_max, properties.max_packet_size), (Some(32), Some(256 * 1024)));
+    assert_eq!((properties.assigned_client_identifier.as_deref(), properties.session_expiry_interval), (Some("sedge-1"), Some(9)));
 
     let answers = vec![Ok(QoS::ExactlyOnce), Err(Reason::Quota)];
-    let suback = ToClient::SubAck {
-        packet_id: 3,
-        answers,
-    };
-    let v4::Packet::SubAck(read) =
-        v4::Packet::read(&mut bytes(Version::V3, &suback), 1 << 20).unwrap()
-    else {
-        panic!("not a SUBACK")
-    };
+    let suback = ToClient::SubAck { packet_id: 3, answers };
+    let v4::Packet::SubAck(read) = v4::Packet::read(&mut bytes(Version::V3, &suback), 1 << 20).unwrap() else { panic!("not a SUBACK") };
     assert_eq!((read.pkid, read.return_codes.len()), (3, 2));
-    let v5::Packet::SubAck(read) =
-        v5::Packet::read(&mut bytes(Version::V5, &suback), None).unwrap()
-    else {
-        panic!("not a SUBACK")
-    };
+    let v5::Packet::SubAck(read) = v5::Packet::read(&mut bytes(Version::V5, &suback), None).unwrap() else { panic!("not a SUBACK") };
     assert_eq!(
         read.return_codes,
-        [
-            v5::SubscribeReasonCode::Success(rumqttc::v5::mqttbytes::QoS::ExactlyOnce),
-            v5::SubscribeReasonCode::QuotaExceeded
-        ]
+        [v5::SubscribeReasonCode::Success(rumqttc::v5::mqttbytes::QoS::ExactlyOnce), v5::SubscribeReasonCode::QuotaExceeded]
     );
 
     let disconnect = bytes(Version::V5, &ToClient::Disconnect(Reason::TakenOver));

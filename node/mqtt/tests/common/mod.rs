@@ -17,9 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for what must happen.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what}: nothing happened"))
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: nothing happened"))
 }
 
 /// How the node answers.
@@ -44,10 +42,7 @@ impl Arrived {
 
     pub(crate) fn decide(mut self, outcome: Result<(), Refusal>) {
         let decide = self.decide.take().expect("held message of QoS >= 1");
-        assert!(
-            decide.send(outcome).is_ok(),
-            "the broker waits for the receipt"
-        );
+        assert!(decide.send(outcome).is_ok(), "the broker waits for the receipt");
     }
 }
 
@@ -60,14 +55,8 @@ impl Ingress for Node {
     fn publish(&self, inbound: Inbound) -> Receipt {
         let (sender, receiver) = oneshot::channel();
         let hold = matches!(self.answer, Answer::Hold) && inbound.message.qos > QoS::AtMostOnce;
-        let arrived = Arrived {
-            inbound,
-            decide: hold.then_some(sender),
-        };
-        assert!(
-            self.arrived.send(arrived).is_ok() || !hold,
-            "the test listens"
-        );
+        let arrived = Arrived { inbound, decide: hold.then_some(sender) };
+        assert!(self.arrived.send(arrived).is_ok() || !hold, "the test listens");
         match self.answer {
             _ if hold => Receipt::Pending(receiver),
             Answer::Refuse => Receipt::Refused(Refusal::QuotaExceeded),
@@ -90,26 +79,11 @@ pub(crate) fn start(answer: Answer) -> Running {
 
 pub(crate) fn start_with(answer: Answer, users: Vec<(String, String)>) -> Running {
     let (sender, arrived) = mpsc::unbounded_channel();
-    let config = BrokerConfig {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        users,
-    };
-    let (broker, task) = Broker::bind(
-        config,
-        Arc::new(Node {
-            answer,
-            arrived: sender,
-        }),
-    )
-    .unwrap();
+    let config = BrokerConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), users };
+    let (broker, task) = Broker::bind(config, Arc::new(Node { answer, arrived: sender })).unwrap();
     let stop = CancellationToken::new();
     let task = tokio::spawn(task.run(stop.clone()));
-    Running {
-        broker,
-        arrived,
-        stop,
-        task,
-    }
+    Running { broker, arrived, stop, task }
 }
 
 impl Running {
@@ -118,15 +92,11 @@ impl Running {
     }
 
     pub(crate) async fn next(&mut self) -> Arrived {
-        soon("publish reaches the node", self.arrived.recv())
-            .await
-            .unwrap()
+        soon("publish reaches the node", self.arrived.recv()).await.unwrap()
     }
 
     pub(crate) async fn raw(&self) -> Raw {
-        Raw {
-            stream: TcpStream::connect(self.broker.local_addr()).await.unwrap(),
-        }
+        Raw { stream: TcpStream::connect(self.broker.local_addr()).await.unwrap() }
     }
 
     /// A raw client that has been let in.
@@ -166,9 +136,7 @@ impl Raw {
 
     /// First byte and body of the next packet.
     pub(crate) async fn frame(&mut self) -> (u8, Vec<u8>) {
-        self.try_frame()
-            .await
-            .expect("a packet and not the end of the stream")
+        self.try_frame().await.expect("a packet and not the end of the stream")
     }
 
     /// The next packet, or none when the broker has closed the connection.
@@ -237,29 +205,13 @@ pub(crate) fn connect(version: u8, id: &str, clean: bool) -> Vec<u8> {
         (_, true) => &[0],
         (_, false) => &[5, 0x11, 0, 0, 0x0e, 0x10],
     };
-    packet(
-        0x10,
-        &[
-            &text("MQTT"),
-            &[version, if clean { 2 } else { 0 }, 0, 60],
-            properties,
-            &text(id),
-        ],
-    )
+    packet(0x10, &[&text("MQTT"), &[version, if clean { 2 } else { 0 }, 0, 60], properties, &text(id)])
 }
 
 /// PUBLISH of QoS 1 or 2 without properties.
 pub(crate) fn publish(version: u8, qos: u8, id: u16, topic: &str, payload: &str) -> Vec<u8> {
     let properties: &[u8] = if version == 5 { &[0] } else { &[] };
-    packet(
-        0x30 | qos << 1,
-        &[
-            &text(topic),
-            &id.to_be_bytes(),
-            properties,
-            payload.as_bytes(),
-        ],
-    )
+    packet(0x30 | qos << 1, &[&text(topic), &id.to_be_bytes(), properties, payload.as_bytes()])
 }
 
 /// The same PUBLISH, sent again.

@@ -2,8 +2,8 @@
 
 use crate::support::{Bench, ending, event, handle};
 use sedge_runtime::{Failure, Fault, Invocation};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const SPIN: &str = r#"(module (func (export "_start") (loop $for_ever (br $for_ever))))"#;
 const NOTHING: &str = r#"(module (func (export "_start")))"#;

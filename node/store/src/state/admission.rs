@@ -18,72 +18,42 @@ impl State {
         if let Health::Degraded { reason, .. } = &self.health
             && durability != Durability::None
         {
-            return Err(CommitError::Degraded {
-                reason: Arc::clone(reason),
-            });
+            return Err(CommitError::Degraded { reason: Arc::clone(reason) });
         }
         let bytes: usize = batch.records.iter().map(buffer::weight).sum();
         let bytes_max = self.config.buffer_bytes_max();
         if bytes > bytes_max || batch.len() > BATCH_RECORDS_MAX {
-            return Err(CommitError::BatchTooBig {
-                records: batch.len(),
-                bytes,
-            });
+            return Err(CommitError::BatchTooBig { records: batch.len(), bytes });
         }
         for record in &batch.records {
             self.admit_record(record)?;
         }
         if self.buffer.bytes() + bytes > bytes_max {
-            return Err(CommitError::Full {
-                waiting: self.buffer.bytes(),
-            });
+            return Err(CommitError::Full { waiting: self.buffer.bytes() });
         }
         if self.memory.bytes() + bytes > self.config.memory_bytes_max.saturating_mul(2) {
-            return Err(CommitError::Full {
-                waiting: self.memory_bytes(),
-            });
+            return Err(CommitError::Full { waiting: self.memory_bytes() });
         }
         self.admit_items(batch)
     }
 
     fn admit_record(&self, record: &Record) -> Result<(), CommitError> {
         match record {
-            Record::Set { tree, key, .. } | Record::Delete { tree, key }
-                if key.len() > KEY_BYTES_MAX =>
-            {
-                Err(CommitError::KeyTooLong {
-                    tree: *tree,
-                    bytes: key.len(),
-                })
+            Record::Set { tree, key, .. } | Record::Delete { tree, key } if key.len() > KEY_BYTES_MAX => {
+                Err(CommitError::KeyTooLong { tree: *tree, bytes: key.len() })
             }
             Record::Set { tree, value, .. } if value.len() > VALUE_BYTES_MAX => {
-                Err(CommitError::ValueTooLong {
-                    tree: *tree,
-                    bytes: value.len(),
-                })
+                Err(CommitError::ValueTooLong { tree: *tree, bytes: value.len() })
             }
             Record::Set { .. } if self.room.database > self.room.database_max => {
-                let Room {
-                    database: bytes,
-                    database_max: bytes_max,
-                    ..
-                } = self.room;
+                let Room { database: bytes, database_max: bytes_max, .. } = self.room;
                 Err(CommitError::DatabaseFull { bytes, bytes_max })
             }
-            Record::Accept { bytes, .. } if bytes.len() > ITEM_BYTES_MAX => {
-                Err(CommitError::ItemTooLong { bytes: bytes.len() })
-            }
+            Record::Accept { bytes, .. } if bytes.len() > ITEM_BYTES_MAX => Err(CommitError::ItemTooLong { bytes: bytes.len() }),
             Record::Set { .. } | Record::Accept { .. } if self.room.free < self.room.free_min => {
-                Err(CommitError::DiskFull {
-                    free: self.room.free,
-                    needed: self.room.free_min,
-                })
+                Err(CommitError::DiskFull { free: self.room.free, needed: self.room.free_min })
             }
-            Record::Set { .. }
-            | Record::Delete { .. }
-            | Record::Accept { .. }
-            | Record::Attempt { .. }
-            | Record::Finish { .. } => Ok(()),
+            Record::Set { .. } | Record::Delete { .. } | Record::Accept { .. } | Record::Attempt { .. } | Record::Finish { .. } => Ok(()),
         }
     }
 
@@ -99,10 +69,7 @@ impl State {
         }
         let full = items > self.config.queue_items_max || bytes > self.config.queue_bytes_max;
         if full && items > before {
-            return Err(CommitError::QueueFull {
-                items: before,
-                bytes: self.queue.bytes(),
-            });
+            return Err(CommitError::QueueFull { items: before, bytes: self.queue.bytes() });
         }
         Ok(())
     }

@@ -44,9 +44,7 @@ fn answer(commit: &mut Commit) -> Option<Answer> {
 }
 
 fn write(state: &mut State, now: Instant) -> Flight {
-    let Step::Write(flight) = state.poll_step(now) else {
-        panic!("a group is due")
-    };
+    let Step::Write(flight) = state.poll_step(now) else { panic!("a group is due") };
     flight
 }
 
@@ -110,11 +108,7 @@ fn an_item_on_the_disk_is_finished_on_the_disk() {
 fn a_key_set_twice_in_one_group_is_written_once() {
     let (mut state, now) = state(StoreConfig::default());
     for value in ["1", "2", "3"] {
-        drop(
-            state
-                .commit(set("k", value), Durability::Grouped, now)
-                .unwrap(),
-        );
+        drop(state.commit(set("k", value), Durability::Grouped, now).unwrap());
     }
     let flight = write(&mut state, now + GROUP);
     assert_eq!(flight.len(), 1);
@@ -125,34 +119,17 @@ fn a_key_set_twice_in_one_group_is_written_once() {
 fn attempts_fold_into_the_waiting_accept() {
     let (mut state, now) = state(StoreConfig::default());
     drop(state.commit(accept(1), Durability::Each, now).unwrap());
-    drop(
-        state
-            .commit(batch(|b| b.attempt(ItemId(1), 4)), Durability::None, now)
-            .unwrap(),
-    );
+    drop(state.commit(batch(|b| b.attempt(ItemId(1), 4)), Durability::None, now).unwrap());
     let flight = write(&mut state, now);
-    assert!(matches!(
-        flight.as_slice(),
-        [(_, Record::Accept { attempts: 4, .. })]
-    ));
+    assert!(matches!(flight.as_slice(), [(_, Record::Accept { attempts: 4, .. })]));
 }
 
 #[test]
 fn a_group_waits_for_its_first_commit_and_no_longer() {
     let (mut state, now) = state(StoreConfig::default());
-    drop(
-        state
-            .commit(set("a", "1"), Durability::Grouped, now)
-            .unwrap(),
-    );
-    drop(
-        state
-            .commit(set("b", "1"), Durability::Grouped, now + GROUP / 2)
-            .unwrap(),
-    );
-    let Step::Wait(Some(until)) = state.poll_step(now + GROUP / 2) else {
-        panic!("not yet")
-    };
+    drop(state.commit(set("a", "1"), Durability::Grouped, now).unwrap());
+    drop(state.commit(set("b", "1"), Durability::Grouped, now + GROUP / 2).unwrap());
+    let Step::Wait(Some(until)) = state.poll_step(now + GROUP / 2) else { panic!("not yet") };
     assert_eq!(until, now + GROUP);
     assert_eq!(write(&mut state, now + GROUP).len(), 2);
 }
@@ -163,25 +140,16 @@ fn a_failed_write_tells_its_waiters_and_is_tried_again() {
     let mut commit = state.commit(set("a", "1"), Durability::Each, now).unwrap();
     let _flight = write(&mut state, now);
     state.handle_write_failed("input/output error", now);
-    assert!(matches!(
-        answer(&mut commit),
-        Some(Err(crate::JournalLost::Write { .. }))
-    ));
+    assert!(matches!(answer(&mut commit), Some(Err(crate::JournalLost::Write { .. }))));
     let refused = state.commit(set("b", "1"), Durability::Grouped, now);
     assert!(matches!(refused, Err(CommitError::Degraded { .. })));
     drop(state.commit(set("a", "2"), Durability::None, now).unwrap());
 
-    let Step::Wait(Some(retry_at)) = state.poll_step(now) else {
-        panic!("it pauses first")
-    };
+    let Step::Wait(Some(retry_at)) = state.poll_step(now) else { panic!("it pauses first") };
     let flight = write(&mut state, retry_at);
     assert!(matches!(&flight[0].1, Record::Set { value, .. } if **value == *b"2"));
     state.handle_written(&flight, 2, &[1]);
-    assert!(
-        state
-            .commit(set("b", "1"), Durability::Grouped, now)
-            .is_ok()
-    );
+    assert!(state.commit(set("b", "1"), Durability::Grouped, now).is_ok());
 }
 
 #[test]
@@ -192,10 +160,7 @@ fn an_item_of_a_failed_write_is_finished_on_the_disk() {
     state.handle_write_failed("no space", now);
     drop(state.commit(finish(1), Durability::None, now).unwrap());
     let flight = write(&mut state, now + Duration::from_secs(60));
-    assert_eq!(
-        flight.as_slice().last().unwrap().1,
-        Record::Finish { id: ItemId(1) }
-    );
+    assert_eq!(flight.as_slice().last().unwrap().1, Record::Finish { id: ItemId(1) });
 }
 
 #[test]
@@ -204,26 +169,15 @@ fn a_checkpoint_holds_exactly_what_the_journal_holds() {
     drop(state.commit(set("a", "1"), Durability::None, now).unwrap());
     state.want_checkpoint();
     let flight = write(&mut state, now);
-    assert!(matches!(
-        state.poll_checkpoint(now),
-        Ok(CheckpointStep::Wait(None))
-    ));
+    assert!(matches!(state.poll_checkpoint(now), Ok(CheckpointStep::Wait(None))));
     drop(state.commit(set("b", "1"), Durability::None, now).unwrap());
     state.handle_written(&flight, 1, &[]);
-    let Ok(CheckpointStep::Move(frozen)) = state.poll_checkpoint(now) else {
-        panic!("ready")
-    };
+    let Ok(CheckpointStep::Move(frozen)) = state.poll_checkpoint(now) else { panic!("ready") };
     assert!(frozen.changes.get(Tree::Keyvalue, b"a").is_some());
     assert!(frozen.changes.get(Tree::Keyvalue, b"b").is_none());
-    assert!(
-        state.change(Tree::Keyvalue, b"a").is_some(),
-        "readable while it moves"
-    );
+    assert!(state.change(Tree::Keyvalue, b"a").is_some(), "readable while it moves");
     state.handle_checkpoint(Ok(()), now);
-    assert!(
-        state.change(Tree::Keyvalue, b"a").is_none(),
-        "the database has it"
-    );
+    assert!(state.change(Tree::Keyvalue, b"a").is_none(), "the database has it");
 }
 
 #[test]
@@ -234,16 +188,11 @@ fn a_failed_write_calls_its_checkpoint_off() {
     let _flight = write(&mut state, now);
     drop(state.commit(set("b", "1"), Durability::None, now).unwrap());
     state.handle_write_failed("input/output error", now);
-    assert!(matches!(
-        state.poll_checkpoint(now),
-        Ok(CheckpointStep::Wait(None))
-    ));
+    assert!(matches!(state.poll_checkpoint(now), Ok(CheckpointStep::Wait(None))));
     let later = now + Duration::from_secs(60);
     let flight = write(&mut state, later);
     state.handle_written(&flight, 1, &[]);
-    let Ok(CheckpointStep::Move(frozen)) = state.poll_checkpoint(later) else {
-        panic!("ready")
-    };
+    let Ok(CheckpointStep::Move(frozen)) = state.poll_checkpoint(later) else { panic!("ready") };
     assert!(frozen.changes.get(Tree::Keyvalue, b"a").is_some());
     assert!(frozen.changes.get(Tree::Keyvalue, b"b").is_some());
 }
@@ -259,20 +208,14 @@ fn an_old_segment_goes_once_nothing_lives_in_it() {
     let flight = write(&mut state, now);
     state.handle_written(&flight, 2, &[1]);
     state.handle_checkpoint(Ok(()), now);
-    assert!(
-        matches!(state.poll_step(now), Step::Wait(_)),
-        "the checkpoint covers only what was sealed"
-    );
+    assert!(matches!(state.poll_step(now), Step::Wait(_)), "the checkpoint covers only what was sealed");
 
     drop(state.commit(set("k", "2"), Durability::None, now).unwrap());
     state.want_checkpoint();
     let flight = write(&mut state, now);
     state.handle_written(&flight, 2, &[1]);
     state.handle_checkpoint(Ok(()), now);
-    assert!(
-        matches!(state.poll_step(now), Step::Wait(_)),
-        "the item lives in it"
-    );
+    assert!(matches!(state.poll_step(now), Step::Wait(_)), "the item lives in it");
     drop(state.commit(finish(1), Durability::None, now).unwrap());
     assert!(matches!(state.poll_step(now), Step::Recycle(1)));
     state.handle_recycle_failed(now);
@@ -281,10 +224,7 @@ fn an_old_segment_goes_once_nothing_lives_in_it() {
 
 #[test]
 fn many_segments_make_the_live_items_of_the_oldest_move() {
-    let config = StoreConfig {
-        queue_bytes_max: 1024,
-        ..StoreConfig::default()
-    };
+    let config = StoreConfig { queue_bytes_max: 1024, ..StoreConfig::default() };
     let most = config.sealed_segments_max() as u64;
     let (mut state, now) = state(config);
     drop(state.commit(accept(1), Durability::Each, now).unwrap());
@@ -292,13 +232,8 @@ fn many_segments_make_the_live_items_of_the_oldest_move() {
     let sealed: Vec<_> = (1..=most).collect();
     state.handle_written(&flight, 1, &[]);
     state.handle_started(most + 1, &sealed);
-    let Step::Move(items) = state.poll_step(now) else {
-        panic!("the oldest is emptied")
-    };
-    assert!(matches!(
-        items.as_slice(),
-        [(_, Record::Accept { id: ItemId(1), .. })]
-    ));
+    let Step::Move(items) = state.poll_step(now) else { panic!("the oldest is emptied") };
+    assert!(matches!(items.as_slice(), [(_, Record::Accept { id: ItemId(1), .. })]));
     state.handle_written(&items, most + 1, &sealed);
     assert!(matches!(state.poll_step(now), Step::Recycle(1)));
 }
@@ -315,38 +250,20 @@ fn bounds_refuse_the_value_one_above() {
     assert_eq!(admits(key(KEY_BYTES_MAX)), Ok(()));
     assert_eq!(admits(item(ITEM_BYTES_MAX)), Ok(()));
     assert_eq!(admits(many(BATCH_RECORDS_MAX)), Ok(()));
-    assert!(matches!(
-        admits(value(VALUE_BYTES_MAX + 1)),
-        Err(CommitError::ValueTooLong { .. })
-    ));
-    assert!(matches!(
-        admits(key(KEY_BYTES_MAX + 1)),
-        Err(CommitError::KeyTooLong { .. })
-    ));
-    assert!(matches!(
-        admits(item(ITEM_BYTES_MAX + 1)),
-        Err(CommitError::ItemTooLong { .. })
-    ));
-    assert!(matches!(
-        admits(many(BATCH_RECORDS_MAX + 1)),
-        Err(CommitError::BatchTooBig { .. })
-    ));
+    assert!(matches!(admits(value(VALUE_BYTES_MAX + 1)), Err(CommitError::ValueTooLong { .. })));
+    assert!(matches!(admits(key(KEY_BYTES_MAX + 1)), Err(CommitError::KeyTooLong { .. })));
+    assert!(matches!(admits(item(ITEM_BYTES_MAX + 1)), Err(CommitError::ItemTooLong { .. })));
+    assert!(matches!(admits(many(BATCH_RECORDS_MAX + 1)), Err(CommitError::BatchTooBig { .. })));
 }
 
 #[test]
 fn a_full_queue_refuses_items_and_still_finishes_them() {
-    let (mut state, now) = state(StoreConfig {
-        queue_items_max: 2,
-        ..StoreConfig::default()
-    });
+    let (mut state, now) = state(StoreConfig { queue_items_max: 2, ..StoreConfig::default() });
     for id in 1..3 {
         drop(state.commit(accept(id), Durability::None, now).unwrap());
     }
     let refused = state.commit(accept(3), Durability::None, now);
-    assert!(matches!(
-        refused,
-        Err(CommitError::QueueFull { items: 2, .. })
-    ));
+    assert!(matches!(refused, Err(CommitError::QueueFull { items: 2, .. })));
     drop(state.commit(finish(1), Durability::None, now).unwrap());
     assert!(state.commit(accept(3), Durability::None, now).is_ok());
 }
@@ -357,11 +274,7 @@ fn a_full_buffer_refuses_until_it_is_written() {
     let mut written = 0;
     let error = loop {
         let key = format!("k{written}");
-        match state.commit(
-            batch(|b| b.set(Tree::Meta, key, vec![0; VALUE_BYTES_MAX])),
-            Durability::None,
-            now,
-        ) {
+        match state.commit(batch(|b| b.set(Tree::Meta, key, vec![0; VALUE_BYTES_MAX])), Durability::None, now) {
             Ok(_) => written += 1,
             Err(error) => break error,
         }
@@ -376,28 +289,12 @@ fn a_full_buffer_refuses_until_it_is_written() {
 fn a_full_disk_takes_what_frees_space() {
     let (mut state, now) = state(StoreConfig::default());
     drop(state.commit(accept(1), Durability::None, now).unwrap());
-    state.room = Room {
-        free: 9,
-        free_min: 10,
-        database: 0,
-        database_max: u64::MAX,
-    };
+    state.room = Room { free: 9, free_min: 10, database: 0, database_max: u64::MAX };
     let refused = state.commit(accept(2), Durability::None, now);
-    assert_eq!(
-        refused.unwrap_err(),
-        CommitError::DiskFull {
-            free: 9,
-            needed: 10
-        }
-    );
+    assert_eq!(refused.unwrap_err(), CommitError::DiskFull { free: 9, needed: 10 });
     assert!(state.commit(set("k", "v"), Durability::None, now).is_err());
     assert!(state.commit(finish(1), Durability::None, now).is_ok());
-    state.room = Room {
-        free: 10,
-        free_min: 10,
-        database: 2,
-        database_max: 1,
-    };
+    state.room = Room { free: 10, free_min: 10, database: 2, database_max: 1 };
     assert!(state.commit(accept(2), Durability::None, now).is_ok());
     let refused = state.commit(set("k", "v"), Durability::None, now);
     assert!(matches!(refused, Err(CommitError::DatabaseFull { .. })));

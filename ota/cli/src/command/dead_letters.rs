@@ -51,8 +51,7 @@ mod tests {
                 "event":{"id":"e","source":"/mqtt/s","type":"t","topic":"plant/1","data":"hot"}}"#,
         )
         .unwrap();
-        let expected =
-            "ID  FUNCTION  TOPIC    ATTEMPTS  DATA  GIVEN UP  REASON\n 7  average   plant/1         5   3 B  4 s ago   exit 1";
+        let expected = "ID  FUNCTION  TOPIC    ATTEMPTS  DATA  GIVEN UP  REASON\n 7  average   plant/1         5   3 B  4 s ago   exit 1";
         assert_eq!(list(&[letter], 5000, Style::PLAIN), expected);
     }
 }

@@ -82,9 +82,7 @@ fn failed(calls: u64) -> Cell {
 
 fn state(state: &FunctionState) -> (&'static str, Tone, String) {
     match state {
-        FunctionState::Fetching { bytes, total } => {
-            ("fetching", Tone::Busy, format!("{} of {}", text::bytes(*bytes), text::bytes(*total)))
-        }
+        FunctionState::Fetching { bytes, total } => ("fetching", Tone::Busy, format!("{} of {}", text::bytes(*bytes), text::bytes(*total))),
         FunctionState::Preparing => ("preparing", Tone::Busy, String::new()),
         FunctionState::Running => ("running", Tone::Good, String::new()),
         FunctionState::Failed { reason } => ("failed", Tone::Bad, reason.clone()),

@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn nodes_are_listed() {
-        let expected = "NODE  STATE    SEEN     FUNCTIONS  CALLS  VERSION  LABELS\ngw-1  offline  5 s ago          1      0  0.1.0    site=berlin";
+        let expected =
+            "NODE  STATE    SEEN     FUNCTIONS  CALLS  VERSION  LABELS\ngw-1  offline  5 s ago          1      0  0.1.0    site=berlin";
         assert_eq!(list(&[node()], 6000, Style::PLAIN), expected);
     }
 

@@ -32,9 +32,8 @@ impl Publish {
         let function = artifact.manifest.name.clone();
         upload(&client, &artifact, "/api/v1/artifacts", &context.output).with_context(|| format!("upload {function}"))?;
         let new = NewRevision { artifact: artifact.digest, manifest: artifact.manifest.clone() };
-        let revision: Revision = client
-            .send_json(Method::POST, "/api/v1/revisions", &new)
-            .with_context(|| format!("make a revision of {function}"))?;
+        let revision: Revision =
+            client.send_json(Method::POST, "/api/v1/revisions", &new).with_context(|| format!("make a revision of {function}"))?;
         context.output.said("published", Tone::Good, &format!("revision {} of {function}: {}", revision.id.short(), artifact.describe()));
         context.output.show(&revision, |_| revision.id.to_string())?;
         if !context.output.is_json() {

@@ -77,10 +77,7 @@ impl Rollout {
 fn one_of(revisions: &[Revision], prefix: &str, function: &FunctionName) -> Result<RevisionId, Failure> {
     let hint = || format!("`sedge revisions {function}` lists them");
     if prefix.len() < PREFIX_MIN {
-        return Err(Failure::usage(
-            format!("`{prefix}` is too short to name a revision: write {PREFIX_MIN} digits or more"),
-            hint(),
-        ));
+        return Err(Failure::usage(format!("`{prefix}` is too short to name a revision: write {PREFIX_MIN} digits or more"), hint()));
     }
     let mut fitting = revisions.iter().map(|revision| revision.id).filter(|id| id.to_string().starts_with(prefix));
     match (fitting.next(), fitting.next()) {
@@ -188,8 +185,7 @@ mod tests {
     #[test]
     fn news_speak_of_this_revision_alone() {
         let function = function();
-        let said: Vec<String> =
-            news(&function, function.newest).into_iter().map(|(node, news)| format!("{node} {news}")).collect();
+        let said: Vec<String> = news(&function, function.newest).into_iter().map(|(node, news)| format!("{node} {news}")).collect();
         assert_eq!(said, ["gw-1 runs it", "gw-2 runs it", "gw-3 offline"]);
         let other = RevisionId::of(&sedge_protocol::Digest::of(b"other"), &revision().manifest);
         assert!(news(&function, other).is_empty());

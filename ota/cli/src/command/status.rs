@@ -37,10 +37,7 @@ fn of_fleet(status: &FleetStatus, style: Style) -> String {
         ("fleet", Cell::from(format!("sedge-fleet {}", status.version))),
         ("nodes", Cell::toned(online, if status.online == status.nodes { Tone::Good } else { Tone::Busy })),
         ("functions", text::count(status.functions).into()),
-        (
-            "calls",
-            format!("{}, {} per second", text::count(usage.calls()), text::per_second(status.calls_per_second_milli)).into(),
-        ),
+        ("calls", format!("{}, {} per second", text::count(usage.calls()), text::per_second(status.calls_per_second_milli)).into()),
         ("failed", text::count(usage.calls_failed).into()),
         ("cpu", text::micros(usage.cpu_us).into()),
     ];
@@ -90,8 +87,7 @@ mod tests {
 
     #[test]
     fn the_fleet_is_a_few_numbers_and_a_table() {
-        let by_function =
-            vec![FunctionUsage { function: "hello".parse().unwrap(), usage: usage(), calls_per_second_milli: 12_340 }];
+        let by_function = vec![FunctionUsage { function: "hello".parse().unwrap(), usage: usage(), calls_per_second_milli: 12_340 }];
         let status = FleetStatus {
             version: "0.1.0".to_owned(),
             nodes: 3,
@@ -130,9 +126,6 @@ hello     1,234       4        12.3  2.50 s   1.50";
             store_degraded: Some("disk full".to_owned()),
         };
         let text = of_node(&status, Style::PLAIN);
-        assert!(
-            text.contains("\nhttp          127.0.0.1:80\nmqtt          -\n") && text.contains("\nstore         disk full\n"),
-            "{text}"
-        );
+        assert!(text.contains("\nhttp          127.0.0.1:80\nmqtt          -\n") && text.contains("\nstore         disk full\n"), "{text}");
     }
 }

@@ -52,9 +52,9 @@ fn parse_since(text: &str, now_ms: u64) -> Result<u64, Failure> {
         return Ok(now_ms.saturating_sub(interval.as_ms()));
     }
     let moment: Option<Timestamp> = text.parse().ok();
-    moment.and_then(|moment| u64::try_from(moment.as_millisecond()).ok()).ok_or_else(|| {
-        Failure::usage(format!("`{text}` is neither a time nor a span"), "write --since 7d or --since 2026-07-01T00:00:00Z")
-    })
+    moment
+        .and_then(|moment| u64::try_from(moment.as_millisecond()).ok())
+        .ok_or_else(|| Failure::usage(format!("`{text}` is neither a time nor a span"), "write --since 7d or --since 2026-07-01T00:00:00Z"))
 }
 
 fn list(rows: &[UsageRow], style: Style) -> String {

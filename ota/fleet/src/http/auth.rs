@@ -35,7 +35,8 @@ pub(super) async fn require(
         return Ok(next.run(request).await);
     }
     let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "the admin token is missing or wrong");
-    Err(refusal.hint(format!("send `Authorization: Bearer <token>`; the token is in {} on the fleet's machine", shared.admin_file.display())))
+    Err(refusal
+        .hint(format!("send `Authorization: Bearer <token>`; the token is in {} on the fleet's machine", shared.admin_file.display())))
 }
 
 /// Whether this is the admin token. Digests are compared, in constant time.

@@ -98,7 +98,9 @@ async fn login(
     if !matches!(site, None | Some(b"same-origin" | b"none")) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "sign in on the fleet's own page"));
     }
-    let Ok(Form(SignIn { token })) = form else { return login_form(&shared, Some("No token came with the form."), StatusCode::BAD_REQUEST) };
+    let Ok(Form(SignIn { token })) = form else {
+        return login_form(&shared, Some("No token came with the form."), StatusCode::BAD_REQUEST);
+    };
     if !auth::is_admin(&shared, &token) {
         auth::check_tries(&shared, from)?;
         auth::failed_try(&shared, from);
@@ -112,7 +114,11 @@ async fn login(
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
 }
 
-async fn logout(State(shared): State<Arc<Shared>>, headers: HeaderMap, form: Result<Form<SignOut>, FormRejection>) -> Result<Response, Refusal> {
+async fn logout(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    form: Result<Form<SignOut>, FormRejection>,
+) -> Result<Response, Refusal> {
     let session = auth::session(&shared, &headers).await?;
     if let (Some(session), Some(cookie), Ok(Form(form))) = (session, auth::cookie(&headers), form) {
         if !bool::from(session.csrf.as_bytes().ct_eq(form.csrf.as_bytes())) {

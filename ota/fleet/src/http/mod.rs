@@ -54,11 +54,7 @@ fn api() -> Routes {
 
 /// What needs no token.
 fn open() -> Routes {
-    vec![
-        ("post", "/enrol", post(enrol::enrol)),
-        ("get", "/healthz", get(healthz)),
-        ("get", "/openapi.json", get(openapi)),
-    ]
+    vec![("post", "/enrol", post(enrol::enrol)), ("get", "/healthz", get(healthz)), ("get", "/openapi.json", get(openapi))]
 }
 
 /// All routes.
@@ -101,7 +97,8 @@ async fn wrong_method() -> Refusal {
 async fn in_time(request: Request, next: Next) -> Result<Response, Refusal> {
     let upload = request.uri().path().starts_with("/api/v1/artifacts/");
     let limit = if upload { UPLOAD_TIMEOUT } else { REQUEST_TIMEOUT };
-    let late = |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the request was not whole and answered within {} s", limit.as_secs()));
+    let late =
+        |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the request was not whole and answered within {} s", limit.as_secs()));
     tokio::time::timeout(limit, next.run(request)).await.map_err(late)
 }
 
@@ -131,7 +128,8 @@ mod tests {
         for (path, methods) in description["paths"].as_object().unwrap() {
             described.extend(methods.as_object().unwrap().keys().map(|method| (path.clone(), method.clone())));
         }
-        let mut routes: Vec<(String, String)> = api().iter().map(|(method, path, _)| (format!("/api/v1{path}"), (*method).to_owned())).collect();
+        let mut routes: Vec<(String, String)> =
+            api().iter().map(|(method, path, _)| (format!("/api/v1{path}"), (*method).to_owned())).collect();
         routes.extend(open().iter().map(|(method, path, _)| ((*path).to_owned(), (*method).to_owned())));
         described.sort();
         routes.sort();

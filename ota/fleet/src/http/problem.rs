@@ -59,7 +59,9 @@ impl From<StoreError> for Refusal {
 impl From<RolloutFault> for Refusal {
     fn from(fault: RolloutFault) -> Self {
         match fault {
-            RolloutFault::Function(_) => Self::new(StatusCode::NOT_FOUND, fault.to_string()).hint("`sedge ls` lists the functions, `sedge publish` makes one"),
+            RolloutFault::Function(_) => {
+                Self::new(StatusCode::NOT_FOUND, fault.to_string()).hint("`sedge ls` lists the functions, `sedge publish` makes one")
+            }
             RolloutFault::Revision(..) => Self::new(StatusCode::NOT_FOUND, fault.to_string()).hint("`sedge revisions` lists them"),
             RolloutFault::TooMany { .. } | RolloutFault::Raced(_) => Self::new(StatusCode::CONFLICT, fault.to_string()),
             RolloutFault::Store(cause) => cause.into(),

@@ -28,8 +28,11 @@ pub(super) async fn artifact(
     let permit = shared.uploads.acquire().await;
     let limit = usize::try_from(ARTIFACT_BYTES_MAX).unwrap_or(usize::MAX);
     let Ok(bytes) = axum::body::to_bytes(upload, limit).await else {
-        return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an artifact has at most {ARTIFACT_BYTES_MAX} bytes, or the upload was cut"))
-            .hint("build with optimisation for size and without debug information"));
+        return Err(Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("an artifact has at most {ARTIFACT_BYTES_MAX} bytes, or the upload was cut"),
+        )
+        .hint("build with optimisation for size and without debug information"));
     };
     let found = Digest::of(&bytes);
     if found != digest {
@@ -57,7 +60,15 @@ pub(super) async fn revision(
     let size = bytes.len() as u64;
     let kind = inspected(bytes.into()).await?;
     let id = RevisionId::of(&new.artifact, &new.manifest);
-    let revision = Revision { id, function: new.manifest.name.clone(), artifact: new.artifact, size, kind, created_ms: now_ms(), manifest: new.manifest };
+    let revision = Revision {
+        id,
+        function: new.manifest.name.clone(),
+        artifact: new.artifact,
+        size,
+        kind,
+        created_ms: now_ms(),
+        manifest: new.manifest,
+    };
     let kept = shared.store.publish(&revision).await?;
     info!(function:% = kept.function, revision:% = kept.id; "revision published");
     Ok(Json(kept))

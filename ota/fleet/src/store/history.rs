@@ -52,12 +52,11 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn errors(&self, limit: u64) -> Result<Vec<NodeError>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT node, time_ms, function, revision, reason FROM errors ORDER BY received_ms DESC, number DESC LIMIT $1",
-        )
-        .bind(big(limit))
-        .fetch_all(&self.pool)
-        .await?;
+        let rows =
+            sqlx::query("SELECT node, time_ms, function, revision, reason FROM errors ORDER BY received_ms DESC, number DESC LIMIT $1")
+                .bind(big(limit))
+                .fetch_all(&self.pool)
+                .await?;
         rows.iter()
             .map(|row| {
                 let mut columns = Columns::of(row);

@@ -30,7 +30,8 @@ pub struct NodeRow {
     pub report: Report,
 }
 
-const COLUMNS: &str = "id, claim_labels, own_labels, daemon, architecture, enrolled_ms, certificate_until_ms, seen_ms, desired_epoch, desired, report";
+const COLUMNS: &str =
+    "id, claim_labels, own_labels, daemon, architecture, enrolled_ms, certificate_until_ms, seen_ms, desired_epoch, desired, report";
 
 impl NodeRow {
     pub(super) fn of(row: &AnyRow) -> Result<Self, StoreError> {
@@ -116,13 +117,19 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn keep_reports<'a>(&self, reports: impl IntoIterator<Item = (&'a NodeId, u64, Option<&'a Report>)>) -> Result<(), StoreError> {
+    pub async fn keep_reports<'a>(
+        &self,
+        reports: impl IntoIterator<Item = (&'a NodeId, u64, Option<&'a Report>)>,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         for (node, seen_ms, report) in reports {
             let query = match report {
                 Some(report) => {
                     let report = Report { errors: Vec::new(), ..report.clone() };
-                    sqlx::query("UPDATE nodes SET seen_ms = $1, report = $3 WHERE id = $2").bind(big(seen_ms)).bind(node.as_str()).bind(to_json(&report))
+                    sqlx::query("UPDATE nodes SET seen_ms = $1, report = $3 WHERE id = $2")
+                        .bind(big(seen_ms))
+                        .bind(node.as_str())
+                        .bind(to_json(&report))
                 }
                 None => sqlx::query("UPDATE nodes SET seen_ms = $1 WHERE id = $2").bind(big(seen_ms)).bind(node.as_str()),
             };

@@ -58,7 +58,9 @@ impl RolloutRow {
         let (number, id) = (columns.number()?, columns.text()?);
         let (function, revision) = (columns.parse("function name")?, columns.parse("revision")?);
         let filter = columns.text()?;
-        let parsed: Filter = filter.parse().map_err(|cause: sedge_fleet_core::FilterError| StoreError::Corrupt { what: "filter", cause: cause.to_string() })?;
+        let parsed: Filter = filter
+            .parse()
+            .map_err(|cause: sedge_fleet_core::FilterError| StoreError::Corrupt { what: "filter", cause: cause.to_string() })?;
         Ok(Self { rollout: Rollout { number, function, revision, filter: parsed }, id, filter, created_ms: columns.number()? })
     }
 }
@@ -78,7 +80,8 @@ impl Store {
     ) -> Result<(RolloutRow, Vec<Changed>), RolloutFault> {
         let mut transaction = self.write().await.map_err(StoreError::from)?;
         let revision = revision_of(&mut transaction, function, revision).await?;
-        let last = sqlx::query("SELECT COALESCE(MAX(number), 0) FROM rollouts").fetch_one(&mut *transaction).await.map_err(StoreError::from)?;
+        let last =
+            sqlx::query("SELECT COALESCE(MAX(number), 0) FROM rollouts").fetch_one(&mut *transaction).await.map_err(StoreError::from)?;
         let number = Columns::of(&last).number()? + 1;
         sqlx::query("INSERT INTO rollouts (number, id, function, revision, filter, created_ms, active) VALUES ($1, $2, $3, $4, $5, $6, 1)")
             .bind(big(number))
@@ -173,7 +176,9 @@ pub(super) async fn reconcile(transaction: &mut Transaction<'_, Any>, only: Opti
     let rollouts: Vec<Rollout> = rows.iter().map(|row| RolloutRow::of(row).map(|row| row.rollout)).collect::<Result<_, _>>()?;
     let columns = "SELECT id, claim_labels, own_labels, daemon, architecture, enrolled_ms, certificate_until_ms, seen_ms, desired_epoch, desired, report FROM nodes";
     let nodes = match only {
-        Some(node) => sqlx::query(sqlx::AssertSqlSafe(format!("{columns} WHERE id = $1"))).bind(node.as_str()).fetch_all(&mut **transaction).await,
+        Some(node) => {
+            sqlx::query(sqlx::AssertSqlSafe(format!("{columns} WHERE id = $1"))).bind(node.as_str()).fetch_all(&mut **transaction).await
+        }
         None => sqlx::query(columns).fetch_all(&mut **transaction).await,
     };
     let mut changed = Vec::new();
@@ -209,7 +214,10 @@ async fn advance(transaction: &mut Transaction<'_, Any>, node: &NodeRow, next: D
 async fn message(connection: &mut sqlx::AnyConnection, state: &DesiredState) -> Result<Desired, StoreError> {
     let mut assignments = Vec::new();
     for revision in Revisions::values(&state.revisions) {
-        let row = sqlx::query("SELECT artifact, size, manifest FROM revisions WHERE id = $1").bind(revision.to_string()).fetch_one(&mut *connection).await?;
+        let row = sqlx::query("SELECT artifact, size, manifest FROM revisions WHERE id = $1")
+            .bind(revision.to_string())
+            .fetch_one(&mut *connection)
+            .await?;
         let mut columns = Columns::of(&row);
         assignments.push(Assignment {
             revision: *revision,

@@ -41,12 +41,23 @@ pub struct UsageFilter {
 
 /// The counters in the order of the columns, which [`values`] and [`counters`] keep.
 const COUNTERS: [&str; 11] = [
-    "calls_ok", "calls_failed", "calls_platform", "calls_shed", "cold_starts", "cpu_us", "wall_ms", "memory_mib_ms", "bytes_in", "bytes_out", "kv_ops",
+    "calls_ok",
+    "calls_failed",
+    "calls_platform",
+    "calls_shed",
+    "cold_starts",
+    "cpu_us",
+    "wall_ms",
+    "memory_mib_ms",
+    "bytes_in",
+    "bytes_out",
+    "kv_ops",
 ];
 
 /// A window only grows: of what is kept and what comes, each counter keeps the larger.
 static UPSERT: LazyLock<String> = LazyLock::new(|| {
-    let larger = |name| format!("{name} = CASE WHEN excluded.{name} > usage_windows.{name} THEN excluded.{name} ELSE usage_windows.{name} END");
+    let larger =
+        |name| format!("{name} = CASE WHEN excluded.{name} > usage_windows.{name} THEN excluded.{name} ELSE usage_windows.{name} END");
     let places: Vec<String> = (1..=COUNTERS.len() + 5).map(|i| format!("${i}")).collect();
     format!(
         "INSERT INTO usage_windows (node, epoch, function, revision, start_ms, {}) VALUES ({}) ON CONFLICT (node, epoch, function, revision, start_ms) DO UPDATE SET {}",
@@ -164,7 +175,17 @@ async fn keep(transaction: &mut Transaction<'_, Any>, node: &NodeId, epoch: &str
 
 fn values(c: &Counters) -> [u64; 11] {
     [
-        c.calls_ok, c.calls_failed, c.calls_platform, c.calls_shed, c.cold_starts, c.cpu_us, c.wall_ms, c.memory_mib_ms, c.bytes_in, c.bytes_out, c.kv_ops,
+        c.calls_ok,
+        c.calls_failed,
+        c.calls_platform,
+        c.calls_shed,
+        c.cold_starts,
+        c.cpu_us,
+        c.wall_ms,
+        c.memory_mib_ms,
+        c.bytes_in,
+        c.bytes_out,
+        c.kv_ops,
     ]
 }
 

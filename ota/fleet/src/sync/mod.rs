@@ -140,7 +140,9 @@ impl Session {
                 warn!(node:% = self.node, fault:err; "connection closed: not of the protocol");
                 self.connection.close(CLOSE_PROTOCOL, fault.to_string().as_bytes());
             }
-            Err(fault @ (StreamFault::Read(_) | StreamFault::Write(_) | StreamFault::Ended)) => debug!(node:% = self.node, fault:err; "stream ended"),
+            Err(fault @ (StreamFault::Read(_) | StreamFault::Write(_) | StreamFault::Ended)) => {
+                debug!(node:% = self.node, fault:err; "stream ended")
+            }
             Err(fault @ (StreamFault::Store(_) | StreamFault::Rollout(_) | StreamFault::Artifact(_))) => {
                 warn!(node:% = self.node, fault:err; "stream not served");
                 drop(answer.reset(CLOSE_STOPPING));

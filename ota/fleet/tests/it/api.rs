@@ -54,7 +54,10 @@ async fn what_is_not_a_function_is_refused_by_name() {
     let wrong = operator.raw::<Value>("PUT", &path, wasm("a"), "application/wasm").await.unwrap_err();
     assert_eq!(wrong.0, 400);
     let manifest = Manifest::from_toml("f", "name = 'a'").unwrap().0;
-    let missing = operator.send::<Value>("POST", "/api/v1/revisions", &json!({ "artifact": Digest::of(b"x"), "manifest": manifest })).await.unwrap_err();
+    let missing = operator
+        .send::<Value>("POST", "/api/v1/revisions", &json!({ "artifact": Digest::of(b"x"), "manifest": manifest }))
+        .await
+        .unwrap_err();
     assert_eq!(missing.0, 404);
 }
 
@@ -86,8 +89,18 @@ async fn events_are_a_status_a_second_and_end_with_the_fleet() {
     let world = World::new().await;
     let operator = world.operator();
     let lines = tokio::task::spawn_blocking(move || {
-        let answer = operator.agent.get(format!("{}/api/v1/events", operator.base)).header("authorization", format!("Bearer {}", operator.token)).call().unwrap();
-        BufReader::new(answer.into_body().into_reader()).lines().map_while(Result::ok).filter(|line| line.starts_with("data:")).take(2).collect::<Vec<_>>()
+        let answer = operator
+            .agent
+            .get(format!("{}/api/v1/events", operator.base))
+            .header("authorization", format!("Bearer {}", operator.token))
+            .call()
+            .unwrap();
+        BufReader::new(answer.into_body().into_reader())
+            .lines()
+            .map_while(Result::ok)
+            .filter(|line| line.starts_with("data:"))
+            .take(2)
+            .collect::<Vec<_>>()
     });
     for line in lines.await.unwrap() {
         let status: Status = serde_json::from_str(line.trim_start_matches("data:")).unwrap();

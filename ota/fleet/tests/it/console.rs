@@ -3,10 +3,17 @@ use sedge_protocol::message::{ErrorReport, FromNode, Report};
 use tokio::task::spawn_blocking;
 
 /// Status, headers and body of a request without the bearer token.
-async fn ask(operator: &Operator, method: &'static str, path: &str, headers: Vec<(&'static str, String)>, body: &str) -> (u16, ureq::http::HeaderMap, String) {
+async fn ask(
+    operator: &Operator,
+    method: &'static str,
+    path: &str,
+    headers: Vec<(&'static str, String)>,
+    body: &str,
+) -> (u16, ureq::http::HeaderMap, String) {
     let (agent, uri, body) = (operator.agent.clone(), format!("{}{path}", operator.base), body.to_owned());
     spawn_blocking(move || {
-        let mut request = ureq::http::Request::builder().method(method).uri(uri).header("content-type", "application/x-www-form-urlencoded");
+        let mut request =
+            ureq::http::Request::builder().method(method).uri(uri).header("content-type", "application/x-www-form-urlencoded");
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -35,7 +42,10 @@ async fn the_page_is_behind_a_sign_in_that_can_be_ended() {
     assert_eq!((status, headers["location"].to_str().unwrap()), (303, "/login"));
     assert_eq!(ask(&operator, "GET", "/live", vec![], "").await.0, 401);
     assert_eq!(ask(&operator, "POST", "/login", vec![], "token=wrong").await.0, 403);
-    assert_eq!(ask(&operator, "POST", "/login", vec![("sec-fetch-site", "cross-site".into())], &format!("token={}", operator.token)).await.0, 403);
+    assert_eq!(
+        ask(&operator, "POST", "/login", vec![("sec-fetch-site", "cross-site".into())], &format!("token={}", operator.token)).await.0,
+        403
+    );
     let cookie = sign_in(&operator).await;
     let with_cookie = || vec![("cookie", cookie.clone())];
     let (status, headers, page) = ask(&operator, "GET", "/", with_cookie(), "").await;
@@ -55,7 +65,13 @@ async fn what_nodes_say_is_escaped() {
     let world = World::new().await;
     let node = world.node("gate", &[]).await;
     let (_connection, mut control, _) = node.greet(&world).await;
-    let error = ErrorReport { number: 1, time_ms: 5, function: "f".parse().unwrap(), revision: None, reason: "<script>alert(1)</script>\"'&".into() };
+    let error = ErrorReport {
+        number: 1,
+        time_ms: 5,
+        function: "f".parse().unwrap(),
+        revision: None,
+        reason: "<script>alert(1)</script>\"'&".into(),
+    };
     control.send(&FromNode::Report(Report { errors: vec![error], ..Report::default() })).await;
     let operator = world.operator();
     let cookie = sign_in(&operator).await;

@@ -6,7 +6,8 @@ use sedge_provisioning::{EnrolError, KeyPem, csr, enrol, new_key};
 use tokio::task::spawn_blocking;
 
 async fn present(fleet: &str, pin: Digest, claim: &str, key: &KeyPem) -> Result<String, EnrolError> {
-    let request = EnrolRequest { claim: claim.to_owned(), csr: csr(key).unwrap(), name: Some("gate".parse().unwrap()), labels: Labels::default() };
+    let request =
+        EnrolRequest { claim: claim.to_owned(), csr: csr(key).unwrap(), name: Some("gate".parse().unwrap()), labels: Labels::default() };
     let fleet = fleet.to_owned();
     spawn_blocking(move || enrol(&fleet, pin, &request).map(|(enrolled, _)| enrolled.node.to_string())).await.unwrap()
 }

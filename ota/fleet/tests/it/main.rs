@@ -5,7 +5,7 @@
 mod api;
 mod console;
 mod enrolment;
-mod storage;
 mod start;
+mod storage;
 mod support;
 mod sync;

@@ -43,7 +43,8 @@ async fn claims_are_used_up(store: &Store) -> NodeId {
     own.insert("site", "own").unwrap();
     own.insert("line", "1").unwrap();
     let name: NodeId = "gate".parse().unwrap();
-    let admission = |token: &[u8], key: &[u8], now_ms| Admission { token: Digest::of(token), key: Digest::of(key), name: &name, labels: &own, now_ms };
+    let admission =
+        |token: &[u8], key: &[u8], now_ms| Admission { token: Digest::of(token), key: Digest::of(key), name: &name, labels: &own, now_ms };
     let enrol = async |admission: Admission<'_>| store.enrol(&admission, |_| Ok(("certificate".into(), 5000))).await;
     let refused = async |admission| match enrol(admission).await {
         Err(EnrolFault::Claim(refusal)) => refusal,
@@ -62,7 +63,15 @@ async fn claims_are_used_up(store: &Store) -> NodeId {
 fn revision(marker: &[u8]) -> Revision {
     let manifest = Manifest::from_toml("f", "name = 'average'").unwrap().0;
     let artifact = Digest::of(marker);
-    Revision { id: RevisionId::of(&artifact, &manifest), function: manifest.name.clone(), artifact, size: 9, kind: Kind::Http, created_ms: 1, manifest }
+    Revision {
+        id: RevisionId::of(&artifact, &manifest),
+        function: manifest.name.clone(),
+        artifact,
+        size: 9,
+        kind: Kind::Http,
+        created_ms: 1,
+        manifest,
+    }
 }
 
 async fn rollouts_advance_epochs(store: &Store, node: &NodeId) {
@@ -104,7 +113,8 @@ async fn usage_is_cumulative(store: &Store, node: &NodeId) {
 }
 
 async fn reports_and_errors_are_kept_once(store: &Store, node: &NodeId) {
-    let error = |number| ErrorReport { number, time_ms: 1, function: "average".parse().unwrap(), revision: None, reason: "nul \0 and ü".into() };
+    let error =
+        |number| ErrorReport { number, time_ms: 1, function: "average".parse().unwrap(), revision: None, reason: "nul \0 and ü".into() };
     for _ in 0..2 {
         store.keep_errors(node, 100, &[error(1), error(2)], 5).await.unwrap();
     }

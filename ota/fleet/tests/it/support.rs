@@ -101,7 +101,12 @@ impl Operator {
         self.raw("GET", path, Vec::new(), "application/json").await
     }
 
-    pub(crate) async fn send<T: DeserializeOwned + Send + 'static>(&self, method: &'static str, path: &str, body: &impl Serialize) -> Result<T, Refused> {
+    pub(crate) async fn send<T: DeserializeOwned + Send + 'static>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Refused> {
         self.raw(method, path, serde_json::to_vec(body).unwrap(), "application/json").await
     }
 
@@ -112,7 +117,13 @@ impl Operator {
         self.send("POST", "/api/v1/revisions", &json!({ "artifact": digest, "manifest": manifest })).await
     }
 
-    pub(crate) async fn raw<T: DeserializeOwned + Send + 'static>(&self, method: &'static str, path: &str, body: Vec<u8>, kind: &'static str) -> Result<T, Refused> {
+    pub(crate) async fn raw<T: DeserializeOwned + Send + 'static>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Vec<u8>,
+        kind: &'static str,
+    ) -> Result<T, Refused> {
         let (operator, path) = (self.clone(), path.to_owned());
         spawn_blocking(move || {
             let request = ureq::http::Request::builder()
@@ -154,7 +165,13 @@ impl Node {
     }
 
     pub(crate) fn hello(&self, desired_epoch: u64) -> FromNode {
-        FromNode::Hello(Hello { version: VERSION, daemon: "test".into(), desired_epoch, architecture: "x86_64".into(), labels: self.labels.clone() })
+        FromNode::Hello(Hello {
+            version: VERSION,
+            daemon: "test".into(),
+            desired_epoch,
+            architecture: "x86_64".into(),
+            labels: self.labels.clone(),
+        })
     }
 
     /// Connects and greets; answers the connection, the control stream and the first desired state.

@@ -37,8 +37,15 @@ async fn reports_show_who_runs_what_and_who_waits_why() {
         assigned: Some(revision.id),
         totals: Counters::default(),
     };
-    let error = ErrorReport { number: 1, time_ms: 5, function: "average".parse().unwrap(), revision: Some(revision.id), reason: "<b>trap</b>\0".into() };
-    let report = |function| Report { desired_epoch: desired.epoch, functions: vec![function], errors: vec![error.clone()], ..Report::default() };
+    let error = ErrorReport {
+        number: 1,
+        time_ms: 5,
+        function: "average".parse().unwrap(),
+        revision: Some(revision.id),
+        reason: "<b>trap</b>\0".into(),
+    };
+    let report =
+        |function| Report { desired_epoch: desired.epoch, functions: vec![function], errors: vec![error.clone()], ..Report::default() };
     control.send(&FromNode::Report(report(function(FunctionState::Failed { reason: "too big".into() }, None)))).await;
     let functions = until(&world, |functions: &Vec<Function>| functions[0].waiting[0].reason.contains("too big")).await;
     assert_eq!(functions[0].waiting[0].node, node.identity.node);

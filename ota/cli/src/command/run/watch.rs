@@ -70,9 +70,7 @@ mod tests {
     #[test]
     fn results_and_hidden_files_are_no_sources() {
         let root = Path::new("/p");
-        for (path, source) in
-            [("/p/src/main.rs", true), ("/p/target/x", false), ("/p/.git/x", false), ("/p/a/node_modules/x", false)]
-        {
+        for (path, source) in [("/p/src/main.rs", true), ("/p/target/x", false), ("/p/.git/x", false), ("/p/a/node_modules/x", false)] {
             assert_eq!(is_source(root, Path::new(path)), source, "{path}");
         }
     }

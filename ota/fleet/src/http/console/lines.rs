@@ -146,7 +146,11 @@ impl NodeLine {
             load: if has_vitals { format!("{}.{:02}", vitals.load_centi / 100, vitals.load_centi % 100) } else { "–".to_owned() },
             events: count(vitals.events_in),
             trouble: trouble.join(", "),
-            machine: [node.architecture.as_str(), node.daemon.as_str()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" · "),
+            machine: [node.architecture.as_str(), node.daemon.as_str()]
+                .into_iter()
+                .filter(|text| !text.is_empty())
+                .collect::<Vec<_>>()
+                .join(" · "),
         }
     }
 }
@@ -180,7 +184,13 @@ impl FunctionLine {
         let waiting = function.waiting.iter().take(Self::WAITING_SHOWN_MAX).map(|line| WaitingLine {
             node: line.node.to_string(),
             revision: line.assigned.map_or_else(|| "removal".to_owned(), short),
-            dot: if line.reason.starts_with("refused") { "bad" } else if line.reason == "offline" { "off" } else { "busy" },
+            dot: if line.reason.starts_with("refused") {
+                "bad"
+            } else if line.reason == "offline" {
+                "off"
+            } else {
+                "busy"
+            },
             reason: line.reason.clone(),
         });
         Self {

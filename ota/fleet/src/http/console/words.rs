@@ -28,7 +28,11 @@ pub(super) fn bytes(number: u64) -> String {
         tenths /= 1024;
         unit += 1;
     }
-    if unit == 0 || tenths >= 1000 { format!("{} {}", tenths / 10, units[unit]) } else { format!("{}.{} {}", tenths / 10, tenths % 10, units[unit]) }
+    if unit == 0 || tenths >= 1000 {
+        format!("{} {}", tenths / 10, units[unit])
+    } else {
+        format!("{}.{} {}", tenths / 10, tenths % 10, units[unit])
+    }
 }
 
 /// A span of microseconds: `850 µs`, `12.5 s`, `3.2 h`.
@@ -66,7 +70,10 @@ mod tests {
         assert_eq!(count(1_234_567).replace('\u{202f}', "'"), "1'234'567");
         assert_eq!((milli(12_345), milli(150_000), milli(40)), ("12.3".into(), "150".into(), "0.0".into()));
         assert_eq!((bytes(1000), bytes(1536), bytes(u64::MAX)), ("1000 B".into(), "1.5 KiB".into(), "16383 PiB".into()));
-        assert_eq!((span_us(0), span_us(850), span_us(12_500_000), span_us(11_520_000_000)), ("0 µs".into(), "850 µs".into(), "12.5 s".into(), "3.2 h".into()));
+        assert_eq!(
+            (span_us(0), span_us(850), span_us(12_500_000), span_us(11_520_000_000)),
+            ("0 µs".into(), "850 µs".into(), "12.5 s".into(), "3.2 h".into())
+        );
         assert_eq!((ago(10, 5), ago(0, 12_000), ago(0, 7_200_000)), ("now".into(), "12 s ago".into(), "2 h ago".into()));
         assert_eq!(gib_s(1024 * 1500), "1.50 GiB·s");
     }

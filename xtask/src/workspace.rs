@@ -20,9 +20,14 @@ pub(crate) fn guests() -> PathBuf {
     target().join("guests")
 }
 
-/// The cargo that started us, at the root.
+/// The cargo that started us, at the root. What it told us about this package is kept from it: build scripts that watch those
+/// variables would run again, and much be compiled twice.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_BIN_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
+        command.env_remove(name);
+    }
     command
 }

@@ -13,8 +13,8 @@ use crate::Progress;
 use crate::tool::{self, ToolError};
 use crate::toolchain::TARGET;
 
-/// Debian's development suite: the only one that follows Rust's releases.
-const DEBIAN_SUITE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main\n";
+/// Begin of the one source that is used; the mirror of the host and the suite follow.
+const DEBIAN_SOURCE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
 
 /// What a private copy is made of.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,6 +96,17 @@ fn untar(archive: &Path, into: &Path) -> Result<(), ArchiveError> {
     Ok(tool::run(&mut tar, &mut |_| {})?)
 }
 
+/// The Debian mirror that the host itself uses.
+fn mirror() -> Option<String> {
+    let folder = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path());
+    let texts = std::iter::once(PathBuf::from("/etc/apt/sources.list")).chain(folder).filter_map(|path| fs::read_to_string(path).ok());
+    texts.flat_map(|text| text.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>()).find(|word| is_mirror(word))
+}
+
+fn is_mirror(word: &str) -> bool {
+    word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian")
+}
+
 /// `apt-get` with lists and caches of its own, so that the system's are not touched and no privilege is needed.
 struct Debian {
     dir: PathBuf,
@@ -108,7 +119,8 @@ impl Debian {
         let write = |cause| ArchiveError::Write { path: dir.clone(), cause };
         fs::create_dir_all(dir.join("state/lists/partial")).map_err(write)?;
         fs::create_dir_all(dir.join("cache/archives/partial")).map_err(write)?;
-        fs::write(dir.join("sources.list"), DEBIAN_SUITE).map_err(write)?;
+        let mirror = mirror().ok_or_else(|| ArchiveError::NoArchive { name: "a Debian mirror in /etc/apt".to_owned() })?;
+        fs::write(dir.join("sources.list"), format!("{DEBIAN_SOURCE} {mirror} sid main\n")).map_err(write)?;
         Ok(Self { dir, into: into.to_owned() })
     }
 
@@ -172,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_package_is_found_by_its_upstream_version() {
-        let madison = " rust-src | 1.97.1+dfsg1-1 | http://deb.debian.org/debian sid/main amd64 Packages\n rust-src | 1.9+dfsg1-2 | x";
+        let madison = " rust-src | 1.97.1+dfsg1-1 | http://mirror.example/debian sid/main amd64 Packages\n rust-src | 1.9+dfsg1-2 | x";
         assert_eq!(package_version(madison, "1.97.1"), Some("1.97.1+dfsg1-1"));
         assert_eq!(package_version(madison, "1.97"), None);
         assert_eq!(package_version(madison, "1.95.0"), None);

@@ -6,8 +6,12 @@
 //! A record may grow in place until it was sent; from then on the window goes on in a new record that carries the sum so far.
 //! So a node that is alone for weeks keeps one record an hour and function, and one that is connected sends small ones often.
 //!
+//! A fleet may not be able to go on with a ledger: the node has enrolled anew, or the fleet was restored from an older copy. Then the
+//! ledger begins anew under another epoch with what no fleet has yet (`begin_anew`). For that, the newest applied record of a window
+//! stays until a newer one is applied: it is what the open sum is reduced by.
+//!
 //! Invariants: numbers have no gaps; what is sent was persisted before, so that after a power cut no number means two things;
-//! the sum of a window never shrinks and never passes what ran.
+//! the sum of a window never shrinks and never passes what ran; all epochs of a window together never pass what ran.
 
 use sedge_protocol::limits::USAGE_BATCH_MAX;
 use sedge_protocol::message::UsageBatch;
@@ -15,8 +19,12 @@ use sedge_protocol::usage::{Counters, LedgerEpoch, UsageRecord, WINDOW_MS, Windo
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is to be written to disk, all of it or nothing.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Changes {
+    /// The ledger that the numbers belong to.
+    pub epoch: LedgerEpoch,
+    /// Highest number that the fleet has.
+    pub applied: u64,
     /// Records to write under their numbers.
     pub put: Vec<UsageRecord>,
     /// Numbers to delete.
@@ -94,7 +102,11 @@ impl Ledger {
     pub fn take_changes(&mut self, hour_ms: u64) -> Changes {
         self.prune(hour_ms - hour_ms % WINDOW_MS);
         let dirty = std::mem::take(&mut self.dirty);
-        Changes { put: dirty.iter().filter_map(|seq| self.records.get(seq).cloned()).collect(), delete: std::mem::take(&mut self.doomed) }
+        let mut delete = std::mem::take(&mut self.doomed);
+        // A ledger that has begun anew uses the numbers of the one before.
+        delete.retain(|seq| !self.records.contains_key(seq));
+        let put = dirty.iter().filter_map(|seq| self.records.get(seq).cloned()).collect();
+        Changes { epoch: self.epoch, applied: self.applied, put, delete }
     }
 
     /// The changes of the last call are durable.
@@ -133,16 +145,16 @@ impl Ledger {
         }
     }
 
-    /// Which ledger this is.
-    #[must_use]
-    pub fn epoch(&self) -> LedgerEpoch {
-        self.epoch
-    }
-
-    /// Highest number that the fleet has.
-    #[must_use]
-    pub fn applied(&self) -> u64 {
-        self.applied
+    /// The fleet cannot go on with this ledger, and has its records up to `through`. What it does not have begins the ledger `epoch`.
+    pub fn begin_anew(&mut self, epoch: LedgerEpoch, through: u64) {
+        let had = self.applied.max(through.min(self.sent));
+        let before = std::mem::replace(self, Self::restore(epoch, 0, Vec::new()));
+        self.doomed = before.doomed.into_iter().chain(before.records.keys().copied()).collect();
+        for (window, newest) in before.newest.into_iter().filter(|(_, newest)| *newest > had) {
+            let base = before.records.range(..=had).rev().map(|(_, record)| record).find(|record| record.window == window);
+            let Some(record) = before.records.get(&newest) else { continue };
+            self.add(window, &record.counters.since(&base.map(|record| record.counters).unwrap_or_default()));
+        }
     }
 
     /// Records that the fleet does not have.
@@ -151,14 +163,17 @@ impl Ledger {
         self.next_seq - 1 - self.applied
     }
 
-    /// Forgets what the fleet has and nobody needs to go on from: closed windows, and records that a newer one of their window replaced.
+    /// Forgets what the fleet has and nobody needs to go on from: closed windows, and records that a newer applied one replaced.
     fn prune(&mut self, hour_ms: u64) {
-        let gone: Vec<u64> = self
-            .records
-            .range(..=self.applied)
-            .filter(|(seq, record)| self.newest.get(&record.window) != Some(*seq) || record.window.start_ms < hour_ms)
-            .map(|(seq, _)| *seq)
-            .collect();
+        let mut seen = BTreeSet::new();
+        let mut gone = Vec::new();
+        for (seq, record) in self.records.range(..=self.applied).rev() {
+            let replaced = !seen.insert(&record.window);
+            let closed = record.window.start_ms < hour_ms && self.newest.get(&record.window) == Some(seq);
+            if replaced || closed {
+                gone.push(*seq);
+            }
+        }
         for seq in gone {
             let Some(record) = self.records.remove(&seq) else { continue };
             if self.newest.get(&record.window) == Some(&seq) {
@@ -186,7 +201,7 @@ mod tests {
         Counters { calls_ok: 1, ..Counters::default() }
     }
 
-    fn persist(ledger: &mut Ledger, disk: &mut BTreeMap<u64, UsageRecord>, hour: u64) {
+    fn persist(ledger: &mut Ledger, disk: &mut BTreeMap<u64, UsageRecord>, hour: u64) -> (LedgerEpoch, u64) {
         let changes = ledger.take_changes(hour * WINDOW_MS);
         for record in &changes.put {
             disk.insert(record.seq, record.clone());
@@ -195,6 +210,7 @@ mod tests {
             disk.remove(seq);
         }
         ledger.handle_persisted(&changes.put);
+        (changes.epoch, changes.applied)
     }
 
     #[test]
@@ -215,7 +231,34 @@ mod tests {
         let next = ledger.next_batch().unwrap();
         assert_eq!((next.records[0].seq, next.records[0].counters.calls_ok), (2, 6));
         persist(&mut ledger, &mut disk, 0);
+        assert_eq!(disk.keys().copied().collect::<Vec<_>>(), [1, 2], "what the fleet has stays until it has more");
+        ledger.handle_applied(EPOCH, 2);
+        persist(&mut ledger, &mut disk, 0);
         assert_eq!(disk.keys().copied().collect::<Vec<_>>(), [2], "the replaced record is deleted");
+    }
+
+    #[test]
+    fn another_fleet_gets_what_none_had() {
+        let (mut ledger, mut disk) = (Ledger::restore(EPOCH, 0, Vec::new()), BTreeMap::new());
+        for round in 0..3 {
+            ledger.add(window("f", 0), &one());
+            ledger.add(window("g", 0), &one());
+            persist(&mut ledger, &mut disk, 0);
+            let last = ledger.next_batch().unwrap().records.last().unwrap().seq;
+            if round < 2 {
+                ledger.handle_applied(EPOCH, last);
+            }
+        }
+        ledger.begin_anew(LedgerEpoch(8), 0);
+        assert_eq!(ledger.next_batch(), None, "not before the new numbers are on disk");
+        persist(&mut ledger, &mut disk, 0);
+        let batch = ledger.next_batch().unwrap();
+        assert_eq!(batch.epoch, LedgerEpoch(8));
+        assert_eq!(batch.records.iter().map(|record| (record.seq, record.counters.calls_ok)).collect::<Vec<_>>(), [(1, 1), (2, 1)]);
+        assert_eq!(disk.values().cloned().collect::<Vec<_>>(), batch.records, "nothing of the old ledger is left");
+        ledger.begin_anew(LedgerEpoch(9), 1);
+        persist(&mut ledger, &mut disk, 0);
+        assert_eq!(ledger.next_batch().unwrap().records.len(), 1, "what the fleet says it has is not sent again");
     }
 
     #[test]
@@ -244,21 +287,31 @@ mod tests {
         assert_eq!(ledger.take_changes(0).put.len(), 1);
     }
 
-    /// The fleet's side: max per counter and window, watermark by number.
-    #[derive(Default)]
+    /// The fleet's side: max per counter and window, watermark by number, for each node and ledger.
+    #[derive(Default, Clone)]
     struct Fleet {
-        through: u64,
-        windows: BTreeMap<Window, Counters>,
+        through: BTreeMap<(u8, LedgerEpoch), u64>,
+        windows: BTreeMap<(u8, LedgerEpoch, Window), Counters>,
     }
 
     impl Fleet {
-        fn apply(&mut self, batch: &UsageBatch) -> u64 {
+        /// What is applied now, or from where on the ledger must begin anew.
+        fn apply(&mut self, node: u8, batch: &UsageBatch) -> Result<u64, u64> {
+            let known = self.through.iter().filter(|((_, epoch), _)| *epoch == batch.epoch).map(|(_, through)| *through).max();
+            let mut through = match (self.through.get(&(node, batch.epoch)), known) {
+                (None, Some(elsewhere)) => return Err(elsewhere),
+                (own, _) => own.copied().unwrap_or(0),
+            };
             for record in &batch.records {
-                assert!(record.seq <= self.through + 1, "a gap before {}", record.seq);
-                self.through = self.through.max(record.seq);
-                self.windows.entry(record.window.clone()).or_default().max(&record.counters);
+                if record.seq > through + 1 {
+                    return Err(known.unwrap_or(0));
+                }
+                through = through.max(record.seq);
+                let window = self.windows.entry((node, batch.epoch, record.window.clone())).or_default();
+                window.max(&record.counters);
             }
-            self.through
+            self.through.insert((node, batch.epoch), through);
+            Ok(through)
         }
 
         fn sum(&self) -> u64 {
@@ -266,30 +319,112 @@ mod tests {
         }
     }
 
+    /// One node, its disk and its fleet.
+    struct World {
+        ledger: Ledger,
+        disk: BTreeMap<u64, UsageRecord>,
+        kept: (LedgerEpoch, u64),
+        fleet: Fleet,
+        copy: Fleet,
+        node: u8,
+        epochs: u64,
+        ran: u64,
+        in_memory: u64,
+        lost: u64,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let ledger = Ledger::restore(EPOCH, 0, Vec::new());
+            let (disk, fleet, copy) = (BTreeMap::new(), Fleet::default(), Fleet::default());
+            Self { ledger, disk, kept: (EPOCH, 0), fleet, copy, node: 0, epochs: EPOCH.0, ran: 0, in_memory: 0, lost: 0 }
+        }
+
+        fn invoke(&mut self, function: &str, hour: u64) {
+            self.ledger.add(window(function, hour), &one());
+            self.ran += 1;
+            self.in_memory += 1;
+        }
+
+        fn persist(&mut self, hour: u64) {
+            self.kept = persist(&mut self.ledger, &mut self.disk, hour);
+            self.in_memory = 0;
+        }
+
+        fn cut_power(&mut self) {
+            self.ledger = Ledger::restore(self.kept.0, self.kept.1, self.disk.values().cloned().collect());
+            self.lost += std::mem::take(&mut self.in_memory);
+        }
+
+        /// Whether there was something to send.
+        fn send(&mut self, answered: bool) -> bool {
+            let Some(batch) = self.ledger.next_batch() else { return false };
+            let answer = self.fleet.apply(self.node, &batch);
+            if answered {
+                match answer {
+                    Ok(through) => self.ledger.handle_applied(batch.epoch, through),
+                    Err(through) => {
+                        self.epochs += 1;
+                        self.ledger.begin_anew(LedgerEpoch(self.epochs), through);
+                    }
+                }
+            }
+            true
+        }
+    }
+
     proptest! {
-        /// Power cuts, lost answers and repeats at any point: the fleet never has more than ran, and in the end has all but what
-        /// was in memory at the cuts.
+        /// Power cuts, lost answers, repeats and new identities at any point: the fleet never has more than ran, and in the end has
+        /// all but what was in memory at the cuts.
         #[test]
-        fn the_fleet_never_over_counts_and_loses_only_memory(steps in proptest::collection::vec((0_u8..7, 0_u8..2), 1..120)) {
-            let (mut ledger, mut disk, mut fleet) = (Ledger::restore(EPOCH, 0, Vec::new()), BTreeMap::new(), Fleet::default());
-            let (mut ran, mut lost, mut memory, mut hour, mut applied_on_disk) = (0, 0, 0, 0, 0);
+        fn the_fleet_never_over_counts_and_loses_only_memory(steps in proptest::collection::vec((0_u8..8, 0_u8..2), 1..120)) {
+            let (mut world, mut hour) = (World::new(), 0);
             for (kind, which) in steps {
                 match kind {
-                    0 | 1 => { ledger.add(window(["f", "g"][usize::from(which)], hour), &one()); ran += 1; memory += 1; }
-                    2 => { persist(&mut ledger, &mut disk, hour); memory = 0; applied_on_disk = ledger.applied(); }
-                    3 => if let Some(batch) = ledger.next_batch() { let through = fleet.apply(&batch); if which == 0 { ledger.handle_applied(EPOCH, through); } },
+                    0 | 1 => world.invoke(["f", "g"][usize::from(which)], hour),
+                    2 => world.persist(hour),
+                    3 => drop(world.send(which == 0)),
                     4 => hour += u64::from(which),
-                    5 => { ledger = Ledger::restore(EPOCH, applied_on_disk, disk.values().cloned().collect()); lost += memory; memory = 0; }
-                    _ => { let changes = ledger.take_changes(hour * WINDOW_MS); ledger.handle_not_persisted(changes); }
+                    5 => world.cut_power(),
+                    6 => { let changes = world.ledger.take_changes(hour * WINDOW_MS); world.ledger.handle_not_persisted(changes); }
+                    _ => world.node += which,
                 }
-                prop_assert!(fleet.sum() <= ran);
+                prop_assert!(world.fleet.sum() <= world.ran);
             }
-            persist(&mut ledger, &mut disk, hour);
-            while let Some(batch) = ledger.next_batch() {
-                let through = fleet.apply(&batch);
-                ledger.handle_applied(EPOCH, through);
+            world.persist(hour);
+            while world.send(true) {
+                world.persist(hour);
             }
-            prop_assert_eq!(fleet.sum(), ran - lost);
+            prop_assert_eq!(world.fleet.sum(), world.ran - world.lost);
+        }
+
+        /// A fleet that was restored from an older copy never has more than ran either, and goes on counting.
+        #[test]
+        fn a_restored_fleet_never_over_counts(steps in proptest::collection::vec((0_u8..8, 0_u8..2), 1..120)) {
+            let (mut world, mut hour) = (World::new(), 0);
+            for (kind, which) in steps {
+                match kind {
+                    0 | 1 => world.invoke(["f", "g"][usize::from(which)], hour),
+                    2 => world.persist(hour),
+                    3 => drop(world.send(which == 0)),
+                    4 => hour += u64::from(which),
+                    5 => world.cut_power(),
+                    6 => world.copy = world.fleet.clone(),
+                    _ => world.fleet = world.copy.clone(),
+                }
+                prop_assert!(world.fleet.sum() <= world.ran);
+            }
+            world.persist(hour);
+            while world.send(true) {
+                world.persist(hour);
+            }
+            let before = world.fleet.sum();
+            world.invoke("f", hour);
+            world.persist(hour);
+            while world.send(true) {
+                world.persist(hour);
+            }
+            prop_assert_eq!(world.fleet.sum(), before + 1);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! event ─▶ Queue ─▶ Dispatch ─▶ (an invocation) ─▶ Queue: done | retry at | dead letter
 //! Desired ─▶ assignment::diff ─▶ fetch, prepare, stop
-//! trigger ─▶ timer::next_fire            machine ─▶ Capacity
+//! trigger ─▶ timer::next_fire            machine ─▶ Capacity            line of a function's log ─▶ Flow: keep | drop
 //! invocation ─▶ Ledger ─▶ records to persist ─▶ batches to send ─▶ watermark
 //! ```
 //!
@@ -13,6 +13,7 @@
 
 pub mod assignment;
 pub mod capacity;
+pub mod flow;
 pub mod ledger;
 pub mod queue;
 pub mod retry;
@@ -20,6 +21,7 @@ pub mod time;
 pub mod timer;
 
 pub use capacity::Capacity;
+pub use flow::Flow;
 pub use ledger::Ledger;
 pub use queue::Queue;
 pub use time::{Mono, Wall};

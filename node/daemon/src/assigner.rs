@@ -148,9 +148,8 @@ impl Assigner {
             table.desired_epoch = desired.epoch;
             table.states.retain(|name, _| desired.assignments.iter().any(|assignment| assignment.function() == name));
             for assignment in &desired.assignments {
-                let runs = table.active.get(assignment.function()).is_some_and(|active| active.revision() == assignment.revision);
-                if runs {
-                    table.states.insert(assignment.function().clone(), (assignment.revision, FunctionState::Running));
+                if let Some(active) = table.active.get(assignment.function()).filter(|active| active.revision() == assignment.revision) {
+                    table.states.insert(assignment.function().clone(), (Arc::clone(&active.assignment), FunctionState::Running));
                 }
             }
         });
@@ -229,16 +228,16 @@ impl Assigner {
     }
 
     fn activate(&self, active: Active) {
-        let (name, revision) = (active.name().clone(), active.revision());
+        let (name, assignment) = (active.name().clone(), Arc::clone(&active.assignment));
         self.edit(|table| {
             table.active.insert(name.clone(), Arc::new(active));
-            table.states.insert(name, (revision, FunctionState::Running));
+            table.states.insert(name, (assignment, FunctionState::Running));
         });
     }
 
     fn set_state(&self, assignment: &Assignment, state: FunctionState) {
         self.edit(|table| {
-            table.states.insert(assignment.function().clone(), (assignment.revision, state));
+            table.states.insert(assignment.function().clone(), (Arc::new(assignment.clone()), state));
         });
     }
 

@@ -60,10 +60,10 @@ impl Vault {
         Self { path: data_dir.join("identity.json") }
     }
 
-    /// The key for this fleet and what it was granted. A key that cannot be read, or belongs to another fleet, is replaced.
+    /// The key for this fleet and what it was granted. A key that cannot be used, or belongs to another fleet, is put aside for a
+    /// new one; it is not deleted.
     fn open(&self, ca_pin: Digest) -> anyhow::Result<(KeyPem, Option<Credentials>)> {
-        let kept = std::fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
-        if let Some(kept) = kept.filter(|kept| kept.ca_pin == ca_pin) {
+        if let Some(kept) = self.read(ca_pin)? {
             let key = KeyPem::new(kept.key);
             let credentials = kept.granted.and_then(|granted| {
                 let identity = Identity::from_pem(&granted.certificate, key.clone()).ok()?;
@@ -74,6 +74,21 @@ impl Vault {
         let key = new_key().context("make a key")?;
         self.write(&Kept { ca_pin, key: key.secret().to_owned(), granted: None })?;
         Ok((key, None))
+    }
+
+    fn read(&self, ca_pin: Digest) -> anyhow::Result<Option<Kept>> {
+        let bytes = match std::fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("read {}", self.path.display())),
+        };
+        if let Some(kept) = serde_json::from_slice::<Kept>(&bytes).ok().filter(|kept| kept.ca_pin == ca_pin) {
+            return Ok(Some(kept));
+        }
+        let aside = self.path.with_extension("aside.json");
+        std::fs::rename(&self.path, &aside).with_context(|| format!("put {} aside", self.path.display()))?;
+        log::warn!(path:% = aside.display(); "the identity is damaged or of another fleet: put aside, a new one is made");
+        Ok(None)
     }
 
     /// Keeps what was granted.
@@ -91,8 +106,7 @@ impl Vault {
 
 /// Enrols if need be. Answers `None` when the daemon stops first.
 pub(crate) async fn obtain(fleet: &Fleet, vault: &Vault, stop: &CancellationToken) -> anyhow::Result<Option<Credentials>> {
-    let (opened, pin) = (vault.clone(), fleet.ca_pin);
-    let (key, credentials) = tokio::task::spawn_blocking(move || opened.open(pin)).await??;
+    let Some((key, credentials)) = open(fleet, vault, stop).await? else { return Ok(None) };
     if credentials.is_some() {
         return Ok(credentials);
     }
@@ -121,6 +135,20 @@ pub(crate) async fn obtain(fleet: &Fleet, vault: &Vault, stop: &CancellationToke
                 Event::Tick
             }
         };
+    }
+}
+
+/// Opens the vault, again and again while the disk refuses: functions go on meanwhile.
+async fn open(fleet: &Fleet, vault: &Vault, stop: &CancellationToken) -> anyhow::Result<Option<(KeyPem, Option<Credentials>)>> {
+    loop {
+        let (opened, pin) = (vault.clone(), fleet.ca_pin);
+        match tokio::task::spawn_blocking(move || opened.open(pin)).await? {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(error) => log::error!(reason:% = format!("{error:#}"); "the identity cannot be used; trying again"),
+        }
+        if !wait(Some(u64::MAX), stop).await {
+            return Ok(None);
+        }
     }
 }
 

@@ -41,27 +41,46 @@ pub(crate) struct Match {
     pub(crate) reply: Option<Topic>,
 }
 
+/// Who takes a request.
+#[derive(Debug)]
+pub(crate) enum Routed {
+    /// This function.
+    Active(Arc<Active>),
+    /// A function that does not run yet.
+    Coming,
+    /// Nobody.
+    Nowhere,
+}
+
+/// Length of the longest route of a function that takes `path`.
+fn route_length(assignment: &Assignment, path: &str) -> Option<usize> {
+    let triggers = assignment.manifest.triggers.iter();
+    let lengths = triggers.filter_map(|trigger| match trigger {
+        Trigger::Http { route } if route.matches(path) => Some(route.as_str().len()),
+        Trigger::Http { .. } | Trigger::Mqtt { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => None,
+    });
+    lengths.max()
+}
+
 /// All functions of the node, those that run and those on the way.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     pub(crate) active: BTreeMap<FunctionName, Arc<Active>>,
-    pub(crate) states: BTreeMap<FunctionName, (RevisionId, FunctionState)>,
+    pub(crate) states: BTreeMap<FunctionName, (Arc<Assignment>, FunctionState)>,
     pub(crate) desired_epoch: u64,
 }
 
 impl Table {
     /// The function whose route is the longest that takes `path`.
-    pub(crate) fn route(&self, path: &str) -> Option<&Arc<Active>> {
-        self.active
-            .values()
-            .flat_map(|active| {
-                active.assignment.manifest.triggers.iter().filter_map(move |trigger| match trigger {
-                    Trigger::Http { route } if route.matches(path) => Some((route.as_str().len(), active)),
-                    Trigger::Http { .. } | Trigger::Mqtt { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => None,
-                })
-            })
-            .max_by_key(|(length, _)| *length)
-            .map(|(_, active)| active)
+    pub(crate) fn route(&self, path: &str) -> Routed {
+        let best = self.active.values().filter_map(|active| Some((route_length(&active.assignment, path)?, active)));
+        if let Some((_, active)) = best.max_by_key(|(length, _)| *length) {
+            return Routed::Active(Arc::clone(active));
+        }
+        let coming = |(assignment, state): &(Arc<Assignment>, FunctionState)| {
+            matches!(state, FunctionState::Fetching { .. } | FunctionState::Preparing) && route_length(assignment, path).is_some()
+        };
+        if self.states.values().any(coming) { Routed::Coming } else { Routed::Nowhere }
     }
 
     /// Who gets an event on `topic`: each function once, by the first trigger that matches.
@@ -85,7 +104,7 @@ impl Table {
             .map(|name| {
                 let running = self.active.get(name).map(|active| active.revision());
                 let (assigned, state) = match self.states.get(name) {
-                    Some((revision, state)) => (Some(*revision), state.clone()),
+                    Some((assignment, state)) => (Some(assignment.revision), state.clone()),
                     None => (None, FunctionState::Running),
                 };
                 FunctionReport { function: name.clone(), running, state, assigned, totals: sedge_protocol::usage::Counters::default() }

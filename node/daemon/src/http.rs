@@ -1,69 +1,34 @@
 //! HTTP triggers: one listener, requests go to the function with the longest matching route.
 
-use crate::functions::Functions;
+use crate::functions::{Functions, Routed};
 use crate::invoke::{Failed, Invoker};
-use crate::limits::{ACCEPT_PAUSE, HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIMEOUT};
+use crate::limits::HTTP_CONNECTIONS_MAX;
+use crate::serve;
 use crate::supervisor::Supervisor;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use sedge_runtime::{Failure, ResponseBody};
-use std::convert::Infallible;
-use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
 
 /// Serves until the daemon stops; requests that run are finished.
 pub(crate) async fn run(listener: TcpListener, functions: Functions, invoker: Invoker, supervisor: Supervisor) -> anyhow::Result<()> {
-    let connections = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
-    loop {
-        let permit = Arc::clone(&connections).acquire_owned().await?;
-        let stream = tokio::select! {
-            () = supervisor.stop().cancelled() => return Ok(()),
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    log::warn!(reason:% = error; "an HTTP connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-        };
-        let (functions, invoker, stop) = (functions.clone(), invoker.clone(), supervisor.stop().clone());
-        supervisor.work(async move {
-            let _permit = permit;
-            drop(stream.set_nodelay(true));
-            let service = service_fn(move |request| {
-                let (functions, invoker) = (functions.clone(), invoker.clone());
-                async move { Ok::<_, Infallible>(answer(&functions, &invoker, request).await) }
-            });
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_TIMEOUT);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            let result = tokio::select! {
-                result = connection.as_mut() => result,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = result {
-                log::debug!(reason:% = error; "an HTTP connection ended early");
-            }
-        });
-    }
+    let answer = move |request| {
+        let (functions, invoker) = (functions.clone(), invoker.clone());
+        async move { answer(&functions, &invoker, request).await }
+    };
+    serve::run(listener, HTTP_CONNECTIONS_MAX, supervisor, answer).await
 }
 
 async fn answer(functions: &Functions, invoker: &Invoker, request: Request<Incoming>) -> Answer {
-    let Some(active) = functions.table().route(request.uri().path()).cloned() else {
-        return say(StatusCode::NOT_FOUND, "no function has a route for this path\n");
+    let active = match functions.table().route(request.uri().path()) {
+        Routed::Active(active) => active,
+        Routed::Coming => return later("the function for this path is not ready yet, try again later\n"),
+        Routed::Nowhere => return say(StatusCode::NOT_FOUND, "no function has a route for this path\n"),
     };
     match invoker.http(&active, with_authority(request)).await {
         Ok(response) => response.map(Either::Left),
@@ -86,11 +51,7 @@ fn with_authority<B>(mut request: Request<B>) -> Request<B> {
 /// The answer to a failed request: reasons of the function stay in its log.
 pub(crate) fn refuse(failed: &Failed) -> Answer {
     match failed {
-        Failed::Refused(_) => {
-            let mut answer = say(StatusCode::SERVICE_UNAVAILABLE, "overloaded, try again later\n");
-            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            answer
-        }
+        Failed::Refused(_) => later("overloaded, try again later\n"),
         Failed::Ran(failure) => say(status_of(failure), &format!("{}\n", public_reason(failure))),
     }
 }
@@ -115,6 +76,12 @@ fn public_reason(failure: &Failure) -> &'static str {
         Failure::NoResponse => "the function answered nothing",
         _ => "the function failed",
     }
+}
+
+fn later(text: &str) -> Answer {
+    let mut answer = say(StatusCode::SERVICE_UNAVAILABLE, text);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }
 
 fn say(status: StatusCode, text: &str) -> Answer {

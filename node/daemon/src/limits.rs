@@ -8,6 +8,8 @@ pub(crate) const BUS_INBOX_MAX: usize = 4096;
 pub(crate) const FANOUT_MAX: usize = 4096;
 /// Lines of function output kept for `sedge logs`.
 pub(crate) const LOG_LINES_MAX: usize = 2000;
+/// Lines of one function that are kept within one second; the rest is counted.
+pub(crate) const LOG_LINES_PER_SECOND_MAX: u32 = 200;
 /// Lines a slow reader of the log may lag behind.
 pub(crate) const LOG_LAG_MAX: usize = 1024;
 /// Errors kept for the next report.
@@ -20,6 +22,8 @@ pub(crate) const LOCAL_CONNECTIONS_MAX: usize = 32;
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for the head of a request.
 pub(crate) const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a client to take the bytes of an answer.
+pub(crate) const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait of an HTTP request for its turn.
 pub(crate) const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often usage goes to disk and then to the fleet. A power cut loses at most this and the write itself: the promise is 10 s.

@@ -7,9 +7,10 @@ use crate::bus::BusHandle;
 use crate::enrol::Credentials;
 use crate::functions::Functions;
 use crate::invoke::Invoker;
-use crate::limits::{ACCEPT_PAUSE, DEAD_LETTERS_MAX, HTTP_HEAD_TIMEOUT, LOCAL_CONNECTIONS_MAX};
+use crate::limits::{DEAD_LETTERS_MAX, LOCAL_CONNECTIONS_MAX};
 use crate::logs::Logs;
 use crate::meter::Meter;
+use crate::serve;
 use crate::session::Link;
 use crate::supervisor::Supervisor;
 use crate::vitals;
@@ -20,8 +21,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use sedge_protocol::api::Problem;
 use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
 use sedge_protocol::local::{DeadLetter, LocalRevision, LocalStatus};
@@ -29,11 +28,10 @@ use sedge_protocol::message::{Assignment, Desired};
 use sedge_protocol::{Digest, FunctionName, RevisionId};
 use sedge_store::{Files, Store, Tree};
 use serde::Serialize;
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub(super) type LocalBody = UnsyncBoxBody<Bytes, anyhow::Error>;
 
@@ -92,41 +90,13 @@ pub(crate) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 
 /// Serves until the daemon stops.
 pub(crate) async fn run(local: Local, listener: UnixListener) -> anyhow::Result<()> {
-    let local = Arc::new(local);
-    let connections = Arc::new(Semaphore::new(LOCAL_CONNECTIONS_MAX));
     let supervisor = local.supervisor.clone();
-    loop {
-        let permit = Arc::clone(&connections).acquire_owned().await?;
-        let stream = tokio::select! {
-            () = supervisor.stop().cancelled() => return Ok(()),
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    log::warn!(reason:% = error; "a local connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-        };
-        let (local, stop) = (Arc::clone(&local), supervisor.stop().clone());
-        supervisor.work(async move {
-            let _permit = permit;
-            let service = service_fn(move |request| {
-                let local = Arc::clone(&local);
-                async move { Ok::<_, Infallible>(answer(&local, request).await) }
-            });
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_TIMEOUT);
-            tokio::select! {
-                result = builder.serve_connection(TokioIo::new(stream), service) => {
-                    if let Err(error) = result {
-                        log::debug!(reason:% = error; "a local connection ended early");
-                    }
-                }
-                () = stop.cancelled() => {}
-            }
-        });
-    }
+    let local = Arc::new(local);
+    let answer = move |request| {
+        let local = Arc::clone(&local);
+        async move { answer(&local, request).await }
+    };
+    serve::run(listener, LOCAL_CONNECTIONS_MAX, supervisor, answer).await
 }
 
 async fn answer(local: &Arc<Local>, request: Request<Incoming>) -> Response<LocalBody> {

@@ -1,7 +1,9 @@
 //! What functions write: the newest lines, for `sedge logs`, and the daemon's own log.
 
 use crate::clock;
-use crate::limits::{LOG_LAG_MAX, LOG_LINES_MAX};
+use crate::limits::{LOG_LAG_MAX, LOG_LINES_MAX, LOG_LINES_PER_SECOND_MAX};
+use sedge_node_core::Flow;
+use sedge_node_core::flow::Verdict;
 use sedge_protocol::FunctionName;
 use sedge_protocol::local::LogEntry;
 use sedge_runtime::{CallInfo, LogLevel, LogLine, LogStream};
@@ -10,26 +12,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::broadcast;
 
 /// The newest lines and who follows them. Cheap to clone.
-// A leaf lock, held for a push or a copy and never across an await.
+// Two leaf locks, held for a push or a copy and never across an await.
 #[derive(Debug, Clone)]
 pub(crate) struct Logs {
     ring: Arc<Mutex<VecDeque<Arc<LogEntry>>>>,
+    flow: Arc<Mutex<Flow>>,
     live: broadcast::Sender<Arc<LogEntry>>,
 }
 
 impl Logs {
     pub(crate) fn new() -> Self {
-        Self { ring: Arc::default(), live: broadcast::channel(LOG_LAG_MAX).0 }
+        Self { ring: Arc::default(), flow: Arc::new(Mutex::new(Flow::new(LOG_LINES_PER_SECOND_MAX))), live: broadcast::channel(LOG_LAG_MAX).0 }
     }
 
-    /// Takes one line of a function and passes it to the daemon's own log with its fields.
+    /// Takes one line of a function and passes it to the daemon's own log with its fields. A function that writes too much loses
+    /// lines, and the log says how many; why an invocation failed is never lost.
     pub(crate) fn write(&self, call: &CallInfo, line: LogLine) {
-        let (function, revision) = (&call.revision.function, call.revision.revision);
+        let verdict = match line.stream {
+            LogStream::Trap => Verdict::Keep { dropped: 0 },
+            LogStream::Stdout | LogStream::Stderr | LogStream::Logging(_) => {
+                self.flow.lock().unwrap_or_else(PoisonError::into_inner).line(&call.revision.function, clock::mono())
+            }
+        };
+        match verdict {
+            Verdict::Drop => return,
+            Verdict::Keep { dropped: 0 } => {}
+            Verdict::Keep { dropped } => {
+                self.pass(call, "warn", log::Level::Warn, format!("{dropped} lines were dropped: the function writes too many a second"));
+            }
+        }
         let (name, level) = level_of(line.stream);
+        self.pass(call, name, level, line.text);
+    }
+
+    fn pass(&self, call: &CallInfo, name: &str, level: log::Level, text: String) {
+        let (function, revision) = (&call.revision.function, call.revision.revision);
         log::log!(
             target: "sedge_function", level,
             function:% = function, revision:% = revision.short(), invocation:% = call.invocation, stream = name;
-            "{}", line.text
+            "{text}"
         );
         let entry = LogEntry {
             time_ms: clock::wall().0,
@@ -37,7 +58,7 @@ impl Logs {
             function: function.clone(),
             revision,
             invocation: call.invocation.to_string(),
-            text: line.text,
+            text,
         };
         self.keep(Arc::new(entry));
     }

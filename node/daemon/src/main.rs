@@ -31,6 +31,7 @@ mod log_setup;
 mod logs;
 mod meter;
 mod renewal;
+mod serve;
 mod session;
 mod supervisor;
 mod timers;

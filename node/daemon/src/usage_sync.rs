@@ -86,7 +86,7 @@ async fn flush(sync: &UsageSync, ledger: &mut Ledger) {
     if changes.is_empty() {
         return;
     }
-    match write(sync, ledger, &changes).await {
+    match write(sync, &changes).await {
         Ok(()) => ledger.handle_persisted(&changes.put),
         Err(error) => {
             log::error!(reason:% = format!("{error:#}"); "usage could not be written; it is kept in memory");
@@ -95,8 +95,10 @@ async fn flush(sync: &UsageSync, ledger: &mut Ledger) {
     }
 }
 
-async fn write(sync: &UsageSync, ledger: &Ledger, changes: &Changes) -> anyhow::Result<()> {
+async fn write(sync: &UsageSync, changes: &Changes) -> anyhow::Result<()> {
     let mut batch = Batch::new();
+    batch.set(Tree::Usage, EPOCH_KEY, changes.epoch.0.to_be_bytes());
+    batch.set(Tree::Usage, APPLIED_KEY, changes.applied.to_be_bytes());
     for record in &changes.put {
         let mut bytes = Vec::new();
         ciborium::into_writer(record, &mut bytes).context("encode a usage record")?;
@@ -105,7 +107,6 @@ async fn write(sync: &UsageSync, ledger: &Ledger, changes: &Changes) -> anyhow::
     for seq in &changes.delete {
         batch.delete(Tree::Usage, key_of(*seq));
     }
-    batch.set(Tree::Usage, APPLIED_KEY, ledger.applied().to_be_bytes());
     sync.store.commit(batch, Durability::Grouped)?.durable().await?;
     Ok(())
 }
@@ -116,6 +117,11 @@ async fn send(connection: &Connection, ledger: &mut Ledger) -> anyhow::Result<()
     loop {
         match exchange.answer().await? {
             FromFleet::UsageApplied { epoch, through } => ledger.handle_applied(epoch, through),
+            FromFleet::UsageBeginAnew { through } => {
+                log::warn!(through; "the fleet cannot go on with this usage ledger; a new one begins with what it does not have");
+                ledger.begin_anew(LedgerEpoch(rand::random()), through);
+                return Ok(());
+            }
             other => anyhow::bail!("the fleet answered {other:?} to usage"),
         }
         match ledger.next_batch() {

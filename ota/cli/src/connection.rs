@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{env, net};
 use ureq::http::Uri;
@@ -44,7 +45,7 @@ pub(crate) struct Connection {
     pub(crate) ca_pin: Option<Digest>,
     /// Data directory of a fleet on this machine: says address, token and CA by itself
     #[arg(long, global = true, env = "SEDGE_FLEET_DATA", value_name = "DIR")]
-    pub(crate) fleet_data: Option<PathBuf>,
+    pub(crate) fleet_data: Option<OsString>,
 }
 
 /// All that a connection needs.
@@ -88,8 +89,9 @@ impl Connection {
     /// What flags, environment and files say together.
     pub(crate) fn resolve(&self) -> anyhow::Result<Fleet> {
         let mut known = self.flags()?;
-        if let Some(dir) = &self.fleet_data {
-            known = known.or(of_data_dir(dir)?);
+        // A variable that is set to nothing is not set.
+        if let Some(dir) = self.fleet_data.as_deref().filter(|dir| !dir.is_empty()) {
+            known = known.or(of_data_dir(Path::new(dir))?);
         }
         if let Some(path) = config_path().filter(|path| path.exists()) {
             known = known.or(of_config(&path)?);
@@ -102,7 +104,7 @@ impl Connection {
             Some(path) => Some(read(path, LOGIN)?.trim().to_owned()),
             None => self.token.clone(),
         };
-        Ok(Known { url: self.fleet.clone(), token, pin: self.ca_pin })
+        Ok(Known { url: self.fleet.clone().filter(|url| !url.is_empty()), token: token.filter(|token| !token.is_empty()), pin: self.ca_pin })
     }
 }
 

@@ -84,11 +84,12 @@ pub(crate) fn per_second(milli: u64) -> String {
     if milli == 0 { "0".to_owned() } else { three_digits(milli, 1000) }
 }
 
-/// Mebibyte-milliseconds as GiB·s.
-pub(crate) fn gib_seconds(mib_ms: u64) -> String {
+/// Memory held over time: `0.12 MiB·s`, `34.5 GiB·s`.
+pub(crate) fn memory_time(mib_ms: u64) -> String {
     match mib_ms {
         0 => "0".to_owned(),
-        some => three_digits(some, 1024 * 1000),
+        1..1_024_000 => format!("{} MiB·s", three_digits(mib_ms, 1000)),
+        1_024_000.. => format!("{} GiB·s", three_digits(mib_ms, 1_024_000)),
     }
 }
 
@@ -142,7 +143,7 @@ mod tests {
             assert_eq!(count(number), expected);
         }
         assert_eq!((micros(840), micros(1250), micros(12_500_000)), ("840 µs".into(), "1.25 ms".into(), "12.5 s".into()));
-        assert_eq!((gib_seconds(0), gib_seconds(1024 * 2500)), ("0".into(), "2.50".into()));
+        assert_eq!((memory_time(0), memory_time(120), memory_time(1024 * 2500)), ("0".into(), "0.12 MiB·s".into(), "2.50 GiB·s".into()));
         assert_eq!(bytes(u64::MAX), "16,777,215 TiB");
     }
 

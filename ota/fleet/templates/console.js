@@ -52,7 +52,8 @@ events.addEventListener("status", event => {
   byId("calls").textContent = count(usage.calls_ok + usage.calls_failed + usage.calls_platform);
   byId("calls-note").textContent = count(usage.calls_failed) + " failed";
   byId("cpu").textContent = span(usage.cpu_us);
-  byId("cpu-note").textContent = (usage.memory_mib_ms / 1024000).toFixed(2) + " GiB·s";
+  const [size, unit] = usage.memory_mib_ms < 1024000 ? [1000, " MiB·s"] : [1024000, " GiB·s"];
+  byId("cpu-note").textContent = (usage.memory_mib_ms / size).toFixed(2) + unit;
   for (const one of status.by_function) {
     const cell = document.querySelector("[data-rate=\"" + one.function + "\"]");
     if (cell) cell.textContent = milli(one.calls_per_second_milli);

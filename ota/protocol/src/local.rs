@@ -3,7 +3,7 @@
 //! ```text
 //! GET  /v1/status                         LocalStatus     GET  /v1/logs?function=&lines=&follow=true   LogEntry, one JSON a line
 //! GET  /v1/functions                      [FunctionReport]
-//! POST /v1/functions/{name}/invoke        request body and query as given ─▶ the function's answer; `?topic=` makes it an event ─▶ InvokeResult
+//! POST /v1/functions/{name}/invoke        `?method=&path=` a request ─▶ the function's answer; `?topic=` an event ─▶ InvokeResult
 //! PUT  /v1/artifacts/{digest}             raw Wasm          } only on a node without a fleet:
 //! PUT  /v1/functions/{name}               LocalRevision     } what `sedge run` uses
 //! DELETE /v1/functions/{name}                               }

@@ -62,6 +62,12 @@ pub enum FromFleet {
         /// Every record up to this number is applied and durable.
         through: u64,
     },
+    /// Answers [`FromNode::Usage`] when the fleet cannot go on with the ledger: it was begun under another identity of this box, or
+    /// the fleet was restored from an older copy. The stream ends; the node begins a new ledger with what it has beyond `through`.
+    UsageBeginAnew {
+        /// Highest number of the ledger that is applied, under whatever identity.
+        through: u64,
+    },
     /// Answers [`FromNode::Renew`].
     Renewed {
         /// The certificate, PEM.

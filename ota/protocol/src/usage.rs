@@ -67,6 +67,13 @@ impl Counters {
         self.combine(other, u64::max);
     }
 
+    /// What each counter has grown since it was `before`.
+    #[must_use]
+    pub fn since(mut self, before: &Self) -> Self {
+        self.combine(before, u64::saturating_sub);
+        self
+    }
+
     /// Invocations of any outcome that ran.
     #[must_use]
     pub fn calls(&self) -> u64 {

@@ -39,11 +39,10 @@ pub(super) fn stream(local: &Arc<Local>, query: &str) -> Result<Response<LocalBo
                     entry = live.recv() => entry,
                 };
                 match entry {
-                    Ok(entry) if function.as_ref().is_none_or(|name| entry.function == *name) => {
-                        if sender.send(entry).await.is_err() {
-                            return;
-                        }
-                    }
+                    Ok(entry) if function.as_ref().is_none_or(|name| entry.function == *name) => tokio::select! {
+                        () = stop.cancelled() => return,
+                        sent = sender.send(entry) => if sent.is_err() { return },
+                    },
                     // Another function's line, or a reader that was too slow: it goes on with the newest.
                     Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                     Err(tokio::sync::broadcast::error::RecvError::Closed) => return,

@@ -5,6 +5,7 @@ use crate::failure::{FAILED, Failure};
 use crate::style::Tone;
 use clap::Args;
 use sedge_protocol::FunctionName;
+use sedge_protocol::api::Revision;
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ impl Rm {
             if !context.output.can_ask() {
                 return Err(Failure::usage(format!("nobody is there to confirm that {function} goes"), "add --yes").into());
             }
+            let _exists: Vec<Revision> = client.get(&format!("/api/v1/functions/{function}/revisions"))?;
             if !context.output.confirm(&format!("Take {function} off every node?"))? {
                 context.output.said("kept", Tone::Plain, function.as_str());
                 return Ok(ExitCode::from(FAILED));

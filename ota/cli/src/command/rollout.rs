@@ -35,7 +35,7 @@ pub(crate) struct Rollout {
     /// Which nodes, by label, such as `site=berlin,line!=2` [default: all]
     #[arg(long, value_name = "FILTER", default_value = "", hide_default_value = true)]
     nodes: String,
-    /// Wait until every node has answered; exits with 1 when one refuses
+    /// Wait until every node has answered; exits with 1 when one refuses, or none matches
     #[arg(long)]
     wait: bool,
     /// How long to wait at most
@@ -61,8 +61,8 @@ impl Rollout {
         }
         let rows = std::slice::from_ref(&rollout);
         context.output.show(&rollout, |style| rollouts::list(rows, text::now_ms(), style))?;
-        let refused = self.wait && rollout.failed > 0;
-        Ok(if refused { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+        let moved = rollout.nodes > 0 && rollout.failed == 0;
+        Ok(if self.wait && !moved { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
     }
 
     fn resolve(&self, client: &Client, text: &str) -> anyhow::Result<RevisionId> {

@@ -41,7 +41,7 @@ fn of_fleet(status: &FleetStatus, style: Style) -> String {
         ("failed", text::count(usage.calls_failed).into()),
         ("cpu", text::micros(usage.cpu_us).into()),
     ];
-    let mut table = Table::new(&["FUNCTION", ">CALLS", ">FAILED", ">PER SECOND", ">CPU", ">GIB·S"]);
+    let mut table = Table::new(&["FUNCTION", ">CALLS", ">FAILED", ">PER SECOND", ">CPU", ">MEMORY"]);
     for row in &status.by_function {
         table.row([
             Cell::toned(row.function.as_str(), Tone::Strong),
@@ -49,7 +49,7 @@ fn of_fleet(status: &FleetStatus, style: Style) -> String {
             text::count(row.usage.calls_failed).into(),
             text::per_second(row.calls_per_second_milli).into(),
             text::micros(row.usage.cpu_us).into(),
-            text::gib_seconds(row.usage.memory_mib_ms).into(),
+            text::memory_time(row.usage.memory_mib_ms).into(),
         ]);
     }
     format!("{}\n\n{}", facts(style, &known), table.render(style, "nothing has run yet"))

@@ -8,7 +8,7 @@ use crate::table::{Cell, Table};
 use crate::text;
 use clap::Args;
 use jiff::Timestamp;
-use sedge_protocol::api::UsageRow;
+use sedge_protocol::api::{Node, UsageRow};
 use sedge_protocol::schedule::Interval;
 use sedge_protocol::usage::Counters;
 use sedge_protocol::{FunctionName, NodeId};
@@ -41,7 +41,14 @@ impl Usage {
                 ("since_ms", since_ms.map(|ms| ms.to_string())),
             ],
         );
-        let rows: Vec<UsageRow> = context.connection.client()?.get(&path)?;
+        let client = context.connection.client()?;
+        let rows: Vec<UsageRow> = client.get(&path)?;
+        // The ledger keeps nodes and functions that are gone; who is not in it may be a slip of the pen.
+        if let (true, Some(node)) = (rows.is_empty(), &self.node)
+            && !client.get::<Vec<Node>>("/api/v1/nodes")?.iter().any(|known| known.id == *node)
+        {
+            anyhow::bail!("there is no node `{node}`, and there was none that ran anything: `sedge node ls` lists them");
+        }
         context.output.show(&rows, |style| list(&rows, style))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -58,7 +65,7 @@ fn parse_since(text: &str, now_ms: u64) -> Result<u64, Failure> {
 }
 
 fn list(rows: &[UsageRow], style: Style) -> String {
-    let titles = ["FUNCTION", "REVISION", "NODE", ">OK", ">FAILED", ">NODE'S FAULT", ">SHED", ">CPU", ">GIB·S", ">IN", ">OUT"];
+    let titles = ["FUNCTION", "REVISION", "NODE", ">OK", ">FAILED", ">NODE'S FAULT", ">SHED", ">CPU", ">MEMORY", ">IN", ">OUT"];
     let mut table = Table::new(&titles);
     let mut sum = Counters::default();
     for row in rows {
@@ -82,7 +89,7 @@ fn cells([function, revision, node]: [Cell; 3], usage: &Counters) -> [Cell; 11] 
         text::count(usage.calls_platform).into(),
         text::count(usage.calls_shed).into(),
         text::micros(usage.cpu_us).into(),
-        text::gib_seconds(usage.memory_mib_ms).into(),
+        text::memory_time(usage.memory_mib_ms).into(),
         text::bytes(usage.bytes_in).into(),
         text::bytes(usage.bytes_out).into(),
     ]

@@ -52,7 +52,6 @@ struct Fragment {
 struct Login<'a> {
     nonce: &'a str,
     fault: Option<&'a str>,
-    token_file: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -84,7 +83,7 @@ async fn login_page(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Re
     if auth::session(&shared, &headers).await?.is_some() {
         return Ok(Redirect::to("/").into_response());
     }
-    login_form(&shared, None, StatusCode::OK)
+    login_form(None, StatusCode::OK)
 }
 
 async fn login(
@@ -99,12 +98,12 @@ async fn login(
         return Err(Refusal::new(StatusCode::FORBIDDEN, "sign in on the fleet's own page"));
     }
     let Ok(Form(SignIn { token })) = form else {
-        return login_form(&shared, Some("No token came with the form."), StatusCode::BAD_REQUEST);
+        return login_form(Some("No token came with the form."), StatusCode::BAD_REQUEST);
     };
     if !auth::is_admin(&shared, &token) {
         auth::check_tries(&shared, from)?;
         auth::failed_try(&shared, from);
-        return login_form(&shared, Some("That is not the admin token."), StatusCode::FORBIDDEN);
+        return login_form(Some("That is not the admin token."), StatusCode::FORBIDDEN);
     }
     let (cookie, now_ms) = (new_token(), now_ms());
     let session = Session { csrf: new_token(), expires_ms: now_ms + SESSION_MS };
@@ -130,9 +129,9 @@ async fn logout(
     Ok(([(header::SET_COOKIE, gone)], Redirect::to("/login")).into_response())
 }
 
-fn login_form(shared: &Shared, fault: Option<&str>, status: StatusCode) -> Result<Response, Refusal> {
-    let (nonce, token_file) = (new_token(), shared.admin_file.display().to_string());
-    rendered(&Login { nonce: &nonce, fault, token_file: &token_file }, &nonce, status)
+fn login_form(fault: Option<&str>, status: StatusCode) -> Result<Response, Refusal> {
+    let nonce = new_token();
+    rendered(&Login { nonce: &nonce, fault }, &nonce, status)
 }
 
 /// Only what carries the nonce of this answer runs or styles; nothing is loaded from elsewhere.

@@ -15,6 +15,8 @@ use sedge_protocol::artifact::{ArtifactError, Kind, inspect};
 use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
 use sedge_protocol::{Digest, RevisionId};
 use sedge_provisioning::clock::now_ms;
+use serde::Deserialize;
+use serde_json::Value;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -48,9 +50,14 @@ pub(super) async fn artifact(
 /// Makes a revision of an artifact that is here and a manifest. The same again is the same revision.
 pub(super) async fn revision(
     State(shared): State<Arc<Shared>>,
-    new: Result<Json<NewRevision>, JsonRejection>,
+    new: Result<Json<Value>, JsonRejection>,
 ) -> Result<Json<Revision>, Refusal> {
-    let new = body(new)?;
+    let sent = body(new)?;
+    let new = NewRevision::deserialize(&sent).map_err(|cause| Refusal::input(format!("a new revision: {cause}")))?;
+    let known = serde_json::to_value(&new).map_err(|cause| Refusal::internal(&cause))?;
+    if let Some(key) = unknown_key(&sent, &known, "") {
+        return Err(Refusal::input(format!("unknown key `{key}`")).hint("`function.toml` and docs/functions.md say what a manifest may hold"));
+    }
     new.manifest.check().map_err(|cause| Refusal::input(format!("manifest: {cause}")))?;
     let stored = shared.artifacts.read(new.artifact).await.map_err(|cause| Refusal::internal(&cause))?;
     let Some(bytes) = stored else {
@@ -74,6 +81,23 @@ pub(super) async fn revision(
     Ok(Json(kept))
 }
 
+/// The path of a key that was sent and not understood. Messages between versions may carry more than is known; what people write may not.
+fn unknown_key(sent: &Value, known: &Value, path: &str) -> Option<String> {
+    match (sent, known) {
+        (Value::Object(sent), Value::Object(known)) => sent.iter().find_map(|(key, value)| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match known.get(key) {
+                Some(known) => unknown_key(value, known, &path),
+                None => (!value.is_null()).then_some(path),
+            }
+        }),
+        (Value::Array(sent), Value::Array(known)) => {
+            sent.iter().zip(known).enumerate().find_map(|(at, (sent, known))| unknown_key(sent, known, &format!("{path}[{at}]")))
+        }
+        _ => None,
+    }
+}
+
 async fn inspected(bytes: Bytes) -> Result<Kind, Refusal> {
     let verdict = spawn_blocking(move || inspect(&bytes)).await.map_err(|cause| Refusal::internal(&cause))?;
     verdict.map_err(|fault| {
@@ -83,4 +107,23 @@ async fn inspected(bytes: Bytes) -> Result<Kind, Refusal> {
         };
         Refusal::new(status, fault.to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_key_that_nobody_knows_is_named_with_its_path() {
+        let known = json!({ "manifest": { "name": "f", "triggers": [{ "on": "http", "route": "/f" }], "limits": { "memory_mb": 64 } } });
+        assert_eq!(unknown_key(&json!({ "manifest": { "name": "f", "limits": null } }), &known, ""), None);
+        for (sent, path) in [
+            (json!({ "manifest": { "limits": { "memory": 1 } } }), "manifest.limits.memory"),
+            (json!({ "manifest": { "triggers": [{ "on": "http", "path": "/f" }] } }), "manifest.triggers[0].path"),
+            (json!({ "colour": 1 }), "colour"),
+        ] {
+            assert_eq!(unknown_key(&sent, &known, "").as_deref(), Some(path));
+        }
+    }
 }

@@ -12,13 +12,13 @@ use std::sync::LazyLock;
 /// Why a batch is not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageFault {
-    /// A record is missing before or inside it.
-    #[error("usage record {found} came where {expected} was expected")]
-    Gap {
-        /// The number that must come next.
-        expected: u64,
-        /// The number that came.
-        found: u64,
+    /// The ledger cannot go on here.
+    #[error("{cause}")]
+    BeginAnew {
+        /// Highest number of it that is applied, for whichever node.
+        through: u64,
+        /// What is wrong with it.
+        cause: String,
     },
     /// More records than one batch may have.
     #[error("a batch of {0} usage records; {USAGE_BATCH_MAX} are allowed")]
@@ -81,20 +81,22 @@ impl Store {
         }
         let mut transaction = self.write().await.map_err(StoreError::from)?;
         let epoch = batch.epoch.to_string();
-        let row = sqlx::query("SELECT applied FROM ledgers WHERE node = $1 AND epoch = $2")
-            .bind(node.as_str())
-            .bind(&epoch)
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(StoreError::from)?;
-        let before = row.map_or(Ok(0), |row| Columns::of(&row).number())?;
+        let (own, known) = watermarks(&mut transaction, node, &epoch).await?;
+        // An epoch is drawn at random: whoever presents that of another node is the same box under a new identity.
+        let before = match (own, known) {
+            (None, Some(through)) => {
+                return Err(UsageFault::BeginAnew { through, cause: "the ledger was begun under another identity".to_owned() });
+            }
+            (own, _) => own.unwrap_or(0),
+        };
         let mut applied = before;
         for record in &batch.records {
             if record.seq <= before {
                 continue;
             }
             if record.seq != applied + 1 {
-                return Err(UsageFault::Gap { expected: applied + 1, found: record.seq });
+                let cause = format!("usage record {} came where {} was expected", record.seq, applied + 1);
+                return Err(UsageFault::BeginAnew { through: before, cause });
             }
             keep(&mut transaction, node, &epoch, record).await?;
             applied = record.seq;
@@ -157,6 +159,23 @@ impl Store {
             })
             .collect()
     }
+}
+
+/// Highest applied number of a ledger: for this node, and for any.
+async fn watermarks(
+    transaction: &mut Transaction<'_, Any>,
+    node: &NodeId,
+    epoch: &str,
+) -> Result<(Option<u64>, Option<u64>), StoreError> {
+    let rows = sqlx::query("SELECT node, applied FROM ledgers WHERE epoch = $1").bind(epoch).fetch_all(&mut **transaction).await?;
+    let (mut own, mut known) = (None, None);
+    for row in &rows {
+        let mut columns = Columns::of(row);
+        let (of, applied) = (columns.text()?, columns.number()?);
+        own = own.or((of == node.as_str()).then_some(applied));
+        known = known.max(Some(applied));
+    }
+    Ok((own, known))
 }
 
 async fn keep(transaction: &mut Transaction<'_, Any>, node: &NodeId, epoch: &str, record: &UsageRecord) -> Result<(), StoreError> {

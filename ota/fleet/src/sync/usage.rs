@@ -13,7 +13,11 @@ pub(super) async fn serve(session: &Session, first: UsageBatch, frames: &mut Fra
         match session.shared.store.apply_usage(&session.node, &batch).await {
             Ok(through) => send(answer, &FromFleet::UsageApplied { epoch: batch.epoch, through }).await?,
             Err(UsageFault::Store(cause)) => return Err(cause.into()),
-            Err(fault @ (UsageFault::Gap { .. } | UsageFault::TooMany(_))) => {
+            Err(UsageFault::BeginAnew { through, cause }) => {
+                log::warn!(node:% = session.node, through, cause; "a usage ledger cannot go on: the node is told to begin a new one");
+                return send(answer, &FromFleet::UsageBeginAnew { through }).await;
+            }
+            Err(fault @ UsageFault::TooMany(_)) => {
                 return send(answer, &FromFleet::Refused { reason: fault.to_string() }).await;
             }
         }

@@ -106,10 +106,13 @@ async fn usage_is_cumulative(store: &Store, node: &NodeId) {
     let apply = async |records| store.apply_usage(node, &UsageBatch { epoch: LedgerEpoch(1), records }).await;
     assert_eq!(apply(vec![record(1, 5, 1), record(2, 4, 7)]).await.unwrap(), 2);
     assert_eq!(apply(vec![record(1, 90, 90)]).await.unwrap(), 2, "what was applied is not applied again");
-    assert!(matches!(apply(vec![record(3, 50, 0), record(5, 60, 0)]).await, Err(UsageFault::Gap { expected: 4, found: 5 })));
+    assert!(matches!(apply(vec![record(3, 50, 0), record(5, 60, 0)]).await, Err(UsageFault::BeginAnew { through: 2, .. })));
     let sum = store.usage_by_function().await.unwrap()[0].1;
     assert_eq!((sum.calls_ok, sum.kv_ops), (5, 7), "each counter keeps its largest, and half a batch is no batch");
     assert_eq!(apply(vec![record(3, u64::MAX, 0)]).await.unwrap(), 3);
+    let again: NodeId = "again".parse().unwrap();
+    let elsewhere = store.apply_usage(&again, &UsageBatch { epoch: LedgerEpoch(1), records: vec![record(1, 5, 1)] }).await;
+    assert!(matches!(elsewhere, Err(UsageFault::BeginAnew { through: 3, .. })), "a box under a new identity does not count twice");
 }
 
 async fn reports_and_errors_are_kept_once(store: &Store, node: &NodeId) {

@@ -1,6 +1,6 @@
 //! What the console's tables say, line by line, as texts. The templates only place and escape them.
 
-use super::words::{ago, bytes, count, gib_s, milli, span_us};
+use super::words::{ago, bytes, count, memory_time, milli, span_us};
 use crate::fleet::Shared;
 use crate::store::StoreError;
 use crate::view;
@@ -112,7 +112,7 @@ fn tiles(status: &Status) -> Vec<Tile> {
         Tile { key: "rate", label: "Invocations per second", value: milli(status.calls_per_second_milli), note: String::new() },
         Tile { key: "online", label: "Nodes online", value: count(status.online), note: format!("of {}", count(status.nodes)) },
         Tile { key: "calls", label: "Invocations metered", value: count(usage.calls()), note: format!("{} failed", count(failed)) },
-        Tile { key: "cpu", label: "CPU time metered", value: span_us(usage.cpu_us), note: gib_s(usage.memory_mib_ms) },
+        Tile { key: "cpu", label: "CPU time metered", value: span_us(usage.cpu_us), note: memory_time(usage.memory_mib_ms) },
     ]
 }
 
@@ -202,7 +202,7 @@ impl FunctionLine {
             failed: count(usage.calls_failed),
             has_failed: usage.calls_failed > 0,
             cpu: span_us(usage.cpu_us),
-            memory: gib_s(usage.memory_mib_ms),
+            memory: memory_time(usage.memory_mib_ms),
             traffic: format!("{} in, {} out", bytes(usage.bytes_in), bytes(usage.bytes_out)),
             running: running.collect(),
             waiting: waiting.collect(),

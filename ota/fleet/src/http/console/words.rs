@@ -54,10 +54,11 @@ pub(super) fn ago(time_ms: u64, now_ms: u64) -> String {
     }
 }
 
-/// Memory held over time, in GiB·s.
-pub(super) fn gib_s(memory_mib_ms: u64) -> String {
-    let hundredths = u128::from(memory_mib_ms) * 100 / (1024 * 1000);
-    format!("{}.{:02} GiB·s", hundredths / 100, hundredths % 100)
+/// Memory held over time: `0.12 MiB·s`, `1.50 GiB·s`.
+pub(super) fn memory_time(mib_ms: u64) -> String {
+    let (size, unit) = if mib_ms < 1_024_000 { (1000, "MiB·s") } else { (1_024_000, "GiB·s") };
+    let hundredths = u128::from(mib_ms) * 100 / size;
+    format!("{}.{:02} {unit}", hundredths / 100, hundredths % 100)
 }
 
 #[cfg(test)]
@@ -75,6 +76,6 @@ mod tests {
             ("0 µs".into(), "850 µs".into(), "12.5 s".into(), "3.2 h".into())
         );
         assert_eq!((ago(10, 5), ago(0, 12_000), ago(0, 7_200_000)), ("now".into(), "12 s ago".into(), "2 h ago".into()));
-        assert_eq!(gib_s(1024 * 1500), "1.50 GiB·s");
+        assert_eq!((memory_time(120), memory_time(1024 * 1500)), ("0.12 MiB·s".into(), "1.50 GiB·s".into()));
     }
 }

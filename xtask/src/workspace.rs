@@ -23,7 +23,12 @@ pub(crate) fn guests() -> PathBuf {
 /// The cargo that started us, at the root. What it told us about this package is kept from it: build scripts that watch those
 /// variables would run again, and much be compiled twice.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    tool(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()).as_ref())
+}
+
+/// A tool that calls cargo, at the root, as [`cargo`].
+pub(crate) fn tool(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(root());
     let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_BIN_");
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {

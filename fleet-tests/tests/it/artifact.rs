@@ -23,7 +23,7 @@ fn bytes_with_another_digest_are_never_activated() -> Result<()> {
     let directory = directory()?;
     let (fleet, node) = fleet_with_node(&directory)?;
     let (hello, mut manifest) = (function("hello"), artifact::manifest("hello")?);
-    let first = fleet.deploy(&manifest, &artifact::guest("hello")?)?;
+    let first = fleet.roll_out(&manifest, &artifact::guest("hello")?)?;
 
     let wasm = artifact::padded(&artifact::guest("hello")?, b"second");
     manifest.settings.insert("greeting".to_owned(), "second".to_owned());
@@ -54,7 +54,7 @@ fn a_download_cut_at_random_bytes_goes_on_where_it_was() -> Result<()> {
     let directory = directory()?;
     let (fleet, mut node) = fleet_with_node(&directory)?;
     let (hello, manifest) = (function("hello"), artifact::manifest("hello")?);
-    let first = fleet.deploy(&manifest, &artifact::guest("hello")?)?;
+    let first = fleet.roll_out(&manifest, &artifact::guest("hello")?)?;
 
     let wasm = artifact::padded(&artifact::guest("hello")?, &random(&mut rng, PADDING_BYTES));
     let second = fleet.publish(&manifest, &wasm)?;

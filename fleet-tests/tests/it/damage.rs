@@ -55,7 +55,7 @@ type Damage = dyn Fn(&Node) -> Result<()>;
 fn a_torn_snapshot_changes_nothing() -> Result<()> {
     let directory = directory()?;
     let (mut fleet, mut node) = fleet_with_node(&directory)?;
-    fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
     assert_eq!(count(&node)?, 1);
     // Stopped in order, so that its state is in the database and not in the journal.
     assert!(node.stop()?.success());
@@ -72,7 +72,7 @@ fn a_torn_snapshot_changes_nothing() -> Result<()> {
 fn a_scrambled_artifact_is_fetched_again() -> Result<()> {
     let directory = directory()?;
     let (fleet, mut node) = fleet_with_node(&directory)?;
-    let revision = fleet.deploy(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    let revision = fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
     assert!(node.stop()?.success());
     scramble(&node.data().join("artifacts"))?;
     node.restart()?;
@@ -86,8 +86,8 @@ fn an_unreadable_database_is_set_aside_and_the_functions_come_back_from_the_flee
     let directory = directory()?;
     let (fleet, mut node) = fleet_with_node(&directory)?;
     let (average, hello) = (function("average"), function("hello"));
-    let revision = fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
-    fleet.deploy(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    let revision = fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
     let damages: [(&str, &Damage); 4] = [
         ("a scrambled database", &|node| scramble(&database(node)?)),
         ("a file in place of the database", &|node| replace_by_file(&database(node)?)),

@@ -32,7 +32,7 @@ fn counted(fleet: &Fleet, node: &Node, calls: u64) -> Result<()> {
 fn a_node_that_lost_its_identity_is_billed_once_and_on() -> Result<()> {
     let directory = directory()?;
     let (mut fleet, mut node) = fleet_with_node(&directory)?;
-    fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
     let mut ran = feed(&node)?;
     counted(&fleet, &node, ran)?;
     // More runs that the fleet does not have when the identity is lost.
@@ -59,7 +59,7 @@ fn a_node_that_moves_to_another_fleet_tells_it_what_no_fleet_has() -> Result<()>
     let mut node = Node::start(directory.path(), "node-1", Some(&first.membership()?))?;
     node.online()?;
     let (manifest, wasm) = (artifact::manifest("average")?, artifact::guest("average")?);
-    first.deploy(&manifest, &wasm)?;
+    first.roll_out(&manifest, &wasm)?;
     let before = feed(&node)?;
     counted(&first, &node, before)?;
     assert!(node.stop()?.success());
@@ -68,7 +68,7 @@ fn a_node_that_moves_to_another_fleet_tells_it_what_no_fleet_has() -> Result<()>
     let node = Node::start(directory.path(), "node-1", Some(&second.membership()?))?;
     node.online()?;
     until("the new fleet's desired state replaces the old one", || Ok(node.running(&manifest.name)?.is_none().then_some(())))?;
-    second.deploy(&manifest, &wasm)?;
+    second.roll_out(&manifest, &wasm)?;
     let after = feed(&node)?;
     counted(&second, &node, after)?;
     assert_eq!(first.usage(&manifest.name, None)?.calls_ok, before);
@@ -80,7 +80,7 @@ fn a_fleet_restored_from_an_older_copy_goes_on_counting() -> Result<()> {
     let directory = directory()?;
     let (mut fleet, node) = fleet_with_node(&directory)?;
     let average = function("average");
-    fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
     let first = feed(&node)?;
     counted(&fleet, &node, first)?;
     let copy = directory.path().join("copy");

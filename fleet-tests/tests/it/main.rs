@@ -13,4 +13,6 @@ mod offline;
 mod power_cut;
 mod refusal;
 mod rollout;
+mod service;
 mod support;
+mod systemd;

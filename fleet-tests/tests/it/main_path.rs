@@ -64,12 +64,12 @@ fn from_the_claim_to_the_usage_on_the_fleets_ledger() -> Result<()> {
 
 /// A WASI command answers an event; a timer starts a function again and again.
 fn commands_and_timers(fleet: &Fleet, node: &Node) -> Result<()> {
-    fleet.deploy(&artifact::manifest("convert")?, &artifact::guest("convert")?)?;
+    fleet.roll_out(&artifact::manifest("convert")?, &artifact::guest("convert")?)?;
     let degrees = node.invoke(&function("convert"), "line/1/celsius", "100")?;
     assert!(degrees.ok && degrees.output.contains("212"), "{degrees:?}");
 
     let beats = Subscriber::start(node.mqtt(), "beat")?;
     let manifest = artifact::manifest_of("name = 'beat'\n[[trigger]]\nevery = '200ms'\nreply = 'beat'\n")?;
-    fleet.deploy(&manifest, &artifact::guest("beat")?)?;
+    fleet.roll_out(&manifest, &artifact::guest("beat")?)?;
     until("the timer has fired three times", || Ok((beats.received().len() >= 3).then_some(())))
 }

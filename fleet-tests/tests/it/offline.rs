@@ -13,8 +13,8 @@ fn a_fleet_killed_for_a_while_gets_all_usage_later_and_once() -> Result<()> {
     let directory = directory()?;
     let (mut fleet, node) = fleet_with_node(&directory)?;
     let average = function("average");
-    fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
-    fleet.deploy(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
     let load = Load::start(node.mqtt(), Duration::from_millis(10), own_sensor);
     for _ in 0..2 {
         // Some usage has arrived, more is under way: whether a batch was applied when the fleet died is anybody's guess.
@@ -42,8 +42,8 @@ fn a_fleet_killed_for_a_while_gets_all_usage_later_and_once() -> Result<()> {
 fn a_node_starts_again_from_its_disk_without_a_fleet() -> Result<()> {
     let directory = directory()?;
     let (mut fleet, mut node) = fleet_with_node(&directory)?;
-    fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
-    fleet.deploy(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
     assert!(node.invoke(&function("average"), "plant/a/temperature", r#"{"value":1}"#)?.ok);
     fleet.kill9()?;
     assert!(node.stop()?.success());

@@ -27,7 +27,7 @@ fn a_node_killed_twenty_times_under_load_loses_no_event_and_never_bills_too_much
     let directory = directory()?;
     let (fleet, mut node) = fleet_with_node(&directory)?;
     let average = function("average");
-    fleet.deploy(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
     let load = Load::start(node.mqtt(), PACE, own_sensor);
     let mut billed_min = 0;
     for kill in 1..=KILLS {

@@ -28,7 +28,7 @@ fn publish_refuses_naming_the_import_or_the_rule_and_what_runs_goes_on() -> Resu
     let directory = directory()?;
     let (fleet, node) = fleet_with_node(&directory)?;
     let hello = function("hello");
-    let revision = fleet.deploy(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    let revision = fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
 
     let bound = ARTIFACT_BYTES_MAX.to_string();
     let mut cases: Vec<(&str, Vec<u8>, &str)> = refused()?;

@@ -15,7 +15,7 @@ fn rollouts_under_load_lose_no_event_and_run_each_once() -> Result<()> {
     let directory = directory()?;
     let (fleet, node) = fleet_with_node(&directory)?;
     let (average, manifest) = (function("average"), artifact::manifest("average")?);
-    let first = fleet.deploy(&manifest, &artifact::guest("average")?)?;
+    let first = fleet.roll_out(&manifest, &artifact::guest("average")?)?;
     let second = fleet.publish(&manifest, &artifact::padded(&artifact::guest("average-v2")?, &vec![0; PADDING_BYTES]))?;
     let load = Load::start(node.mqtt(), Duration::from_millis(10), own_sensor);
     for revision in [second.id, first.id].into_iter().cycle().take(ROLLOUTS) {

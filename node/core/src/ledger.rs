@@ -25,6 +25,8 @@ pub struct Changes {
     pub epoch: LedgerEpoch,
     /// Highest number that the fleet has.
     pub applied: u64,
+    /// Whether the disk does not know that number yet: another fleet must not be told again what this one has.
+    pub applied_is_news: bool,
     /// Records to write under their numbers.
     pub put: Vec<UsageRecord>,
     /// Numbers to delete.
@@ -35,7 +37,7 @@ impl Changes {
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.put.is_empty() && self.delete.is_empty()
+        self.put.is_empty() && self.delete.is_empty() && !self.applied_is_news
     }
 }
 
@@ -51,6 +53,8 @@ pub struct Ledger {
     persisted: u64,
     sent: u64,
     applied: u64,
+    /// The number that the disk knows as applied.
+    applied_kept: u64,
 }
 
 impl Ledger {
@@ -75,6 +79,7 @@ impl Ledger {
             persisted: last,
             sent: last,
             applied,
+            applied_kept: applied,
         }
     }
 
@@ -106,12 +111,13 @@ impl Ledger {
         // A ledger that has begun anew uses the numbers of the one before.
         delete.retain(|seq| !self.records.contains_key(seq));
         let put = dirty.iter().filter_map(|seq| self.records.get(seq).cloned()).collect();
-        Changes { epoch: self.epoch, applied: self.applied, put, delete }
+        Changes { epoch: self.epoch, applied: self.applied, applied_is_news: self.applied != self.applied_kept, put, delete }
     }
 
     /// The changes of the last call are durable.
-    pub fn handle_persisted(&mut self, put: &[UsageRecord]) {
-        if let Some(last) = put.iter().map(|record| record.seq).max() {
+    pub fn handle_persisted(&mut self, changes: &Changes) {
+        self.applied_kept = changes.applied;
+        if let Some(last) = changes.put.iter().map(|record| record.seq).max() {
             self.persisted = self.persisted.max(last);
         }
     }
@@ -209,7 +215,7 @@ mod tests {
         for seq in &changes.delete {
             disk.remove(seq);
         }
-        ledger.handle_persisted(&changes.put);
+        ledger.handle_persisted(&changes);
         (changes.epoch, changes.applied)
     }
 
@@ -233,7 +239,8 @@ mod tests {
         persist(&mut ledger, &mut disk, 0);
         assert_eq!(disk.keys().copied().collect::<Vec<_>>(), [1, 2], "what the fleet has stays until it has more");
         ledger.handle_applied(EPOCH, 2);
-        persist(&mut ledger, &mut disk, 0);
+        assert_eq!(persist(&mut ledger, &mut disk, 0).1, 2, "the disk learns what the fleet has");
+        assert!(ledger.take_changes(0).is_empty());
         assert_eq!(disk.keys().copied().collect::<Vec<_>>(), [2], "the replaced record is deleted");
     }
 
@@ -328,6 +335,7 @@ mod tests {
         copy: Fleet,
         node: u8,
         epochs: u64,
+        hour: u64,
         ran: u64,
         in_memory: u64,
         lost: u64,
@@ -337,18 +345,23 @@ mod tests {
         fn new() -> Self {
             let ledger = Ledger::restore(EPOCH, 0, Vec::new());
             let (disk, fleet, copy) = (BTreeMap::new(), Fleet::default(), Fleet::default());
-            Self { ledger, disk, kept: (EPOCH, 0), fleet, copy, node: 0, epochs: EPOCH.0, ran: 0, in_memory: 0, lost: 0 }
+            Self { ledger, disk, kept: (EPOCH, 0), fleet, copy, node: 0, epochs: EPOCH.0, hour: 0, ran: 0, in_memory: 0, lost: 0 }
         }
 
-        fn invoke(&mut self, function: &str, hour: u64) {
-            self.ledger.add(window(function, hour), &one());
+        fn invoke(&mut self, function: &str) {
+            self.ledger.add(window(function, self.hour), &one());
             self.ran += 1;
             self.in_memory += 1;
         }
 
-        fn persist(&mut self, hour: u64) {
-            self.kept = persist(&mut self.ledger, &mut self.disk, hour);
+        fn persist(&mut self) {
+            self.kept = persist(&mut self.ledger, &mut self.disk, self.hour);
             self.in_memory = 0;
+        }
+
+        fn fail_to_write(&mut self) {
+            let changes = self.ledger.take_changes(self.hour * WINDOW_MS);
+            self.ledger.handle_not_persisted(changes);
         }
 
         fn cut_power(&mut self) {
@@ -373,57 +386,57 @@ mod tests {
         }
     }
 
+    impl World {
+        /// What happens next; each kind of step may come at any time.
+        fn step(&mut self, kind: u8, which: u8) {
+            match kind {
+                0 | 1 => self.invoke(["f", "g"][usize::from(which)]),
+                2 => self.persist(),
+                3 => drop(self.send(which == 0)),
+                4 => self.hour += u64::from(which),
+                5 => self.cut_power(),
+                6 => self.fail_to_write(),
+                7 => self.node += which,
+                8 => self.copy = self.fleet.clone(),
+                _ => self.fleet = self.copy.clone(),
+            }
+        }
+
+        /// Lets everything that waits reach the fleet.
+        fn settle(&mut self) {
+            self.persist();
+            while self.send(true) {
+                self.persist();
+            }
+        }
+    }
+
     proptest! {
         /// Power cuts, lost answers, repeats and new identities at any point: the fleet never has more than ran, and in the end has
         /// all but what was in memory at the cuts.
         #[test]
         fn the_fleet_never_over_counts_and_loses_only_memory(steps in proptest::collection::vec((0_u8..8, 0_u8..2), 1..120)) {
-            let (mut world, mut hour) = (World::new(), 0);
+            let mut world = World::new();
             for (kind, which) in steps {
-                match kind {
-                    0 | 1 => world.invoke(["f", "g"][usize::from(which)], hour),
-                    2 => world.persist(hour),
-                    3 => drop(world.send(which == 0)),
-                    4 => hour += u64::from(which),
-                    5 => world.cut_power(),
-                    6 => { let changes = world.ledger.take_changes(hour * WINDOW_MS); world.ledger.handle_not_persisted(changes); }
-                    _ => world.node += which,
-                }
+                world.step(kind, which);
                 prop_assert!(world.fleet.sum() <= world.ran);
             }
-            world.persist(hour);
-            while world.send(true) {
-                world.persist(hour);
-            }
+            world.settle();
             prop_assert_eq!(world.fleet.sum(), world.ran - world.lost);
         }
 
         /// A fleet that was restored from an older copy never has more than ran either, and goes on counting.
         #[test]
-        fn a_restored_fleet_never_over_counts(steps in proptest::collection::vec((0_u8..8, 0_u8..2), 1..120)) {
-            let (mut world, mut hour) = (World::new(), 0);
+        fn a_restored_fleet_never_over_counts(steps in proptest::collection::vec((0_u8..10, 0_u8..2), 1..120)) {
+            let mut world = World::new();
             for (kind, which) in steps {
-                match kind {
-                    0 | 1 => world.invoke(["f", "g"][usize::from(which)], hour),
-                    2 => world.persist(hour),
-                    3 => drop(world.send(which == 0)),
-                    4 => hour += u64::from(which),
-                    5 => world.cut_power(),
-                    6 => world.copy = world.fleet.clone(),
-                    _ => world.fleet = world.copy.clone(),
-                }
+                world.step(kind, which);
                 prop_assert!(world.fleet.sum() <= world.ran);
             }
-            world.persist(hour);
-            while world.send(true) {
-                world.persist(hour);
-            }
+            world.settle();
             let before = world.fleet.sum();
-            world.invoke("f", hour);
-            world.persist(hour);
-            while world.send(true) {
-                world.persist(hour);
-            }
+            world.invoke("f");
+            world.settle();
             prop_assert_eq!(world.fleet.sum(), before + 1);
         }
     }

@@ -44,3 +44,5 @@ pub(crate) const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
 pub(crate) const DEAD_LETTERS_MAX: usize = 1000;
 /// Key-value bytes are one value each; larger ones belong into files.
 pub(crate) const KV_PAGE_KEYS: usize = 100;
+/// What a reason is shortened to when a report would not fit into a frame, bytes.
+pub(crate) const REASON_SHORT_BYTES: usize = 100;

@@ -22,7 +22,11 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub(crate) fn new() -> Self {
-        Self { ring: Arc::default(), flow: Arc::new(Mutex::new(Flow::new(LOG_LINES_PER_SECOND_MAX))), live: broadcast::channel(LOG_LAG_MAX).0 }
+        Self {
+            ring: Arc::default(),
+            flow: Arc::new(Mutex::new(Flow::new(LOG_LINES_PER_SECOND_MAX))),
+            live: broadcast::channel(LOG_LAG_MAX).0,
+        }
     }
 
     /// Takes one line of a function and passes it to the daemon's own log with its fields. A function that writes too much loses

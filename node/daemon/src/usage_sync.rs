@@ -87,7 +87,7 @@ async fn flush(sync: &UsageSync, ledger: &mut Ledger) {
         return;
     }
     match write(sync, &changes).await {
-        Ok(()) => ledger.handle_persisted(&changes.put),
+        Ok(()) => ledger.handle_persisted(&changes),
         Err(error) => {
             log::error!(reason:% = format!("{error:#}"); "usage could not be written; it is kept in memory");
             ledger.handle_not_persisted(changes);

@@ -41,10 +41,12 @@ pub enum Failure {
         code: i32,
     },
     /// An event handler answered with a status that is not 2xx.
-    #[error("status {code}")]
+    #[error("status {code}{}{said}", if said.is_empty() { "" } else { ": " })]
     Status {
         /// The HTTP status.
         code: u16,
+        /// The first line of the body.
+        said: String,
     },
     /// The function produced more output than is taken.
     #[error("the output is larger than {limit_bytes} bytes")]

@@ -14,7 +14,7 @@ use crate::event;
 use crate::failure::Failure;
 use crate::guest::{Guest, Held};
 use crate::host::{Host, LogStream, RevisionRef};
-use crate::limits::{INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
+use crate::limits::{FAILURE_CHARS_MAX, INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::state::State;
 use crate::stdio::Pipe;
 use crate::usage::{Call, Invocation};
@@ -140,7 +140,7 @@ impl Function {
         let (parts, body) = response.into_parts();
         let data = body.collect(REPLY_BYTES_MAX).await.map_err(|failure| call.fail(failure))?;
         if !parts.status.is_success() {
-            return Err(call.fail(Failure::Status { code: parts.status.as_u16() }));
+            return Err(call.fail(Failure::Status { code: parts.status.as_u16(), said: first_line(&data) }));
         }
         let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         Ok(Reply { data, content_type: content_type.map(str::to_owned) })
@@ -302,6 +302,13 @@ async fn first_answer(guest: &mut Guest, receiver: &mut oneshot::Receiver<Answer
         }
     })
     .await
+}
+
+/// The first line of what a function says of its failure, without what controls a terminal.
+fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(4 * FAILURE_CHARS_MAX)]);
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().filter(|character| !character.is_control()).take(FAILURE_CHARS_MAX).collect()
 }
 
 fn content_length(headers: &http::HeaderMap) -> Option<u64> {

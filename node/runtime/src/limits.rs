@@ -40,3 +40,6 @@ pub const KEYS_PER_BATCH_MAX: usize = 256;
 pub const TRAP_BYTES_MAX: usize = 1024;
 /// What an instance costs beside its linear memory: stack, tables, handles, buffered output.
 pub const INSTANCE_OVERHEAD_BYTES: u64 = 1024 * 1024;
+
+/// What is kept of the body of a failed event, characters.
+pub const FAILURE_CHARS_MAX: usize = 200;

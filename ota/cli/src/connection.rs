@@ -13,10 +13,10 @@ use rustls_pki_types::pem::PemObject as _;
 use sedge_protocol::Digest;
 use sedge_protocol::strict::{Faults, Reader};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{env, net};
 use ureq::http::Uri;
@@ -104,7 +104,11 @@ impl Connection {
             Some(path) => Some(read(path, LOGIN)?.trim().to_owned()),
             None => self.token.clone(),
         };
-        Ok(Known { url: self.fleet.clone().filter(|url| !url.is_empty()), token: token.filter(|token| !token.is_empty()), pin: self.ca_pin })
+        Ok(Known {
+            url: self.fleet.clone().filter(|url| !url.is_empty()),
+            token: token.filter(|token| !token.is_empty()),
+            pin: self.ca_pin,
+        })
     }
 }
 

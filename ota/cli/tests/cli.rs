@@ -249,8 +249,11 @@ fn filters_of_usage_reach_the_fleet() {
     let (url, server) = tcp(|_, _| (200, "[]".to_owned()));
     let arguments = ["usage", "--function", "hello", "--node", "gw-1", "--since", "1970-01-01T00:00:01Z"];
     let ended = Home::new().at(&url, &arguments);
-    assert_eq!(ended.out, "no usage\n");
-    assert_eq!(server.lines(), ["GET /api/v1/usage?function=hello&node=gw-1&since_ms=1000"]);
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+    assert!(ended.err.contains("there is no node `gw-1`"), "{}", ended.err);
+    assert_eq!(server.lines(), ["GET /api/v1/usage?function=hello&node=gw-1&since_ms=1000", "GET /api/v1/nodes"]);
+    let ended = Home::new().at(&url, &["usage", "--function", "hello"]);
+    assert_eq!((ended.code, ended.out.as_str()), (0, "no usage\n"));
 }
 
 #[test]

@@ -80,10 +80,14 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let running = Fleet::start(config).await.context("start the fleet")?;
     introduce(&running);
     notify(sd_notify::NotifyState::Ready);
-    let well = tokio::select! {
-        _ = terminate.recv() => true,
-        _ = interrupt.recv() => true,
-        () = running.failed() => false,
+    let watchdog = sd_notify::watchdog_enabled().map(|period| period / 3);
+    let well = loop {
+        tokio::select! {
+            _ = terminate.recv() => break true,
+            _ = interrupt.recv() => break true,
+            () = running.failed() => break false,
+            () = tokio::time::sleep(watchdog.unwrap_or_default()), if watchdog.is_some() => notify(sd_notify::NotifyState::Watchdog),
+        }
     };
     notify(sd_notify::NotifyState::Stopping);
     let ended_well = running.shutdown().await;

@@ -2,13 +2,13 @@
 
 use super::frames::{Exchange, Frames};
 use super::{Link, Session};
-use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN};
+use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, REASON_SHORT_BYTES};
 use crate::vitals;
 use anyhow::Context as _;
 use quinn::{Connection, SendStream};
-use sedge_protocol::frame::encode;
+use sedge_protocol::frame::{FrameError, encode};
 use sedge_protocol::local::FleetLink;
-use sedge_protocol::message::{FromFleet, FromNode, Hello, Report, VERSION, Welcome};
+use sedge_protocol::message::{FromFleet, FromNode, FunctionState, Hello, Report, VERSION, Welcome};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,49 @@ async fn send_report(session: &Session, send: &mut SendStream) -> anyhow::Result
         errors: session.errors.newest(),
         vitals,
     };
-    let frame = encode(&FromNode::Report(report)).context("encode a report")?;
-    send.write_all(&frame).await.context("send a report")
+    send.write_all(&frame_of(report)?).await.context("send a report")
+}
+
+/// Many functions that all say at length why they do not run may pass the bound of a frame: then reasons are shortened.
+fn frame_of(mut report: Report) -> anyhow::Result<Vec<u8>> {
+    match encode(&FromNode::Report(report.clone())) {
+        Err(FrameError::TooLong(_)) => {}
+        frame => return frame.context("encode a report"),
+    }
+    for function in &mut report.functions {
+        if let FunctionState::Failed { reason } = &mut function.state {
+            reason.truncate(reason.floor_char_boundary(REASON_SHORT_BYTES));
+        }
+    }
+    encode(&FromNode::Report(report)).context("encode a report")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sedge_protocol::limits::{ASSIGNED_MAX, REASON_BYTES_MAX, REPORT_ERRORS_MAX};
+    use sedge_protocol::message::{ErrorReport, FunctionReport};
+    use sedge_protocol::usage::Counters;
+    use sedge_protocol::{Digest, Manifest, RevisionId};
+
+    #[test]
+    fn the_largest_report_fits_into_a_frame() {
+        let manifest = Manifest::from_toml("f", "name = 'f'").unwrap().0;
+        let revision = Some(RevisionId::of(&Digest::of(b""), &manifest));
+        let large = Counters { calls_ok: u64::MAX, cpu_us: u64::MAX, memory_mib_ms: u64::MAX, bytes_in: u64::MAX, ..Counters::default() };
+        let reason = "ü".repeat(REASON_BYTES_MAX / 2);
+        let function = |number: usize| format!("f{number:062}").parse().unwrap();
+        let functions = (0..ASSIGNED_MAX).map(|number| FunctionReport {
+            function: function(number),
+            running: revision,
+            state: FunctionState::Failed { reason: reason.clone() },
+            assigned: revision,
+            totals: large,
+        });
+        let error = ErrorReport { number: u64::MAX, time_ms: u64::MAX, function: function(1), revision, reason: reason.clone() };
+        let errors = vec![error; REPORT_ERRORS_MAX];
+        let report = Report { functions: functions.collect(), errors, ..Report::default() };
+        assert!(matches!(encode(&FromNode::Report(report.clone())), Err(FrameError::TooLong(_))));
+        frame_of(report).unwrap();
+    }
 }

@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use wasip2::exports::http::incoming_handler::Guest;
-use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
+use wasip2::http::outgoing_handler;
+use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam, Scheme};
 
 const MIB: usize = 1024 * 1024;
 const BIG_BYTES: usize = 8 * MIB;
@@ -32,6 +33,7 @@ impl Guest for Faulty {
                 respond(answer, 200, b"printed");
             }
             "big" => respond(answer, 200, &vec![b'x'; BIG_BYTES]),
+            "fetch" => respond(answer, 200, fetch().as_bytes()),
             "status" => respond(answer, 500, b"as you wished"),
             _ => respond(answer, 404, b"no such fault"),
         }
@@ -67,6 +69,23 @@ fn allocate() -> ! {
     let mut hoard = Vec::new();
     loop {
         hoard.push(black_box(Vec::<u8>::with_capacity(MIB)));
+    }
+}
+
+/// What comes of a request to somewhere else.
+fn fetch() -> String {
+    let request = OutgoingRequest::new(Fields::new());
+    if request.set_scheme(Some(&Scheme::Https)).is_err() || request.set_authority(Some("example.org")).is_err() {
+        return "no such address".into();
+    }
+    let future = match outgoing_handler::handle(request, None) {
+        Ok(future) => future,
+        Err(code) => return format!("{code:?}"),
+    };
+    future.subscribe().block();
+    match future.get() {
+        Some(Ok(Err(code))) => format!("{code:?}"),
+        Some(Ok(Ok(_)) | Err(())) | None => "an answer".into(),
     }
 }
 

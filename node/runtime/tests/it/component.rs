@@ -1,7 +1,7 @@
 //! Components, written by hand down to the canonical ABI.
 
 use crate::support::{Bench, get, handle};
-use sedge_runtime::Failure;
+use sedge_runtime::{Failure, LogLevel, LogLine, LogStream};
 
 /// A handler with this body and nothing else.
 fn handler(body: &str) -> String {
@@ -98,6 +98,28 @@ const KEYVALUE: &str = r#"(component
   (instance $exports (export "run" (func $run)))
   (export "wasi:cli/run@0.2.0" (instance $exports)))"#;
 
+/// A command that writes one line of `wasi:logging` with the level `warn`.
+const LOGGING: &str = r#"(component
+  (import "wasi:logging/logging@0.1.0-draft" (instance $logging
+    (type $names (enum "trace" "debug" "info" "warn" "error" "critical"))
+    (export "level" (type $level (eq $names)))
+    (export "log" (func (param "level" $level) (param "context" string) (param "message" string)))))
+  (core module $memory (memory (export "memory") 1))
+  (core instance $m (instantiate $memory))
+  (core func $log (canon lower (func $logging "log") (memory (core memory $m "memory"))))
+  (core module $code
+    (import "m" "memory" (memory 1))
+    (import "logging" "log" (func $log (param i32 i32 i32 i32 i32)))
+    (data (i32.const 0) "pumptoo hot")
+    (func (export "run") (result i32)
+      (call $log (i32.const 3) (i32.const 0) (i32.const 4) (i32.const 4) (i32.const 7))
+      (i32.const 0)))
+  (core instance $l (export "log" (func $log)))
+  (core instance $guest (instantiate $code (with "m" (instance $m)) (with "logging" (instance $l))))
+  (func $run (result (result)) (canon lift (core func $guest "run")))
+  (instance $exports (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $exports)))"#;
+
 async fn check_handler(body: &str, expected: impl FnOnce(&Failure) -> bool) {
     let bench = Bench::new();
     let function = bench.wat(&handler(body), "[limits]\ntimeout_ms = 100\nmemory_mb = 4\n");
@@ -161,4 +183,12 @@ async fn a_bucket_that_is_not_granted_stays_shut() {
     let (result, _) = handle(&bench.wat(KEYVALUE, ""), b"").await;
     assert_eq!(result, Err(Failure::Exit { code: 1 }));
     assert!(bench.host.values.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_line_of_wasi_logging_keeps_its_level() {
+    let bench = Bench::new();
+    handle(&bench.wat(LOGGING, ""), b"").await.0.unwrap();
+    let lines = bench.host.lines.lock().unwrap();
+    assert_eq!(*lines, [LogLine { stream: LogStream::Logging(LogLevel::Warn), text: "pump: too hot".into() }]);
 }

@@ -96,8 +96,16 @@ async fn a_large_reply_to_an_event_is_refused() {
 async fn a_status_that_is_not_2xx_fails_an_event() {
     let bench = Bench::new();
     let faulty = bench.guest("faulty", FAULTY);
-    assert_eq!(handle(&faulty, b"status").await.0, Err(Failure::Status { code: 500 }));
+    assert_eq!(handle(&faulty, b"status").await.0, Err(Failure::Status { code: 500, said: "as you wished".into() }));
     assert_eq!(handle(&faulty, b"ok").await.0.unwrap().data, "ok");
+}
+
+#[tokio::test]
+async fn a_request_to_somewhere_else_is_denied() {
+    let bench = Bench::new();
+    let faulty = bench.guest("faulty", FAULTY);
+    let reply = handle(&faulty, b"fetch").await.0.unwrap();
+    assert_eq!(reply.data, "ErrorCode::HttpRequestDenied");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sources ─ notify ─▶ Changed ─┐
-//! node ─ log ────────▶ Log ────┼─▶ loop ─▶ build ─▶ deploy ─▶ node (sedged, a directory that goes with it)
+//! node ─ log ────────▶ Log ────┼─▶ loop ─▶ build ─▶ give ─▶ node (sedged, a directory that goes with it)
 //! Ctrl-C, SIGTERM ───▶ Stop ───┘
 //! ```
 //! A build or a revision that fails is reported, and the revision before goes on.
@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Run a function on a node of its own, rebuilding it on every change
 ///
-/// Starts `sedged` without a fleet in a temporary directory, deploys the function to it and follows its log until Ctrl-C.
+/// Starts `sedged` without a fleet in a temporary directory, gives it the function and follows its log until Ctrl-C.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Directory with a `function.toml`
@@ -93,7 +93,7 @@ impl Run {
         let artifact = project::load(&self.dir, None, &context.output)?;
         signal::watch(sender.clone())?;
         let node = LocalNode::start(self.sedged.as_deref(), self.http, self.mqtt)?;
-        let mut dev = Dev { run: &self, context, node, sources, sender, deployed: None, log_ended: false };
+        let mut dev = Dev { run: &self, context, node, sources, sender, given: None, log_ended: false };
         let ended = dev.begin(&artifact).and_then(|()| dev.follow(&events));
         // Senders must not wait for a loop that is over.
         drop(events);
@@ -112,7 +112,7 @@ struct Dev<'a> {
     node: LocalNode,
     sources: Sources,
     sender: SyncSender<Event>,
-    deployed: Option<RevisionId>,
+    given: Option<RevisionId>,
     /// Whether nobody follows the log now.
     log_ended: bool,
 }
@@ -120,7 +120,7 @@ struct Dev<'a> {
 impl Dev<'_> {
     fn begin(&mut self, artifact: &Artifact) -> anyhow::Result<()> {
         follow_log(self.node.client().clone(), 1000, self.sender.clone());
-        self.deploy(artifact)
+        self.give(artifact)
     }
 
     fn follow(&mut self, events: &Receiver<Event>) -> anyhow::Result<()> {
@@ -163,25 +163,25 @@ impl Dev<'_> {
         Ok(false)
     }
 
-    /// Builds and deploys if the sources really differ. What goes wrong is said and ends nothing.
+    /// Builds and gives the node what came out, if the sources really differ. What goes wrong is said and ends nothing.
     fn rebuild(&mut self) {
         if !self.sources.differ() {
             return;
         }
-        let done = project::load(&self.run.dir, None, &self.context.output).and_then(|artifact| self.deploy(&artifact));
+        let done = project::load(&self.run.dir, None, &self.context.output).and_then(|artifact| self.give(&artifact));
         if let Err(error) = done {
             output::failure(&error);
             self.context.output.said("waiting", Tone::Busy, "for the next change; the revision before goes on");
         }
     }
 
-    fn deploy(&mut self, artifact: &Artifact) -> anyhow::Result<()> {
+    fn give(&mut self, artifact: &Artifact) -> anyhow::Result<()> {
         let revision = RevisionId::of(&artifact.digest, &artifact.manifest);
-        if self.deployed == Some(revision) {
+        if self.given == Some(revision) {
             return Ok(());
         }
-        let status = self.node.deploy(artifact, &self.context.output)?;
-        self.deployed = Some(revision);
+        let status = self.node.give(artifact, &self.context.output)?;
+        self.given = Some(revision);
         let started = started(artifact, revision, &status, self.node.socket());
         self.context.output.line(&started, |style| describe(&started, artifact, style))?;
         Ok(())

@@ -105,8 +105,8 @@ calls      1,234, 0 per second
 failed     4
 cpu        2.50 s
 
-FUNCTION  CALLS  FAILED  PER SECOND     CPU  GIB·S
-hello     1,234       4        12.3  2.50 s   1.50";
+FUNCTION  CALLS  FAILED  PER SECOND     CPU      MEMORY
+hello     1,234       4        12.3  2.50 s  1.50 GiB·s";
         assert_eq!(of_fleet(&status, Style::PLAIN), expected);
     }
 

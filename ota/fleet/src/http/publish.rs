@@ -56,7 +56,9 @@ pub(super) async fn revision(
     let new = NewRevision::deserialize(&sent).map_err(|cause| Refusal::input(format!("a new revision: {cause}")))?;
     let known = serde_json::to_value(&new).map_err(|cause| Refusal::internal(&cause))?;
     if let Some(key) = unknown_key(&sent, &known, "") {
-        return Err(Refusal::input(format!("unknown key `{key}`")).hint("`function.toml` and docs/functions.md say what a manifest may hold"));
+        return Err(
+            Refusal::input(format!("unknown key `{key}`")).hint("`function.toml` and docs/functions.md say what a manifest may hold")
+        );
     }
     new.manifest.check().map_err(|cause| Refusal::input(format!("manifest: {cause}")))?;
     let stored = shared.artifacts.read(new.artifact).await.map_err(|cause| Refusal::internal(&cause))?;

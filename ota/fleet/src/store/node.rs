@@ -30,7 +30,7 @@ pub struct NodeRow {
     pub report: Report,
 }
 
-const COLUMNS: &str =
+pub(super) const COLUMNS: &str =
     "id, claim_labels, own_labels, daemon, architecture, enrolled_ms, certificate_until_ms, seen_ms, desired_epoch, desired, report";
 
 impl NodeRow {

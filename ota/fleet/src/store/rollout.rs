@@ -1,6 +1,6 @@
 //! Rollouts, and the desired states that follow from them.
 
-use super::node::NodeRow;
+use super::node::{self, NodeRow};
 use super::{Columns, Store, StoreError, big, to_json};
 use sedge_fleet_core::{DesiredState, Filter, Revisions, Rollout, desired};
 use sedge_protocol::limits::{ASSIGNED_MAX, FRAME_BYTES_MAX};
@@ -174,13 +174,8 @@ pub(super) async fn reconcile(transaction: &mut Transaction<'_, Any>, only: Opti
     let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM rollouts WHERE active = 1 ORDER BY number"));
     let rows = sqlx::query(statement).fetch_all(&mut **transaction).await.map_err(StoreError::from)?;
     let rollouts: Vec<Rollout> = rows.iter().map(|row| RolloutRow::of(row).map(|row| row.rollout)).collect::<Result<_, _>>()?;
-    let columns = "SELECT id, claim_labels, own_labels, daemon, architecture, enrolled_ms, certificate_until_ms, seen_ms, desired_epoch, desired, report FROM nodes";
-    let nodes = match only {
-        Some(node) => {
-            sqlx::query(sqlx::AssertSqlSafe(format!("{columns} WHERE id = $1"))).bind(node.as_str()).fetch_all(&mut **transaction).await
-        }
-        None => sqlx::query(columns).fetch_all(&mut **transaction).await,
-    };
+    let statement = sqlx::AssertSqlSafe(format!("SELECT {} FROM nodes WHERE $1 = '' OR id = $1", node::COLUMNS));
+    let nodes = sqlx::query(statement).bind(only.map_or("", NodeId::as_str)).fetch_all(&mut **transaction).await;
     let mut changed = Vec::new();
     for row in &nodes.map_err(StoreError::from)? {
         let node = NodeRow::of(row)?;

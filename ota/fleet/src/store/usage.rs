@@ -162,11 +162,7 @@ impl Store {
 }
 
 /// Highest applied number of a ledger: for this node, and for any.
-async fn watermarks(
-    transaction: &mut Transaction<'_, Any>,
-    node: &NodeId,
-    epoch: &str,
-) -> Result<(Option<u64>, Option<u64>), StoreError> {
+async fn watermarks(transaction: &mut Transaction<'_, Any>, node: &NodeId, epoch: &str) -> Result<(Option<u64>, Option<u64>), StoreError> {
     let rows = sqlx::query("SELECT node, applied FROM ledgers WHERE epoch = $1").bind(epoch).fetch_all(&mut **transaction).await?;
     let (mut own, mut known) = (None, None);
     for row in &rows {

@@ -1,5 +1,6 @@
-//! The store's promises, on SQLite and, when `SEDGE_TEST_POSTGRES` names an empty database, on PostgreSQL too.
+//! The store's promises, on SQLite and on PostgreSQL.
 
+use crate::postgres::Postgres;
 use sedge_fleet::store::{Admission, ClaimRefusal, EnrolFault, RolloutFault, Store, UsageFault};
 use sedge_protocol::api::{Claim, Revision};
 use sedge_protocol::artifact::Kind;
@@ -21,10 +22,12 @@ async fn sqlite_keeps_the_promises() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an empty PostgreSQL database, its address in SEDGE_TEST_POSTGRES"]
+#[ignore = "starts a PostgreSQL server: `cargo xtask test --all` brings it"]
 async fn postgresql_keeps_the_promises() {
-    let url = std::env::var("SEDGE_TEST_POSTGRES").expect("SEDGE_TEST_POSTGRES names a database");
-    promises(&Store::connect(&url).await.unwrap()).await;
+    let postgres = Postgres::start();
+    let store = Store::connect(&postgres.url()).await.unwrap();
+    promises(&store).await;
+    store.close().await;
 }
 
 async fn promises(store: &Store) {

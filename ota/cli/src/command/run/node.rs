@@ -88,7 +88,7 @@ impl LocalNode {
     }
 
     /// Gives the function to the node and waits until the node runs or refuses it.
-    pub(super) fn deploy(&mut self, artifact: &Artifact, output: &Output) -> anyhow::Result<LocalStatus> {
+    pub(super) fn give(&mut self, artifact: &Artifact, output: &Output) -> anyhow::Result<LocalStatus> {
         let function = &artifact.manifest.name;
         let revision = RevisionId::of(&artifact.digest, &artifact.manifest);
         publish::upload(&self.client, artifact, "/v1/artifacts", output)?;

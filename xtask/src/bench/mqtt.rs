@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -27,7 +27,12 @@ fn connect(target: &Target, name: &str) -> (AsyncClient, EventLoop) {
     let (host, port) = target.mqtt();
     let mut options = MqttOptions::new(name, host, port);
     options.set_inflight(QUEUE_MAX.try_into().unwrap_or(u16::MAX));
-    AsyncClient::new(options, QUEUE_MAX)
+    let (client, mut connection) = AsyncClient::new(options, QUEUE_MAX);
+    // Else the client holds each small packet back until the one before was acknowledged.
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    connection.set_network_options(network);
+    (client, connection)
 }
 
 /// Publishes `events` events as fast as the node takes them; events a second until the last invocation has completed.

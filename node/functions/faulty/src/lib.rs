@@ -75,7 +75,9 @@ fn allocate() -> ! {
 /// What comes of a request to somewhere else.
 fn fetch() -> String {
     let request = OutgoingRequest::new(Fields::new());
-    if request.set_scheme(Some(&Scheme::Https)).is_err() || request.set_authority(Some("example.org")).is_err() {
+    let target =
+        [request.set_scheme(Some(&Scheme::Https)), request.set_authority(Some("example.org")), request.set_path_with_query(Some("/"))];
+    if target.iter().any(Result::is_err) {
         return "no such address".into();
     }
     let future = match outgoing_handler::handle(request, None) {

@@ -48,6 +48,7 @@ impl Guest {
     fn stop(&mut self) {
         if let State::Running { work, held, .. } = std::mem::replace(&mut self.state, State::Done) {
             self.call.metered(|| drop(work));
+            self.call.guest_gone();
             drop(held);
         }
     }
@@ -61,6 +62,7 @@ impl Future for Guest {
         let State::Running { work, timer, .. } = &mut this.state else { return Poll::Pending };
         if let Poll::Ready(result) = this.call.metered(|| work.as_mut().poll(cx)) {
             // The store went with the work, inside the metered poll.
+            this.call.guest_gone();
             this.state = State::Done;
             this.call.close_part();
             return Poll::Ready(result);

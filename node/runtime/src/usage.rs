@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub struct Usage {
     /// Processor time of guest and host calls together, microseconds.
     pub cpu_us: u64,
-    /// From the start of the call to its end, microseconds.
+    /// From the start of the call to the end of its guest, microseconds. How long a client takes to read is not the function's time.
     pub wall_us: u64,
     /// Most linear memory at one time.
     pub memory_peak_bytes: u64,
@@ -73,6 +73,8 @@ pub(crate) struct Call {
     info: CallInfo,
     started: Instant,
     cold: bool,
+    /// When the guest had ended and its memory was free again.
+    guest_gone: OnceLock<Instant>,
     cpu_ns: AtomicU64,
     memory_peak_bytes: AtomicU64,
     bytes_in: AtomicU64,
@@ -92,6 +94,7 @@ impl Call {
             info: CallInfo { revision, invocation: id },
             started: Instant::now(),
             cold,
+            guest_gone: OnceLock::new(),
             cpu_ns: AtomicU64::new(0),
             memory_peak_bytes: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -156,15 +159,21 @@ impl Call {
         self.open_parts.fetch_add(1, Relaxed);
     }
 
+    /// The guest is gone, and its memory free.
+    pub(crate) fn guest_gone(&self) {
+        self.guest_gone.get_or_init(Instant::now);
+    }
+
     /// A part came to its end.
     pub(crate) fn close_part(&self) {
         self.open_parts.fetch_sub(1, Relaxed);
     }
 
     fn usage(&self) -> Usage {
+        let end = self.guest_gone.get().copied().unwrap_or_else(Instant::now);
         Usage {
             cpu_us: self.cpu_ns.load(Relaxed) / 1000,
-            wall_us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            wall_us: u64::try_from(end.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX),
             memory_peak_bytes: self.memory_peak_bytes.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),

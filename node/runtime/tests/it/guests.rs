@@ -6,6 +6,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use sedge_runtime::{Failure, Invocation};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 const FAULTY: &str = "[limits]\ntimeout_ms = 2000\nmemory_mb = 32\n";
@@ -76,11 +77,17 @@ async fn the_deadline_holds_when_the_client_does_not_read() {
     let (hold, released) = oneshot::channel::<()>();
     let (ended, ending) = ending();
     let request = http::Request::get("/faulty/big").body(Full::new(Bytes::new())).unwrap();
+    let begin = Instant::now();
     let response = faulty.http(request, Invocation::new("i-1", hold, ended)).await.unwrap();
     assert!(released.await.is_err(), "the permit is dropped although nobody reads the body");
+    let gone = Instant::now();
+    // A client that takes its time.
+    tokio::time::sleep(Duration::from_millis(50)).await;
     let cut = response.into_body().collect().await.expect_err("a cut body does not look whole");
     assert_eq!(cut, Failure::Timeout { limit_ms: 200 });
-    assert_eq!(ending.await.unwrap().result, Err(cut));
+    let ending = ending.await.unwrap();
+    assert_eq!(ending.result, Err(cut));
+    assert!(Duration::from_micros(ending.usage.wall_us) <= gone - begin, "the time that the client took is not charged");
 }
 
 #[tokio::test]

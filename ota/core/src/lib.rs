@@ -8,7 +8,7 @@
 //!
 //! Invariants: a node runs at most one revision of a function, that of the newest rollout which matches it; an epoch grows when
 //! and only when the set of assigned revisions changes; the same input gives the same output, whatever order it came in.
-//! Absent on purpose: storage, connections, clocks, random numbers. Waves and gates belong in [`plan`].
+//! Absent on purpose: storage, connections, clocks, random numbers. Waves and gates belong in [`mod@plan`].
 
 pub mod filter;
 pub mod plan;

@@ -175,7 +175,9 @@ impl Play {
             tokio::select! {
                 rolled = &mut second, if revision.is_none() => {
                     self.act = Link::SecondRevision;
-                    revision = Some(rolled.context("roll out the second revision")?.revision);
+                    let second = rolled.context("roll out the second revision")?.revision;
+                    self.verdict.note(Link::SecondRevision, Ok(format!("average {} on every node", second.short())));
+                    revision = Some(second);
                     self.act = Link::Events;
                 }
                 _ = tick.tick() => {

@@ -90,7 +90,7 @@ async fn events_are_a_status_a_second_and_end_with_the_fleet() {
     let operator = world.operator();
     let lines = tokio::task::spawn_blocking(move || {
         let answer = operator
-            .agent
+            .http
             .get(format!("{}/api/v1/events", operator.base))
             .header("authorization", format!("Bearer {}", operator.token))
             .call()

@@ -10,7 +10,7 @@ async fn ask(
     headers: Vec<(&'static str, String)>,
     body: &str,
 ) -> (u16, ureq::http::HeaderMap, String) {
-    let (agent, uri, body) = (operator.agent.clone(), format!("{}{path}", operator.base), body.to_owned());
+    let (agent, uri, body) = (operator.http.clone(), format!("{}{path}", operator.base), body.to_owned());
     spawn_blocking(move || {
         let mut request =
             ureq::http::Request::builder().method(method).uri(uri).header("content-type", "application/x-www-form-urlencoded");

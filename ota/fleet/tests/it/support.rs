@@ -47,9 +47,9 @@ impl World {
     }
 
     pub(crate) fn operator(&self) -> Operator {
-        let agent = sedge_provisioning::client::agent(self.addresses().ca_pin, Duration::from_secs(30)).unwrap();
+        let http = sedge_provisioning::client::agent(self.addresses().ca_pin, Duration::from_secs(30)).unwrap();
         let token = std::fs::read_to_string(&self.addresses().admin_token_file).unwrap().trim().to_owned();
-        Operator { agent, base: self.addresses().https.clone(), token }
+        Operator { http, base: self.addresses().https.clone(), token }
     }
 
     pub(crate) async fn claim(&self, new: NewClaim) -> CreatedClaim {
@@ -91,7 +91,7 @@ pub(crate) type Refused = (u16, Problem);
 /// Speaks the REST API as `sedge` does.
 #[derive(Clone)]
 pub(crate) struct Operator {
-    pub(crate) agent: ureq::Agent,
+    pub(crate) http: ureq::Agent,
     pub(crate) base: String,
     pub(crate) token: String,
 }
@@ -133,7 +133,7 @@ impl Operator {
                 .header("content-type", kind)
                 .body(body)
                 .unwrap();
-            let mut answer = operator.agent.run(request).unwrap();
+            let mut answer = operator.http.run(request).unwrap();
             let status = answer.status().as_u16();
             let text = answer.body_mut().read_to_string().unwrap();
             match status {

@@ -69,6 +69,7 @@ pub(crate) fn unpack(
         progress(Progress::Step("downloading the standard library's sources from Debian"));
         Debian::new(into)?.fetch(release, progress)?;
         let library = into.join("usr/src").join(format!("rustc-{release}")).join("library");
+        accept_vendored(&library.join("vendor"))?;
         Sources { library, wasi_libc: into.join("usr/lib").join(TARGET) }
     };
     [&sources.library, &sources.wasi_libc]
@@ -94,6 +95,23 @@ fn untar(archive: &Path, into: &Path) -> Result<(), ArchiveError> {
     let mut tar = Command::new("tar");
     tar.args(["-xJf"]).arg(archive).arg("-C").arg(into);
     Ok(tool::run(&mut tar, &mut |_| {})?)
+}
+
+/// Debian rewrites a prebuilt object among the crates that the standard library brings along, and leaves their lists of checksums as
+/// they were. The package's signature stands for all of it: the lists are emptied.
+fn accept_vendored(vendor: &Path) -> Result<(), ArchiveError> {
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |cause| ArchiveError::Write { path, cause }
+    };
+    for entry in fs::read_dir(vendor).map_err(write(vendor))? {
+        let list = entry.map_err(write(vendor))?.path().join(".cargo-checksum.json");
+        let Ok(text) = fs::read(&list) else { continue };
+        let mut checksums: serde_json::Value = serde_json::from_slice(&text).map_err(|cause| write(&list)(cause.into()))?;
+        checksums["files"] = serde_json::json!({});
+        fs::write(&list, checksums.to_string()).map_err(write(&list))?;
+    }
+    Ok(())
 }
 
 /// The Debian mirror that the host itself uses.
@@ -182,6 +200,17 @@ mod tests {
         assert_eq!(name("rust-src-1.95.0").as_deref(), Some("rust-src-1.95.0-library.tar.xz"));
         assert_eq!(name("wasi-libc-").as_deref(), Some("wasi-libc-20260423.tar.xz"));
         assert_eq!(name("rust-src-1.96.0"), None);
+    }
+
+    #[test]
+    fn vendored_crates_are_taken_as_the_package_brings_them() {
+        let vendor = tempfile::tempdir().unwrap();
+        let list = vendor.path().join("wit-bindgen-0.57.1/.cargo-checksum.json");
+        fs::create_dir_all(list.parent().unwrap()).unwrap();
+        fs::write(&list, r#"{"files":{"src/rt.a":"00"},"package":"ab"}"#).unwrap();
+        fs::create_dir(vendor.path().join("without-a-list")).unwrap();
+        accept_vendored(vendor.path()).unwrap();
+        assert_eq!(fs::read_to_string(&list).unwrap(), r#"{"files":{},"package":"ab"}"#);
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::{Progress, sysroot};
 /// The compilation target of every Rust guest.
 pub const TARGET: &str = "wasm32-wasip2";
 
+/// What links a component.
+const LINKER: &str = "wasm-component-ld";
+
 /// How long `rustup` may try: enough for a slow line, short for one that leads nowhere.
 const RUSTUP_TIME_MAX: Duration = Duration::from_secs(90);
 
@@ -60,6 +63,9 @@ pub enum ToolchainError {
         #[source]
         cause: ArchiveError,
     },
+    /// The compiler cannot link components. That of rustup can; Debian's comes without.
+    #[error("this compiler has no `{LINKER}`, which links components: install Rust from https://rustup.rs")]
+    NoLinker,
     /// The standard library could not be compiled.
     #[error("compile the standard library for {TARGET}")]
     Compile(#[source] ToolError),
@@ -131,6 +137,9 @@ impl Toolchain {
         if !self.private && has_target(&rustc.sysroot) {
             return Ok(RustGuest { sysroot: None });
         }
+        if !has_linker(&rustc) {
+            return Err(ToolchainError::NoLinker);
+        }
         let copy = self.home.join(format!("{}-{}", rustc.release, rustc.commit));
         if !has_target(&copy) {
             if !self.private && rustup_adds_target(project, progress) && has_target(&rustc.sysroot) {
@@ -180,6 +189,13 @@ fn has_target(sysroot: &Path) -> bool {
         let name = entry.file_name();
         name.as_encoded_bytes().starts_with(b"libstd") && name.as_encoded_bytes().ends_with(b".rlib")
     })
+}
+
+/// Whether `rustc` finds what links components: among its own tools, or in PATH.
+fn has_linker(rustc: &Rustc) -> bool {
+    let own = rustc.sysroot.join("lib/rustlib").join(&rustc.host).join("bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    std::iter::once(own).chain(env::split_paths(&path)).any(|dir| dir.join(LINKER).is_file())
 }
 
 /// A failure is no error: there are other ways, and they report their own.

@@ -5,6 +5,7 @@ use crate::pinned::{PinnedAuthority, TlsConnector};
 use crate::{Identity, tls};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::CertificateError;
 use rustls_pki_types::CertificateDer;
 use sedge_protocol::Digest;
 use sedge_protocol::enrol::{EnrolRequest, Enrolled, Refused};
@@ -119,7 +120,12 @@ fn agent_of(authority: Arc<PinnedAuthority>, timeout: Duration) -> Result<ureq::
 /// A certificate that does not fit is a wrong address or an attack; everything else may heal by itself.
 fn classify(fleet: &str, cause: ureq::Error) -> EnrolError {
     let fleet = fleet.to_owned();
-    let certificate = |cause: &rustls::Error| matches!(cause, rustls::Error::InvalidCertificate(_));
+    // A certificate that is not of this day is most often a clock that is not.
+    let of_another_day = |cause: &CertificateError| {
+        use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+        matches!(cause, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
+    };
+    let certificate = |cause: &rustls::Error| matches!(cause, rustls::Error::InvalidCertificate(cause) if !of_another_day(cause));
     let strange = match &cause {
         ureq::Error::Rustls(cause) => certificate(cause),
         ureq::Error::Io(cause) => cause.get_ref().and_then(|cause| cause.downcast_ref()).is_some_and(certificate),

@@ -30,6 +30,8 @@ const DESIRED_PREFIX: &[u8] = b"desired/";
 const RUNNING_PREFIX: &[u8] = b"running/";
 /// Pause before what failed for a passing reason is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Pause before what somebody has to mend is tried again.
+const LATER: Duration = Duration::from_secs(60);
 
 /// What the assigner works with.
 pub(crate) struct Assigner {
@@ -91,19 +93,14 @@ impl Assigner {
         let stop = self.supervisor.stop().clone();
         loop {
             let wanted = desired.borrow_and_update().clone();
-            let mut pause = None;
-            tokio::select! {
+            let pause = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = desired.changed() => { changed?; continue; }
-                result = self.reconcile(&wanted) => match result {
-                    Ok(true) => {}
-                    Ok(false) => pause = Some(AGAIN),
-                    Err(error) => {
-                        log::error!(reason:% = format!("{error:#}"); "the desired state could not be kept");
-                        pause = Some(AGAIN);
-                    }
-                },
-            }
+                result = self.reconcile(&wanted) => result.unwrap_or_else(|error| {
+                    log::error!(reason:% = format!("{error:#}"); "the desired state could not be kept");
+                    Some(AGAIN)
+                }),
+            };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = desired.changed() => changed?,
@@ -112,23 +109,30 @@ impl Assigner {
         }
     }
 
-    /// One pass; answers whether everything is as wanted, or refused for good.
+    /// One pass; answers after which pause there should be another. None: everything is as wanted, or refused for good.
     ///
     /// Cancel safe: each step is whole, and the next pass begins from what is.
-    async fn reconcile(&mut self, desired: &Desired) -> anyhow::Result<bool> {
-        self.keep_desired(desired).await?;
-        let mut complete = true;
+    async fn reconcile(&mut self, desired: &Desired) -> anyhow::Result<Option<Duration>> {
+        let kept = self.keep_desired(desired).await;
+        let mut pause = None;
         for step in self.steps(desired) {
             match step {
+                // Also when the disk is full: what goes makes room.
                 Step::Stop(name) => self.stop(&name),
-                Step::Start(assignment) => complete &= self.start(&assignment).await,
+                Step::Start(assignment) if kept.is_ok() => {
+                    if self.fetcher.here(&assignment.artifact).is_none() {
+                        // A download that takes hours must not keep what runs already from coming back after a power cut.
+                        self.keep_running().await?;
+                    }
+                    pause = pause.max(self.start(&assignment).await);
+                }
+                Step::Start(_) => {}
             }
-            // After each step: a download that takes hours must not keep what runs already from coming back after a power cut.
-            self.keep_running().await?;
         }
-        self.keep_running().await?;
         self.drop_unused(desired).await;
-        Ok(complete)
+        kept?;
+        self.keep_running().await?;
+        Ok(pause)
     }
 
     /// Stops first, then what is here already, then what must be fetched: a slow download holds nothing else back.
@@ -164,19 +168,29 @@ impl Assigner {
         });
     }
 
-    /// Brings one revision to run; false when it should be tried again later.
-    async fn start(&mut self, assignment: &Assignment) -> bool {
+    /// Brings one revision to run; answers after which pause it should be tried again.
+    async fn start(&mut self, assignment: &Assignment) -> Option<Duration> {
         let (name, revision) = (assignment.function().clone(), assignment.revision);
         match self.bring(assignment).await {
             Ok(active) => {
                 self.activate(active);
                 log::info!(function:% = name, revision:% = revision.short(); "function runs");
-                true
+                None
             }
             Err(Hindrance::Passing(error)) => {
                 let reason = format!("{error:#}");
                 log::warn!(function:% = name, revision:% = revision.short(), reason; "a revision is not here yet, trying again");
-                false
+                Some(AGAIN)
+            }
+            Err(Hindrance::Lasting(error)) => {
+                let reason = crate::fault::clip(&format!("{error:#}"));
+                let state = FunctionState::Failed { reason: format!("trying again: {reason}") };
+                if self.table.borrow().states.get(&name).is_none_or(|(_, before)| *before != state) {
+                    log::error!(function:% = name, revision:% = revision.short(), reason; "a revision cannot be brought here for now");
+                    self.errors.note(&name, Some(revision), &format!("revision cannot be brought here for now: {reason}"));
+                    self.set_state(assignment, state);
+                }
+                Some(LATER)
             }
             Err(Hindrance::Refused(error)) => {
                 let reason = crate::fault::clip(&format!("{error:#}"));
@@ -184,7 +198,7 @@ impl Assigner {
                 self.errors.note(&name, Some(revision), &format!("revision refused: {reason}"));
                 self.refused.insert(name, revision);
                 self.set_state(assignment, FunctionState::Failed { reason });
-                true
+                None
             }
         }
     }
@@ -193,8 +207,9 @@ impl Assigner {
         assignment.check().map_err(|broken| Hindrance::Refused(anyhow::anyhow!(broken)))?;
         let progress = |bytes| self.set_state(assignment, FunctionState::Fetching { bytes, total: assignment.size });
         let path = self.fetcher.fetch(assignment, progress).await.map_err(|error| match error {
-            // Deleted already; the next try begins at zero. A fleet that goes on sending wrong bytes is tried again and again, slowly.
-            error @ (FetchError::Passing(_) | FetchError::Digest(_)) => Hindrance::Passing(error.into()),
+            FetchError::Passing(error) => Hindrance::Passing(error),
+            // What was wrong is deleted; the next try begins at zero.
+            error @ (FetchError::NoRoom(_) | FetchError::Digest(_)) => Hindrance::Lasting(error.into()),
         })?;
         self.set_state(assignment, FunctionState::Preparing);
         match self.prepare(assignment, &path).await {
@@ -287,6 +302,7 @@ impl Assigner {
                     files.remove(digest.as_bytes())?;
                 }
             }
+            files.sweep_partial(|digest| used.contains(&Digest::from_bytes(*digest)))?;
             Ok(())
         });
         match task.await {
@@ -299,7 +315,10 @@ impl Assigner {
 
 /// Why a revision does not run.
 enum Hindrance {
+    /// Gone by itself soon: a connection.
     Passing(anyhow::Error),
+    /// Somebody has to do something; tried again slowly.
+    Lasting(anyhow::Error),
     Refused(anyhow::Error),
 }
 

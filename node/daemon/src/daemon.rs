@@ -129,11 +129,10 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
             free_bytes_min: config.store.free_bytes_min.or(defaults.free_bytes_min),
             ..defaults
         };
-        let (store, recovery) = Store::open(&config.data_dir.join("store"), settings).context("open the store")?;
-        for path in &recovery.set_aside {
-            log::error!(path:% = path.display(); "damaged state was set aside; it is fetched again or begins anew");
-        }
-        let files = Files::open(&config.data_dir.join("artifacts")).context("open the artifacts")?;
+        let free_bytes_min = settings.free_bytes_min;
+        let (store, recovery) = open_store(&config.data_dir, settings)?;
+        tell(&recovery);
+        let files = Files::open(&config.data_dir.join("artifacts"), free_bytes_min).context("open the artifacts")?;
         let measured = vitals::measure()?;
         let memory_bytes = config.machine.memory_mb.map_or(measured.memory_bytes, |mb| (mb << 20).min(measured.memory_bytes));
         let mut capacity = Capacity::of(measured.cores, memory_bytes);
@@ -143,6 +142,40 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
         Ok(Opened { store, recovery, files, engine, capacity })
     })
     .await?
+}
+
+/// Opens the store. On a disk that is full, what can be fetched or made again goes first.
+fn open_store(data_dir: &Path, settings: StoreConfig) -> anyhow::Result<(Store, Recovery)> {
+    let path = data_dir.join("store");
+    Store::open(&path, settings.clone()).or_else(|error| {
+        let removed = make_room(data_dir);
+        if removed == 0 {
+            return Err(error).context("open the store");
+        }
+        log::warn!(reason:% = error, removed; "the store did not open: half-fetched artifacts and compiled code were removed for another try");
+        Store::open(&path, settings).context("open the store")
+    })
+}
+
+/// Removes half-fetched artifacts and compiled code; answers how many files went.
+fn make_room(data_dir: &Path) -> usize {
+    let files = |name: &str| std::fs::read_dir(data_dir.join(name)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let partial = files("artifacts").filter(|path| path.extension().is_some_and(|extension| extension == "part"));
+    partial.chain(files("compiled")).filter(|path| std::fs::remove_file(path).is_ok()).count()
+}
+
+/// Says what the start has found damaged. Nobody may learn of lost events by chance.
+fn tell(recovery: &Recovery) {
+    for path in &recovery.set_aside {
+        log::error!(path:% = path.display(); "damaged state was set aside; it is fetched again or begins anew");
+    }
+    if recovery.groups_lost > 0 || recovery.rolled_back {
+        let Recovery { groups_lost, rolled_back, .. } = recovery;
+        log::error!(groups_lost, rolled_back; "the journal or the database lacks what was written: events or state may be lost");
+    }
+    if recovery.torn {
+        log::info!("the journal ends in a group that was being written; nothing acknowledged is in it");
+    }
 }
 
 fn open_engine(data_dir: &Path, machine: Machine) -> anyhow::Result<Engine> {
@@ -216,7 +249,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     };
     supervisor.service("bus", Bus::new(parts, &handle, inbox, opened.recovery.pending).run());
     start_usage(supervisor, &opened.store, &common).await?;
-    start_fleet(config, supervisor, &handle, &common);
+    start_fleet(config, supervisor, (&handle, &opened.store), &common);
     start_sources(ports, supervisor, handle, messages, SourceParts { config, common, store: opened.store, files: opened.files })
 }
 
@@ -234,7 +267,7 @@ async fn start_usage(supervisor: &Supervisor, store: &Store, common: &Common) ->
     Ok(())
 }
 
-fn start_fleet(config: &Config, supervisor: &Supervisor, handle: &bus::BusHandle, common: &Common) {
+fn start_fleet(config: &Config, supervisor: &Supervisor, (handle, store): (&bus::BusHandle, &Store), common: &Common) {
     let Some(fleet) = &config.fleet else { return };
     let vault = Vault::new(&config.data_dir);
     let session = Session {
@@ -244,6 +277,7 @@ fn start_fleet(config: &Config, supervisor: &Supervisor, handle: &bus::BusHandle
         meter: common.meter.clone(),
         errors: common.errors.clone(),
         stats: Arc::clone(&handle.stats),
+        store: store.clone(),
         desired: common.desired.clone(),
         credentials: common.credentials.clone(),
         link: common.link.clone(),

@@ -138,6 +138,21 @@ pub(crate) async fn obtain(fleet: &Fleet, vault: &Vault, stop: &CancellationToke
     }
 }
 
+/// Presents the claim of the configuration once more, for a node that the fleet has forgotten.
+pub(crate) async fn again(fleet: &Fleet, vault: &Vault, key: &KeyPem) -> Option<Credentials> {
+    fleet.claim.as_ref()?;
+    match present(fleet, vault, key).await {
+        Ok(credentials) => {
+            log::info!(node:% = credentials.identity.node; "enrolled again");
+            Some(credentials)
+        }
+        Err(error) => {
+            explain(&error);
+            None
+        }
+    }
+}
+
 /// Opens the vault, again and again while the disk refuses: functions go on meanwhile.
 async fn open(fleet: &Fleet, vault: &Vault, stop: &CancellationToken) -> anyhow::Result<Option<(KeyPem, Option<Credentials>)>> {
     loop {

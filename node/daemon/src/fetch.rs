@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use quinn::Connection;
 use sedge_protocol::Digest;
 use sedge_protocol::message::{Assignment, FromFleet, FromNode};
-use sedge_store::{Files, FinishError, Partial};
+use sedge_store::{FileError, Files, FinishError, Partial};
 use std::path::PathBuf;
 use tokio::sync::watch;
 
@@ -23,8 +23,11 @@ pub(crate) enum FetchError {
     /// Worth another try.
     #[error("{0:#}")]
     Passing(anyhow::Error),
+    /// The disk has no room for it.
+    #[error(transparent)]
+    NoRoom(FileError),
     /// What came is not what was promised; it is deleted.
-    #[error("the artifact's digest differs from {0}: it was deleted")]
+    #[error("the artifact's digest differs from {0}: what came was deleted; if this lasts, publish it again")]
     Digest(Digest),
 }
 
@@ -48,7 +51,11 @@ impl Fetcher {
         }
         let mut link = self.link.clone();
         let connection = session::connection(&mut link).await.context("the daemon stops").map_err(FetchError::Passing)?;
-        let partial = self.receive(&connection, assignment, &mut progress).await.map_err(FetchError::Passing)?;
+        let partial = self.receive(&connection, assignment, &mut progress).await.map_err(|error| match error.downcast() {
+            Ok(error @ FileError::NoRoom { .. }) => FetchError::NoRoom(error),
+            Ok(error) => FetchError::Passing(error.into()),
+            Err(error) => FetchError::Passing(error),
+        })?;
         match blocking(move || Ok(partial.finish())).await.map_err(FetchError::Passing)? {
             Ok(path) => Ok(path),
             Err(FinishError::DigestMismatch { .. }) => Err(FetchError::Digest(digest)),
@@ -66,6 +73,8 @@ impl Fetcher {
             })
             .await?;
         }
+        // Its machine code takes about twice as much again.
+        self.files.ensure_room(total - partial.len() + 2 * total)?;
         progress(partial.len());
         let fetch = FromNode::Fetch { digest, offset: partial.len() };
         let mut exchange = Exchange::open(connection, &fetch).await?;

@@ -128,7 +128,8 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
 
 async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
     let stats = Arc::clone(&local.bus.stats);
-    let vitals = blocking(move || Ok(vitals::read(&stats))).await?;
+    let store = local.store.clone();
+    let vitals = blocking(move || Ok(vitals::read(&stats, &store))).await?;
     let table = local.functions.table();
     let store = local.store.status();
     Ok(LocalStatus {
@@ -142,7 +143,6 @@ async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
         vitals,
         usage_unsent: *local.unsent.borrow(),
         store_bytes_written: store.write_bytes,
-        store_degraded: store.degraded.or(store.checkpoint_failure).map(|reason| reason.to_string()),
     })
 }
 

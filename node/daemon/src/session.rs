@@ -16,18 +16,19 @@ use crate::config::Fleet;
 use crate::enrol::{self, Credentials, Vault};
 use crate::fault::Errors;
 use crate::functions::Functions;
-use crate::limits::{FLEET_ANSWER_MAX, RECONNECT_MAX, RECONNECT_MIN};
+use crate::limits::{FLEET_ANSWER_MAX, JOIN_AGAIN, RECONNECT_MAX, RECONNECT_MIN};
 use crate::meter::Meter;
 use crate::supervisor::Supervisor;
 use anyhow::Context as _;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, Endpoint, IdleTimeout, TransportConfig, VarInt};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt};
 use sedge_protocol::local::FleetLink;
-use sedge_protocol::message::Desired;
+use sedge_protocol::message::{CLOSE_UNKNOWN, Desired};
 use sedge_provisioning::tls;
+use sedge_store::Store;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What the session reads and writes.
@@ -39,6 +40,7 @@ pub(crate) struct Session {
     pub(crate) meter: Meter,
     pub(crate) errors: Errors,
     pub(crate) stats: Arc<BusStats>,
+    pub(crate) store: Store,
     pub(crate) desired: watch::Sender<Desired>,
     pub(crate) credentials: watch::Sender<Option<Credentials>>,
     pub(crate) link: LinkWriter,
@@ -73,39 +75,71 @@ pub(crate) async fn run(session: Session) -> anyhow::Result<()> {
     let Some(credentials) = enrol::obtain(&session.fleet, &session.vault, &stop).await? else { return Ok(()) };
     session.credentials.send_replace(Some(credentials));
     session.link.send_replace(Link::without(FleetLink::Offline));
-    let mut failures = 0;
+    let (mut failures, mut joined_again) = (0, None);
     loop {
-        tokio::select! {
+        let lost = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            result = once(&session) => match result {
-                Ok(()) => failures = 0,
-                Err(error) => log::info!(reason:% = format!("{error:#}"); "no connection to the fleet"),
-            }
-        }
+            lost = once(&session) => lost,
+        };
         session.link.send_replace(Link::without(FleetLink::Offline));
-        let pause = pause(failures);
-        failures += 1;
+        log::info!(reason:% = format!("{:#}", lost.error); "no connection to the fleet");
+        failures = if lost.greeted { 0 } else { failures + 1 };
+        if lost.unknown && join_again(&session, &mut joined_again).await {
+            continue;
+        }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause(failures)) => {}
         }
     }
 }
 
-/// One connection from its begin to its end. `Ok` when it had come as far as the greeting.
-async fn once(session: &Session) -> anyhow::Result<()> {
-    let credentials = session.credentials.borrow().clone().context("not enrolled")?;
-    let (endpoint, connection) = connect(&credentials).await?;
+/// Enrols once more with a fleet that does not know the node: it was removed there, or the fleet lost its database. The key stays, the
+/// claim is that of the configuration. True when there are new credentials.
+async fn join_again(session: &Session, tried: &mut Option<Instant>) -> bool {
+    // Who presents a wrong claim often is slowed down, and others behind the same address with it.
+    if tried.is_some_and(|tried| tried.elapsed() < JOIN_AGAIN) {
+        return false;
+    }
+    *tried = Some(Instant::now());
+    let Some(credentials) = session.credentials.borrow().clone() else { return false };
+    log::error!("the fleet does not know this node: a new claim (`sedge claim create`) in [fleet] lets it join again");
+    let Some(credentials) = enrol::again(&session.fleet, &session.vault, &credentials.identity.key).await else { return false };
+    session.credentials.send_replace(Some(credentials));
+    true
+}
+
+/// How a connection ended, or did not begin.
+struct Lost {
+    error: anyhow::Error,
+    /// It had come as far as the greeting.
+    greeted: bool,
+    /// The fleet does not know the node.
+    unknown: bool,
+}
+
+impl From<anyhow::Error> for Lost {
+    fn from(error: anyhow::Error) -> Self {
+        Self { error, greeted: false, unknown: false }
+    }
+}
+
+/// One connection from its begin to its end.
+async fn once(session: &Session) -> Lost {
+    let Some(credentials) = session.credentials.borrow().clone() else { return anyhow::anyhow!("not enrolled").into() };
+    let (endpoint, connection) = match connect(&credentials).await {
+        Ok(connected) => connected,
+        Err(error) => return error.into(),
+    };
     let ended = control::run(session, &connection).await;
+    let unknown = match connection.close_reason() {
+        Some(ConnectionError::ApplicationClosed(close)) => close.error_code == VarInt::from_u32(CLOSE_UNKNOWN),
+        _ => false,
+    };
     connection.close(VarInt::from_u32(0), b"bye");
     drop(tokio::time::timeout(Duration::from_secs(1), endpoint.wait_idle()).await);
-    match ended {
-        Ok(error) => {
-            log::info!(reason:% = format!("{error:#}"); "the connection to the fleet ended");
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
+    let greeted = ended.is_ok();
+    Lost { error: ended.unwrap_or_else(|error| error), greeted, unknown }
 }
 
 async fn connect(credentials: &Credentials) -> anyhow::Result<(Endpoint, Connection)> {

@@ -2,8 +2,10 @@
 
 use crate::bus::BusStats;
 use crate::clock;
+use crate::fault::clip;
 use anyhow::Context as _;
 use sedge_protocol::message::Vitals;
+use sedge_store::Store;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
@@ -28,7 +30,7 @@ pub(crate) fn measure() -> anyhow::Result<Machine> {
 }
 
 /// Reads the vitals now. Reads files of /proc: call it from a blocking thread.
-pub(crate) fn read(stats: &Arc<BusStats>) -> Vitals {
+pub(crate) fn read(stats: &Arc<BusStats>, store: &Store) -> Vitals {
     let memory = MemoryRefreshKind::nothing().with_ram();
     let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory)).ok();
     let load = System::load_average().map_or(0.0, |load| load.one);
@@ -45,7 +47,15 @@ pub(crate) fn read(stats: &Arc<BusStats>) -> Vitals {
         events_dropped: stats.dropped.load(Ordering::Relaxed),
         events_waiting: stats.waiting.load(Ordering::Relaxed),
         dead_letters: stats.dead_letters.load(Ordering::Relaxed),
+        store_trouble: store_trouble(store),
     }
+}
+
+fn store_trouble(store: &Store) -> Option<String> {
+    let status = store.status();
+    let full = || status.disk_full.then(|| "the disk is full: events and state are refused until there is room".into());
+    let trouble = status.degraded.clone().or(status.checkpoint_failure.clone()).or_else(full);
+    trouble.map(|reason| clip(&reason))
 }
 
 fn cores() -> usize {

@@ -16,8 +16,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use crate::config::StoreConfig;
 use crate::durable::sync_directory;
 use crate::limits::FILE_BYTES_MAX;
+use crate::space;
+use crate::state::Room;
 
 /// Why a file cannot be read, written or listed.
 #[derive(Debug, Error)]
@@ -30,6 +33,18 @@ pub enum FileError {
         /// What the operating system said.
         #[source]
         cause: io::Error,
+    },
+    /// There is room, and it is kept for what must go on.
+    #[error("no room for {bytes} bytes in {path}: {free} are free, {kept} of them are kept")]
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// What was to be written.
+        bytes: u64,
+        /// Free bytes of the partition.
+        free: u64,
+        /// Bytes that are never used.
+        kept: u64,
     },
     /// The file would be bigger than [`FILE_BYTES_MAX`].
     #[error("{path} would be longer than {bytes_max} bytes")]
@@ -61,18 +76,29 @@ pub enum FinishError {
 #[derive(Debug, Clone)]
 pub struct Files {
     directory: PathBuf,
+    free_bytes_min: Option<u64>,
 }
 
 impl Files {
-    /// Opens or creates the directory.
+    /// Opens or creates the directory. `free_bytes_min` is as in [`crate::StoreConfig`].
     ///
     /// # Errors
     /// [`FileError::Io`] if it cannot be made.
-    pub fn open(directory: &Path) -> Result<Self, FileError> {
+    pub fn open(directory: &Path, free_bytes_min: Option<u64>) -> Result<Self, FileError> {
         fs::create_dir_all(directory)
             .and_then(|()| sync_directory(crate::durable::parent(directory)))
             .map_err(|cause| io_error(directory, cause))?;
-        Ok(Self { directory: directory.to_path_buf() })
+        Ok(Self { directory: directory.to_path_buf(), free_bytes_min })
+    }
+
+    /// Whether `bytes` more fit without what is kept free.
+    ///
+    /// # Errors
+    /// [`FileError::NoRoom`] if not.
+    pub fn ensure_room(&self, bytes: u64) -> Result<(), FileError> {
+        let config = StoreConfig { free_bytes_min: self.free_bytes_min, ..StoreConfig::default() };
+        let Room { free, free_min: kept, .. } = space::room(&self.directory, &config, 0);
+        if free.saturating_sub(bytes) >= kept { Ok(()) } else { Err(FileError::NoRoom { path: self.directory.clone(), bytes, free, kept }) }
     }
 
     /// Where the file with this digest is, or would be.
@@ -97,7 +123,7 @@ impl Files {
         let opened = OpenOptions::new().create(true).append(true).read(true).open(&path);
         let file = opened.map_err(|cause| io_error(&path, cause))?;
         let length = file.metadata().map_err(|cause| io_error(&path, cause))?.len();
-        Ok(Partial { digest, path, target, file, length })
+        Ok(Partial { digest, path, target, file, length, files: self.clone() })
     }
 
     /// Puts a whole file in one go.
@@ -136,12 +162,18 @@ impl Files {
         self.digests(|name| Some(name))
     }
 
-    /// Digests of the files that are not whole yet, ascending.
+    /// Deletes what was fetched of files that nobody waits for any more; answers how many there were.
     ///
     /// # Errors
-    /// [`FileError::Io`] if the directory cannot be read.
-    pub fn list_partial(&self) -> Result<Vec<[u8; 32]>, FileError> {
-        self.digests(|name| name.strip_suffix(".part"))
+    /// [`FileError::Io`] if the directory cannot be read or a file stays.
+    pub fn sweep_partial(&self, wanted: impl Fn(&[u8; 32]) -> bool) -> Result<usize, FileError> {
+        let mut swept = 0;
+        for digest in self.digests(|name| name.strip_suffix(".part"))?.iter().filter(|digest| !wanted(digest)) {
+            let path = self.path(digest).with_extension("part");
+            fs::remove_file(&path).map_err(|cause| io_error(&path, cause))?;
+            swept += 1;
+        }
+        Ok(swept)
     }
 
     fn digests(&self, stem: impl Fn(&str) -> Option<&str>) -> Result<Vec<[u8; 32]>, FileError> {
@@ -164,6 +196,7 @@ pub struct Partial {
     target: PathBuf,
     file: File,
     length: u64,
+    files: Files,
 }
 
 impl Partial {
@@ -187,6 +220,7 @@ impl Partial {
         if self.length.saturating_add(bytes.len() as u64) > FILE_BYTES_MAX {
             return Err(FileError::TooLong { path: self.path.clone(), bytes_max: FILE_BYTES_MAX });
         }
+        self.files.ensure_room(bytes.len() as u64)?;
         let outcome = self.file.write_all(bytes);
         self.length = match outcome {
             Ok(()) => self.length + bytes.len() as u64,
@@ -248,7 +282,7 @@ mod tests {
 
     fn open() -> (tempfile::TempDir, Files) {
         let directory = tempfile::tempdir().unwrap();
-        let files = Files::open(&directory.path().join("artifact")).unwrap();
+        let files = Files::open(&directory.path().join("artifact"), None).unwrap();
         (directory, files)
     }
 
@@ -271,7 +305,7 @@ mod tests {
         let path = partial.finish().unwrap();
         assert_eq!(fs::read(path).unwrap(), content);
         assert_eq!(files.list().unwrap(), [digest(&content)]);
-        assert!(files.list_partial().unwrap().is_empty());
+        assert!(files.sweep_partial(|_| false).unwrap() == 0);
     }
 
     #[test]
@@ -279,7 +313,7 @@ mod tests {
         let (_directory, files) = open();
         let error = files.put(digest(b"right"), b"wrong").unwrap_err();
         assert!(matches!(error, FinishError::DigestMismatch { .. }));
-        assert!(files.list_partial().unwrap().is_empty() && files.list().unwrap().is_empty());
+        assert!(files.sweep_partial(|_| false).unwrap() == 0 && files.list().unwrap().is_empty());
         assert!(files.partial(digest(b"right")).unwrap().is_empty());
     }
 
@@ -312,5 +346,18 @@ mod tests {
         drop(partial);
         let mut partial = files.partial(digest(b"big")).unwrap();
         assert!(matches!(partial.append(b"x"), Err(FileError::TooLong { .. })));
+    }
+
+    #[test]
+    fn what_is_kept_free_is_not_used_and_what_nobody_waits_for_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(&directory.path().join("artifact"), None).unwrap();
+        let tight = Files::open(&directory.path().join("artifact"), Some(u64::MAX)).unwrap();
+        let mut partial = tight.partial([1; 32]).unwrap();
+        assert!(matches!(partial.append(b"x"), Err(FileError::NoRoom { bytes: 1, .. })));
+        assert_eq!(partial.len(), 0);
+        files.partial([2; 32]).unwrap().append(b"wanted").unwrap();
+        assert_eq!(files.sweep_partial(|digest| *digest == [2; 32]).unwrap(), 1);
+        assert_eq!(files.partial([2; 32]).unwrap().len(), 6);
     }
 }

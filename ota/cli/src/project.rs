@@ -53,7 +53,9 @@ pub(crate) fn load(source: &Path, manifest: Option<&Path>, output: &Output) -> a
     };
     let manifest = read_manifest(&manifest_path)?;
     let path = if is_dir { build(source, &manifest, output)? } else { source.to_owned() };
-    let size = fs::metadata(&path).with_context(|| format!("read {}", path.display()))?.len();
+    let metadata = fs::metadata(&path).with_context(|| format!("read {}", path.display()))?;
+    anyhow::ensure!(metadata.is_file(), "{} is not a file", path.display());
+    let size = metadata.len();
     anyhow::ensure!(size <= ARTIFACT_BYTES_MAX, artifact::ArtifactError::TooLarge { size, max: ARTIFACT_BYTES_MAX });
     let wasm = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let kind = artifact::inspect(&wasm).with_context(|| format!("{} cannot be published", path.display()))?;

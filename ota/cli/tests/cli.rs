@@ -386,7 +386,6 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
         vitals: Vitals::default(),
         usage_unsent: 0,
         store_bytes_written: 0,
-        store_degraded: None,
     };
     match asked.line() {
         line if line == "GET /v1/status" => (200, serde_json::to_string(&status).unwrap()),

@@ -26,10 +26,18 @@ impl Artifacts {
         Ok(Self { directory: directory.to_owned() })
     }
 
-    /// Keeps `bytes`, whose digest the caller has checked. Cancel safe: the write runs to its end.
+    /// Keeps `bytes`, whose digest the caller has checked; heals a file that a disk has damaged. Cancel safe: the write runs to its end.
     pub(crate) async fn keep(&self, digest: Digest, bytes: bytes::Bytes) -> io::Result<()> {
         let path = self.path(digest);
-        blocking(move || if path.exists() { Ok(()) } else { durable::replace(&path, &bytes, 0o644) }).await
+        blocking(move || match std::fs::read(&path) {
+            Ok(present) if present == bytes => Ok(()),
+            Ok(_) => {
+                log::warn!(artifact:% = digest; "a damaged artifact was replaced by a good one");
+                durable::replace(&path, &bytes, 0o644)
+            }
+            Err(_) => durable::replace(&path, &bytes, 0o644),
+        })
+        .await
     }
 
     /// The whole artifact, if it is here.

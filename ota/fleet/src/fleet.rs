@@ -152,6 +152,11 @@ impl Fleet {
             Some(url) => Store::connect(url.secret()).await?,
             None => Store::open(&data.join("fleet.db")).await?,
         };
+        if !keys.created && store.is_empty().await? {
+            log::warn!(
+                "the authority is older than the database, which knows no node and no claim: nodes that enrolled before are unknown here"
+            );
+        }
         let supervisor = Supervisor::default();
         let (hub, hub_task) = Hub::new(store.clone(), supervisor.token().clone());
         supervisor.spawn("hub", hub_task);

@@ -28,6 +28,14 @@ pub enum KeysError {
         #[source]
         cause: AuthorityError,
     },
+    /// The authority's certificate is gone, and nodes have pinned it.
+    #[error("{certificate} is missing: bring it back from a copy; only to begin a fleet that no node knows, remove {key} too")]
+    Lost {
+        /// What is missing.
+        certificate: PathBuf,
+        /// What is there.
+        key: PathBuf,
+    },
     /// The admin token is not one.
     #[error("{path} does not hold a token; remove it to get a new one")]
     Token {
@@ -74,7 +82,10 @@ pub(crate) fn new_token() -> String {
     hex::encode(bytes)
 }
 
-/// The certificate is written last: while it is missing nobody has pinned it, and a lone key can be replaced.
+/// What a fleet leaves in its directory once it has started.
+const TRACES: [&str; 2] = ["fleet.db", "addresses.json"];
+
+/// The certificate is written last: while nothing else is there nobody has pinned it, and a lone key can be replaced.
 fn authority(directory: &Path, now_ms: u64) -> Result<(Authority, bool), KeysError> {
     let (certificate, key) = (directory.join("ca.pem"), directory.join("ca-key.pem"));
     let fault = |cause| KeysError::Authority { directory: directory.to_owned(), cause };
@@ -83,6 +94,9 @@ fn authority(directory: &Path, now_ms: u64) -> Result<(Authority, bool), KeysErr
             return Err(KeysError::File { path: key, cause: io::ErrorKind::NotFound.into() });
         };
         return Ok((Authority::from_pem(&pem, &KeyPem::new(key_pem)).map_err(fault)?, false));
+    }
+    if key.exists() && TRACES.iter().any(|name| directory.join(name).exists()) {
+        return Err(KeysError::Lost { certificate, key });
     }
     let authority = Authority::create(now_ms).map_err(fault)?;
     write(&key, authority.key_pem().secret(), 0o600)?;
@@ -118,6 +132,20 @@ mod tests {
             let mode = std::fs::metadata(directory.path().join(secret)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{secret}");
         }
+    }
+
+    #[test]
+    fn a_lost_certificate_does_not_cost_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Keys::open(directory.path(), 1_800_000_000_000).unwrap());
+        let key = std::fs::read(directory.path().join("ca-key.pem")).unwrap();
+        std::fs::remove_file(directory.path().join("ca.pem")).unwrap();
+        std::fs::write(directory.path().join("fleet.db"), "").unwrap();
+        assert!(matches!(Keys::open(directory.path(), 1_800_000_000_000), Err(KeysError::Lost { .. })));
+        assert_eq!(std::fs::read(directory.path().join("ca-key.pem")).unwrap(), key);
+        // A first start that was cut between key and certificate.
+        std::fs::remove_file(directory.path().join("fleet.db")).unwrap();
+        assert!(Keys::open(directory.path(), 1_800_000_000_000).unwrap().created);
     }
 
     #[test]

@@ -38,8 +38,6 @@ pub struct LocalStatus {
     pub usage_unsent: u64,
     /// Bytes written to disk by the store since the daemon started.
     pub store_bytes_written: u64,
-    /// Set when the store cannot write: why.
-    pub store_degraded: Option<String>,
 }
 
 /// How a node stands with its fleet.

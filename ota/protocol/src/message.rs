@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// The protocol's name in the TLS handshake.
 pub const ALPN: &[u8] = b"sedge/1";
 
+/// Code with which the fleet closes the connection of a node that it does not know: removed, or the fleet lost its database.
+pub const CLOSE_UNKNOWN: u32 = 1;
+
 /// Version of the messages; grows when a change needs to be noticed by the other side.
 pub const VERSION: u32 = 1;
 
@@ -244,6 +247,9 @@ pub struct Vitals {
     pub events_waiting: u64,
     /// Events that failed every attempt and are kept as dead letters.
     pub dead_letters: u64,
+    /// Why events and state are refused, while they are: a full disk, a disk that does not write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_trouble: Option<String>,
 }
 
 /// Some records of one ledger, ascending and without gaps.

@@ -229,7 +229,6 @@ mod tests {
             vitals: Vitals::default(),
             usage_unsent: 0,
             store_bytes_written: 0,
-            store_degraded: None,
         };
         let row = UsageRow {
             node: "gw-1".parse().unwrap(),

@@ -73,8 +73,8 @@ async fn report(session: &Session, mut send: SendStream, welcome: &Welcome) -> a
 }
 
 async fn send_report(session: &Session, send: &mut SendStream) -> anyhow::Result<()> {
-    let stats = Arc::clone(&session.stats);
-    let vitals = tokio::task::spawn_blocking(move || vitals::read(&stats)).await?;
+    let (stats, store) = (Arc::clone(&session.stats), session.store.clone());
+    let vitals = tokio::task::spawn_blocking(move || vitals::read(&stats, &store)).await?;
     let table = session.functions.table();
     let report = Report {
         desired_epoch: table.desired_epoch,

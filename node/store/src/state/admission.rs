@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Closing, Health, Room, State};
-use crate::batch::{Batch, Record};
+use crate::batch::{Batch, Record, Tree};
 use crate::commit::CommitError;
 use crate::config::Durability;
 use crate::limits::{BATCH_RECORDS_MAX, ITEM_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -50,6 +50,8 @@ impl State {
                 Err(CommitError::DatabaseFull { bytes, bytes_max })
             }
             Record::Accept { bytes, .. } if bytes.len() > ITEM_BYTES_MAX => Err(CommitError::ItemTooLong { bytes: bytes.len() }),
+            // What the node is told and what it has to account for are small and bounded: they may use half of what is kept.
+            Record::Set { tree: Tree::Assignment | Tree::Usage, .. } if self.room.free >= self.room.free_min / 2 => Ok(()),
             Record::Set { .. } | Record::Accept { .. } if self.room.free < self.room.free_min => {
                 Err(CommitError::DiskFull { free: self.room.free, needed: self.room.free_min })
             }

@@ -294,6 +294,14 @@ fn a_full_disk_takes_what_frees_space() {
     assert_eq!(refused.unwrap_err(), CommitError::DiskFull { free: 9, needed: 10 });
     assert!(state.commit(set("k", "v"), Durability::None, now).is_err());
     assert!(state.commit(finish(1), Durability::None, now).is_ok());
+    let told = || {
+        let mut batch = Batch::new();
+        batch.set(Tree::Assignment, *b"desired", *b"less");
+        batch
+    };
+    assert!(state.commit(told(), Durability::None, now).is_ok(), "what takes load away is taken");
+    state.room.free = 4;
+    assert!(state.commit(told(), Durability::None, now).is_err());
     state.room = Room { free: 10, free_min: 10, database: 2, database_max: 1 };
     assert!(state.commit(accept(2), Durability::None, now).is_ok());
     let refused = state.commit(set("k", "v"), Durability::None, now);

@@ -104,12 +104,14 @@ pub(crate) fn vitals(vitals: &Vitals) -> Vec<(&'static str, Cell)> {
         }
     }
     let troubled = vitals.dead_letters > 0 || vitals.events_dropped > 0;
-    vec![
+    let mut facts = vec![
         ("up for", text::span(vitals.uptime_ms).into()),
         ("load", load.into()),
         ("memory", memory.into()),
         ("events", Cell::toned(events, if troubled { Tone::Busy } else { Tone::Plain })),
-    ]
+    ];
+    facts.extend(vitals.store_trouble.as_ref().map(|trouble| ("store", Cell::toned(text::clean(trouble), Tone::Bad))));
+    facts
 }
 
 #[cfg(test)]

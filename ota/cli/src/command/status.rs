@@ -72,9 +72,6 @@ fn of_node(status: &LocalStatus, style: Style) -> String {
         ("usage unsent", text::count(status.usage_unsent).into()),
         ("disk written", text::bytes(status.store_bytes_written).into()),
     ];
-    if let Some(reason) = &status.store_degraded {
-        known.push(("store", Cell::toned(reason, Tone::Bad)));
-    }
     known.extend(node::vitals(&status.vitals));
     format!("{}\n\n{}", facts(style, &known), ls::of_node(&status.functions, style))
 }
@@ -120,10 +117,9 @@ hello     1,234       4        12.3  2.50 s  1.50 GiB·s";
             mqtt: None,
             desired_epoch: 0,
             functions: Vec::new(),
-            vitals: node().vitals,
+            vitals: sedge_protocol::message::Vitals { store_trouble: Some("disk full".to_owned()), ..node().vitals },
             usage_unsent: 0,
             store_bytes_written: 2048,
-            store_degraded: Some("disk full".to_owned()),
         };
         let text = of_node(&status, Style::PLAIN);
         assert!(text.contains("\nhttp          127.0.0.1:80\nmqtt          -\n") && text.contains("\nstore         disk full\n"), "{text}");

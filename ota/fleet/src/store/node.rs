@@ -67,6 +67,15 @@ impl Store {
         sqlx::query(statement).fetch_all(&self.pool).await?.iter().map(NodeRow::of).collect()
     }
 
+    /// Whether nobody has ever joined or was invited.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_empty(&self) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT (SELECT COUNT(*) FROM nodes) + (SELECT COUNT(*) FROM claims)").fetch_one(&self.pool).await?;
+        Ok(Columns::of(&row).number()? == 0)
+    }
+
     /// How many nodes there are.
     ///
     /// # Errors

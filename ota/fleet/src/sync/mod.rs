@@ -24,6 +24,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use rustls_pki_types::CertificateDer;
 use sedge_protocol::NodeId;
+use sedge_protocol::message;
 use sedge_protocol::message::{FromFleet, FromNode};
 use sedge_provisioning::clock::now_ms;
 use sedge_provisioning::identity::node_of;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 
 /// Codes with which the fleet closes a connection; nodes read the reason beside it.
 const CLOSE_STOPPING: VarInt = VarInt::from_u32(0);
-const CLOSE_UNKNOWN: VarInt = VarInt::from_u32(1);
+const CLOSE_UNKNOWN: VarInt = VarInt::from_u32(message::CLOSE_UNKNOWN);
 const CLOSE_PROTOCOL: VarInt = VarInt::from_u32(2);
 const CLOSE_REPLACED: VarInt = VarInt::from_u32(3);
 

@@ -133,6 +133,7 @@ impl NodeLine {
                 trouble.push(format!("{} {word}", count(number)));
             }
         }
+        trouble.extend(vitals.store_trouble.clone());
         let has_vitals = vitals.memory_total > 0;
         Self {
             id: node.id.to_string(),

@@ -168,6 +168,17 @@ impl Fleet {
         self.post("/api/v1/rollouts", &new)
     }
 
+    /// Takes a function off every node.
+    ///
+    /// # Errors
+    /// When the fleet refuses.
+    pub fn remove(&self, function: &FunctionName) -> Result<()> {
+        let path = format!("/api/v1/functions/{function}");
+        let mut answer = self.api.agent.delete(self.url(&path)).header("authorization", self.bearer()).call()?;
+        anyhow::ensure!(answer.status().is_success(), "{path}: {}", answer.body_mut().read_to_string()?);
+        Ok(())
+    }
+
     /// Publishes, rolls out, and waits until every node runs it.
     ///
     /// # Errors

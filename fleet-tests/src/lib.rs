@@ -16,6 +16,7 @@
 
 pub mod artifact;
 pub mod cli;
+pub mod disk;
 pub mod fleet;
 pub mod http;
 pub mod link;
@@ -24,6 +25,7 @@ pub mod node;
 pub mod process;
 pub mod wait;
 
+pub use disk::SmallDisk;
 pub use fleet::Fleet;
 pub use link::Link;
 pub use load::{Load, Subscriber};

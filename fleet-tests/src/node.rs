@@ -1,5 +1,6 @@
 //! A running `sedged`, its HTTP triggers and its local API.
 
+use crate::disk::SmallDisk;
 use crate::http::{Answer, Target, exchange};
 use crate::process::{Process, binary, run};
 use crate::{cli, wait};
@@ -33,6 +34,7 @@ pub struct Node {
     process: Process,
     socket: Target,
     addresses: Addresses,
+    disk: Option<SmallDisk>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,18 +58,31 @@ impl Node {
     /// When it does not answer.
     pub fn start_with(directory: &Path, name: &str, fleet: Option<&Membership>, keys: &str) -> Result<Self> {
         let directory = directory.join(name);
-        fs::create_dir_all(&directory)?;
-        let mut text = format!(
-            "{keys}\ndata_dir = '{0}/data'\n[http]\nlisten = '127.0.0.1:0'\n[mqtt]\nlisten = '127.0.0.1:0'\n[local]\nsocket = '{0}/socket'\n",
-            directory.display()
-        );
-        if let Some(Membership { url, ca_pin, claim }) = fleet {
-            text.push_str(&format!("[fleet]\nname = '{name}'\nurl = '{url}'\nca_pin = '{ca_pin}'\nclaim = '{claim}'\n"));
-        }
-        fs::write(directory.join("sedged.toml"), text)?;
+        configure(&directory, name, fleet, keys)?;
+        Self::begin(directory, name, None)
+    }
+
+    /// [`Node::start`] with a data directory on a disk of `mib` mebibytes.
+    ///
+    /// # Errors
+    /// When there is no such disk, or the node does not answer.
+    pub fn start_on_small_disk(directory: &Path, name: &str, fleet: Option<&Membership>, mib: u32) -> Result<Self> {
+        let directory = directory.join(name);
+        configure(&directory, name, fleet, "")?;
+        let disk = SmallDisk::mount(&directory.join("data"), mib)?;
+        Self::begin(directory, name, Some(disk))
+    }
+
+    fn begin(directory: PathBuf, name: &str, disk: Option<SmallDisk>) -> Result<Self> {
         let socket = Target::Unix(directory.join("socket"));
-        let (process, addresses) = launch(name, &directory, &socket)?;
-        Ok(Self { name: name.to_owned(), directory, process, socket, addresses })
+        let (process, addresses) = launch(name, &directory, &socket, disk.as_ref())?;
+        Ok(Self { name: name.to_owned(), directory, process, socket, addresses, disk })
+    }
+
+    /// The disk that was made for it.
+    #[must_use]
+    pub fn disk(&self) -> Option<&SmallDisk> {
+        self.disk.as_ref()
     }
 
     /// Starts again on what is on disk. The node must have ended.
@@ -75,7 +90,7 @@ impl Node {
     /// # Errors
     /// When it does not answer.
     pub fn restart(&mut self) -> Result<()> {
-        (self.process, self.addresses) = launch(&self.name, &self.directory, &self.socket)?;
+        (self.process, self.addresses) = launch(&self.name, &self.directory, &self.socket, self.disk.as_ref())?;
         Ok(())
     }
 
@@ -241,8 +256,21 @@ impl Node {
     }
 }
 
-fn launch(name: &str, directory: &Path, socket: &Target) -> Result<(Process, Addresses)> {
-    let mut command = Command::new(binary("sedged")?);
+fn configure(directory: &Path, name: &str, fleet: Option<&Membership>, keys: &str) -> Result<()> {
+    fs::create_dir_all(directory)?;
+    let mut text = format!(
+        "{keys}\ndata_dir = '{0}/data'\n[http]\nlisten = '127.0.0.1:0'\n[mqtt]\nlisten = '127.0.0.1:0'\n[local]\nsocket = '{0}/socket'\n",
+        directory.display()
+    );
+    if let Some(Membership { url, ca_pin, claim }) = fleet {
+        text.push_str(&format!("[fleet]\nname = '{name}'\nurl = '{url}'\nca_pin = '{ca_pin}'\nclaim = '{claim}'\n"));
+    }
+    Ok(fs::write(directory.join("sedged.toml"), text)?)
+}
+
+fn launch(name: &str, directory: &Path, socket: &Target, disk: Option<&SmallDisk>) -> Result<(Process, Addresses)> {
+    let binary = binary("sedged")?;
+    let mut command = disk.map_or_else(|| Command::new(&binary), |disk| disk.command(&binary));
     command.arg("--config").arg(directory.join("sedged.toml"));
     let mut process = Process::start(name, &mut command, &directory.join("log"))?;
     let status: LocalStatus = wait::until(&format!("{name} answers"), || {

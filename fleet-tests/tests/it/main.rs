@@ -7,6 +7,7 @@ mod claim;
 mod config;
 mod damage;
 mod fault;
+mod full_disk;
 mod ledger;
 mod main_path;
 mod offline;

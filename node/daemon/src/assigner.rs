@@ -30,8 +30,8 @@ const DESIRED_PREFIX: &[u8] = b"desired/";
 const RUNNING_PREFIX: &[u8] = b"running/";
 /// Pause before what failed for a passing reason is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Pause before what somebody has to mend is tried again.
-const LATER: Duration = Duration::from_secs(60);
+/// How often the pause doubles before what somebody has to mend is tried again: up to five minutes.
+const DOUBLINGS_MAX: u32 = 6;
 
 /// What the assigner works with.
 pub(crate) struct Assigner {
@@ -45,6 +45,8 @@ pub(crate) struct Assigner {
     pub(crate) table: TableWriter,
     pub(crate) supervisor: Supervisor,
     pub(crate) refused: BTreeMap<FunctionName, RevisionId>,
+    /// Tries in a row that something lasting stood in the way of.
+    pub(crate) hindered: u32,
 }
 
 /// Reads what the node was told last.
@@ -95,7 +97,7 @@ impl Assigner {
             let wanted = desired.borrow_and_update().clone();
             let pause = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = desired.changed() => { changed?; continue; }
+                changed = desired.changed() => { changed?; self.hindered = 0; continue; }
                 result = self.reconcile(&wanted) => result.unwrap_or_else(|error| {
                     log::error!(reason:% = format!("{error:#}"); "the desired state could not be kept");
                     Some(AGAIN)
@@ -103,7 +105,7 @@ impl Assigner {
             };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                changed = desired.changed() => changed?,
+                changed = desired.changed() => { changed?; self.hindered = 0; }
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
@@ -175,6 +177,7 @@ impl Assigner {
             Ok(active) => {
                 self.activate(active);
                 log::info!(function:% = name, revision:% = revision.short(); "function runs");
+                self.hindered = 0;
                 None
             }
             Err(Hindrance::Passing(error)) => {
@@ -190,7 +193,8 @@ impl Assigner {
                     self.errors.note(&name, Some(revision), &format!("revision cannot be brought here for now: {reason}"));
                     self.set_state(assignment, state);
                 }
-                Some(LATER)
+                self.hindered += 1;
+                Some(AGAIN * 2_u32.pow((self.hindered - 1).min(DOUBLINGS_MAX)))
             }
             Err(Hindrance::Refused(error)) => {
                 let reason = crate::fault::clip(&format!("{error:#}"));

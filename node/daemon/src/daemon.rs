@@ -236,6 +236,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         table,
         supervisor: supervisor.clone(),
         refused: BTreeMap::new(),
+        hindered: 0,
     };
     assigner.restore().await?;
     supervisor.service("assigner", assigner.run(common.desired.subscribe()));

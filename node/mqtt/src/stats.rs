@@ -15,6 +15,8 @@ pub struct Stats {
     pub received: u64,
     /// Messages sent to clients, repetitions included.
     pub sent: u64,
+    /// Sessions given up because too many were kept.
+    pub forgotten: u64,
     /// Messages that were not sent or not retained because a queue or the store was full, or because they were too large for the client.
     pub dropped: u64,
     /// Messages that the node or a rule of the broker refused.

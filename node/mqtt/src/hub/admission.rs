@@ -103,7 +103,12 @@ impl Hub {
         if self.sessions.len() >= SESSIONS_MAX {
             let away = |(id, session): (&SessionId, &Session)| Some((session.away_since()?, *id));
             if let Some((_, id)) = self.sessions.iter().filter_map(away).min() {
-                log::warn!(client = self.sessions[&id].client_id.as_ref(); "session forgotten, too many are kept");
+                self.stats.forgotten += 1;
+                // One client may cause thousands: each doubling is told.
+                if self.stats.forgotten.is_power_of_two() {
+                    let client = self.sessions[&id].client_id.as_ref();
+                    log::warn!(client, forgotten = self.stats.forgotten; "sessions are forgotten, too many are kept");
+                }
                 self.end_session(id, now);
             }
         }

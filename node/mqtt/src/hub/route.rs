@@ -50,8 +50,10 @@ impl Hub {
     /// Retains a message if it asks for it and queues it for every subscriber, except for those who want no echo.
     pub(super) fn deliver(&mut self, message: &Arc<Message>, from: Option<SessionId>, now: Duration) {
         if message.retain && !self.retained.handle_message(message, now) {
-            log::warn!(topic = message.topic.as_str(); "message not retained, the store is full");
             self.stats.dropped += 1;
+            if self.stats.dropped.is_power_of_two() {
+                log::warn!(topic = message.topic.as_str(), dropped = self.stats.dropped; "messages are not retained, the store is full");
+            }
         }
         let mut copies: BTreeMap<SessionId, Copy> = BTreeMap::new();
         let sessions = &self.sessions;

@@ -23,14 +23,15 @@ const REPLIES_MAX: Duration = Duration::from_secs(10);
 /// Requests between a client and its connection.
 const QUEUE_MAX: usize = 100;
 
-fn connect(target: &Target, name: &str) -> (AsyncClient, EventLoop) {
+/// `at_once`: each packet leaves alone. Else the client holds small ones back until those before were acknowledged, and sends many
+/// together: right for throughput, wrong for latency.
+fn connect(target: &Target, name: &str, at_once: bool) -> (AsyncClient, EventLoop) {
     let (host, port) = target.mqtt();
     let mut options = MqttOptions::new(name, host, port);
     options.set_inflight(QUEUE_MAX.try_into().unwrap_or(u16::MAX));
     let (client, mut connection) = AsyncClient::new(options, QUEUE_MAX);
-    // Else the client holds each small packet back until the one before was acknowledged.
     let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
+    network.set_tcp_nodelay(at_once);
     connection.set_network_options(network);
     (client, connection)
 }
@@ -42,7 +43,7 @@ pub(crate) async fn throughput(target: &Target, events: u64) -> Result<f64> {
     let begin = Instant::now();
     let mut publishers = tokio::task::JoinSet::new();
     for number in 0..PUBLISHERS {
-        let (client, connection) = connect(target, &format!("publisher-{number}"));
+        let (client, connection) = connect(target, &format!("publisher-{number}"), false);
         publishers.spawn(publish(client, connection, format!("line/{number}/celsius"), each));
     }
     while let Some(published) = publishers.join_next().await {
@@ -84,7 +85,7 @@ async fn publish(client: AsyncClient, mut connection: EventLoop, topic: String, 
 
 /// Publishes at a steady pace and measures until the reply of each event arrives at a subscriber.
 pub(crate) async fn latency(target: &Target, duration: Duration) -> Result<Latency> {
-    let (client, mut connection) = connect(target, "latency");
+    let (client, mut connection) = connect(target, "latency", true);
     client.subscribe("line/fahrenheit", QoS::AtLeastOnce).await?;
     while !matches!(connection.poll().await.context("subscribe")?, Event::Incoming(Packet::SubAck(_))) {}
     let (sender, mut replies) = mpsc::channel(QUEUE_MAX);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::install::{self, PipNeed};
 use crate::progress::{self, Timed};
@@ -37,8 +37,15 @@ enum Outcome {
 
 type Part = fn() -> Result<Outcome>;
 
-/// Runs every part.
-pub(crate) fn run() -> Result<ExitCode> {
+/// Which parts.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Only these: fmt, tidy, clippy, doc, deny, test, aarch64, fuzz [default: all]
+    parts: Vec<String>,
+}
+
+/// Runs every part, or those that were named.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let parts: [(&str, Part); 8] = [
         ("fmt", || cargo(&["fmt", "--all", "--check"])),
         ("tidy", || tidy::run().map(outcome)),
@@ -49,8 +56,11 @@ pub(crate) fn run() -> Result<ExitCode> {
         ("aarch64", other_target),
         ("fuzz", fuzz),
     ];
+    if let Some(unknown) = options.parts.iter().find(|name| !parts.iter().any(|(part, _)| part == name)) {
+        bail!("there is no part `{unknown}`: fmt, tidy, clippy, doc, deny, test, aarch64, fuzz");
+    }
     let mut outcomes = Vec::new();
-    for (name, part) in parts {
+    for (name, part) in parts.into_iter().filter(|(name, _)| options.parts.is_empty() || options.parts.iter().any(|part| part == name)) {
         let timed = Timed::begin(name);
         let ended = part().unwrap_or_else(|error| {
             progress::failure(&error);

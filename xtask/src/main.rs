@@ -44,7 +44,7 @@ enum Task {
     /// Run every test, those with real processes included; installs what they lack
     Test(test::Options),
     /// The whole check: format, lints, documentation, tests, tidiness, the other processor, fuzz targets
-    Ci,
+    Ci(ci::Options),
     /// Check what no compiler checks: length of files, words, nothing postponed
     Tidy,
     /// Measure one node on this machine: requests, events, latency, memory, wear of the disk
@@ -66,7 +66,7 @@ fn run() -> Result<ExitCode> {
         Task::Guests(options) => guests::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
-        Task::Ci => ci::run(),
+        Task::Ci(options) => ci::run(&options),
         Task::Tidy => tidy::run(),
         Task::Bench(options) => bench::run(&options),
     }

@@ -7,6 +7,7 @@ use sedge_protocol::Labels;
 use sedge_protocol::enrol::{EnrolRequest, Enrolled};
 use sedge_protocol::local::FleetLink;
 use sedge_provisioning::{EnrolError, csr, enrol, new_key};
+use std::fs;
 
 /// More than any fleet lets a guesser try.
 const TRIES_MAX: usize = 50;
@@ -72,5 +73,29 @@ fn a_node_with_a_bad_claim_says_why_and_runs_on_without_a_fleet() -> Result<()> 
     other.process().printed("wrong server or wrong `ca_pin`")?;
     assert!(fleet.nodes()?.is_empty());
     assert!(node.stop()?.success() && other.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn a_node_that_the_fleet_forgot_joins_again_with_a_new_claim() -> Result<()> {
+    let directory = directory()?;
+    let mut fleet = Fleet::start(directory.path())?;
+    let mut node = Node::start(directory.path(), "node-1", Some(&fleet.membership()?))?;
+    node.online()?;
+    let key = fs::read_to_string(node.data().join("identity.json"))?;
+    fleet.kill9()?;
+    for file in ["fleet.db", "fleet.db-wal", "fleet.db-shm"] {
+        drop(fs::remove_file(fleet.data().join(file)));
+    }
+    fleet.restart()?;
+    fleet.process().printed("nodes that enrolled before are unknown here")?;
+    node.process().printed("the fleet does not know this node")?;
+    assert!(fleet.nodes()?.is_empty(), "the claim of before is not known either");
+    assert!(node.stop()?.success());
+    let node = Node::start(directory.path(), "node-1", Some(&fleet.membership()?))?;
+    node.online()?;
+    assert_eq!(fleet.nodes()?.len(), 1);
+    let private = |identity: &str| -> Result<serde_json::Value> { Ok(serde_json::from_str::<serde_json::Value>(identity)?["key"].clone()) };
+    assert_eq!(private(&fs::read_to_string(node.data().join("identity.json"))?)?, private(&key)?, "it is the same box");
     Ok(())
 }

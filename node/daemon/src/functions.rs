@@ -52,14 +52,14 @@ pub(crate) enum Routed {
     Nowhere,
 }
 
-/// Length of the longest route of a function that takes `path`.
-fn route_length(assignment: &Assignment, path: &str) -> Option<usize> {
+/// How well the best route of a function takes `path`: whether it is exact, and its length.
+fn rank(assignment: &Assignment, path: &str) -> Option<(bool, usize)> {
     let triggers = assignment.manifest.triggers.iter();
-    let lengths = triggers.filter_map(|trigger| match trigger {
-        Trigger::Http { route } if route.matches(path) => Some(route.as_str().len()),
+    let ranks = triggers.filter_map(|trigger| match trigger {
+        Trigger::Http { route } if route.matches(path) => Some((route.as_str() == path, route.as_str().len())),
         Trigger::Http { .. } | Trigger::Mqtt { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => None,
     });
-    lengths.max()
+    ranks.max()
 }
 
 /// All functions of the node, those that run and those on the way.
@@ -71,14 +71,14 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The function whose route is the longest that takes `path`.
+    /// The function that takes `path`: an exact route goes before a prefix, a longer prefix before a shorter one.
     pub(crate) fn route(&self, path: &str) -> Routed {
-        let best = self.active.values().filter_map(|active| Some((route_length(&active.assignment, path)?, active)));
-        if let Some((_, active)) = best.max_by_key(|(length, _)| *length) {
+        let best = self.active.values().filter_map(|active| Some((rank(&active.assignment, path)?, active)));
+        if let Some((_, active)) = best.max_by_key(|(rank, _)| *rank) {
             return Routed::Active(Arc::clone(active));
         }
         let coming = |(assignment, state): &(Arc<Assignment>, FunctionState)| {
-            matches!(state, FunctionState::Fetching { .. } | FunctionState::Preparing) && route_length(assignment, path).is_some()
+            matches!(state, FunctionState::Fetching { .. } | FunctionState::Preparing) && rank(assignment, path).is_some()
         };
         if self.states.values().any(coming) { Routed::Coming } else { Routed::Nowhere }
     }
@@ -134,5 +134,27 @@ impl Functions {
     /// Waits for a change of the table. Cancel safe.
     pub(crate) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
         self.0.changed().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sedge_protocol::{Digest, Manifest};
+
+    #[test]
+    fn an_exact_route_goes_before_a_prefix_and_a_longer_prefix_before_a_shorter() {
+        let of = |routes: &[&str]| {
+            let triggers: String = routes.iter().map(|route| format!("[[trigger]]\nhttp = '{route}'\n")).collect();
+            let manifest = Manifest::from_toml("f", &format!("name = 'f'\n{triggers}")).unwrap().0;
+            let artifact = Digest::of(b"");
+            Assignment { revision: RevisionId::of(&artifact, &manifest), artifact, size: 0, manifest }
+        };
+        let ranks = |path| [rank(&of(&["/*"]), path), rank(&of(&["/hello/*"]), path), rank(&of(&["/hello"]), path)];
+        let [all, prefix, exact] = ranks("/hello");
+        assert!(all < prefix && prefix < exact && all.is_some(), "{all:?} {prefix:?} {exact:?}");
+        let [all, prefix, exact] = ranks("/hello/you");
+        assert!(all < prefix && exact.is_none());
+        assert_eq!(rank(&of(&["/a", "/hello"]), "/b"), None);
     }
 }

@@ -18,6 +18,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 use std::{env, net};
 use ureq::http::Uri;
 
@@ -26,6 +28,11 @@ pub(crate) const SOCKET: &str = "/run/sedged/sedged.sock";
 
 const LOGIN: &str = "`sedge login --fleet URL --token-file FILE --ca-pin PIN` remembers it; SEDGE_FLEET, SEDGE_TOKEN and SEDGE_CA_PIN \
                      say it for one command, --fleet-data DIR reads it from a fleet on this machine";
+
+/// Longest wait for a fleet on this machine that is just starting.
+const FLEET_START_MAX: Duration = Duration::from_secs(3);
+/// How often it is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The flags that say where the fleet is.
 #[derive(Debug, Clone, Default, Args)]
@@ -155,6 +162,11 @@ fn of_data_dir(dir: &Path) -> Result<Known, Failure> {
     const HINT: &str = "see that `sedge-fleet` runs with this data directory";
     let read = |path: &Path| read(path, HINT);
     let path = dir.join("addresses.json");
+    // A fleet that was started on the line before says where it is a moment later.
+    let begin = Instant::now();
+    while !path.exists() && begin.elapsed() < FLEET_START_MAX {
+        thread::sleep(LOOK);
+    }
     let strange = |what: String| Failure::configuration(what, HINT);
     let addresses: Addresses = serde_json::from_str(&read(&path)?).map_err(|cause| strange(format!("{}: {cause}", path.display())))?;
     let url = if addresses.https.contains("://") { addresses.https } else { format!("https://{}", addresses.https) };

@@ -37,7 +37,7 @@ impl Publish {
         context.output.said("published", Tone::Good, &format!("revision {} of {function}: {}", revision.id.short(), artifact.describe()));
         context.output.show(&revision, |_| revision.id.to_string())?;
         if !context.output.is_json() {
-            context.output.note(&format!("next: `sedge rollout {function} --wait` moves the nodes to it"));
+            context.output.note(&format!("next: `sedge rollout {function} --wait` moves every node to it, `--nodes FILTER` some"));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         ("fuzz", fuzz),
     ];
     if let Some(unknown) = options.parts.iter().find(|name| !parts.iter().any(|(part, _)| part == name)) {
-        bail!("there is no part `{unknown}`: fmt, tidy, clippy, doc, deny, test, aarch64, fuzz");
+        bail!("there is no part `{unknown}`: {}", parts.map(|(name, _)| name).join(", "));
     }
     let mut outcomes = Vec::new();
     for (name, part) in parts.into_iter().filter(|(name, _)| options.parts.is_empty() || options.parts.iter().any(|part| part == name)) {

@@ -1,6 +1,6 @@
 //! A node whose disk fills up, by its own functions and by others: it goes on, says so, and recovers.
 
-use crate::support::{directory, idle, own_sensor};
+use crate::support::{directory, feed, idle, own_sensor};
 use anyhow::{Context as _, Result};
 use fleet_tests::{Fleet, Load, Node, artifact, until};
 use sedge_protocol::message::FunctionState;
@@ -12,13 +12,6 @@ const DISK_MIB: u32 = 48;
 /// An artifact that has no room beside what is kept free and its own machine code.
 const LARGE_BYTES: usize = 30 << 20;
 const EVENTS: usize = 20;
-
-fn feed(node: &Node) -> Result<()> {
-    let load = Load::start(node.mqtt(), Duration::from_millis(5), own_sensor);
-    until("events are acknowledged", || Ok((load.acknowledged() >= EVENTS).then_some(())))?;
-    load.stop()?;
-    idle(node)
-}
 
 fn partials(node: &Node) -> Result<usize> {
     let disk = node.disk().context("the node has a disk of its own")?;
@@ -41,14 +34,15 @@ fn an_artifact_without_room_is_refused_by_name_and_harms_nothing() -> Result<()>
         let state = functions.filter(|report| report.function == large.name).map(|report| report.state).next();
         Ok(matches!(state, Some(FunctionState::Failed { reason }) if reason.contains("no room")).then_some(()))
     })?;
-    feed(&node)?;
+    feed(&node, EVENTS)?;
     fleet.remove(&large.name)?;
     until("the node lets go of it", || {
         Ok((!node.status()?.functions.iter().any(|report| report.function == large.name) && partials(&node)? == 0).then_some(()))
     })?;
     assert!(node.stop()?.success());
     node.restart()?;
-    feed(&node)
+    feed(&node, EVENTS)?;
+    Ok(())
 }
 
 #[test]
@@ -59,7 +53,7 @@ fn a_disk_that_others_fill_holds_events_back_until_there_is_room() -> Result<()>
     node.online()?;
     fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
     fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
-    feed(&node)?;
+    feed(&node, EVENTS)?;
     let ballast = node.disk().context("the node has a disk of its own")?.fill()?;
     until("everybody can see it", || {
         let known = fleet.nodes()?.into_iter().all(|node| node.vitals.store_trouble.is_some());

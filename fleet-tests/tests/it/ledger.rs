@@ -1,22 +1,12 @@
 //! Usage when one of the two sides begins anew: what ran is counted once, and nothing waits for ever.
 
-use crate::support::{directory, fleet_with_node, function, idle, own_sensor};
+use crate::support::{directory, feed, fleet_with_node, function};
 use anyhow::Result;
-use fleet_tests::{Fleet, Load, Node, artifact, until};
+use fleet_tests::{Fleet, Node, artifact, until};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 const EVENTS: usize = 30;
-
-/// Feeds the node until it has acknowledged some events and processed all; answers how many it acknowledged.
-fn feed(node: &Node) -> Result<u64> {
-    let load = Load::start(node.mqtt(), Duration::from_millis(5), own_sensor);
-    until("enough events are acknowledged", || Ok((load.acknowledged() >= EVENTS).then_some(())))?;
-    let acknowledged = load.stop()?.len() as u64;
-    idle(node)?;
-    Ok(acknowledged)
-}
 
 /// Waits until the fleet has counted `calls` of `average`, on whatever nodes, and the node has nothing more to tell.
 fn counted(fleet: &Fleet, node: &Node, calls: u64) -> Result<()> {
@@ -33,11 +23,11 @@ fn a_node_that_lost_its_identity_is_billed_once_and_on() -> Result<()> {
     let directory = directory()?;
     let (mut fleet, mut node) = fleet_with_node(&directory)?;
     fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
-    let mut ran = feed(&node)?;
+    let mut ran = feed(&node, EVENTS)?;
     counted(&fleet, &node, ran)?;
     // More runs that the fleet does not have when the identity is lost.
     fleet.kill9()?;
-    ran += feed(&node)?;
+    ran += feed(&node, EVENTS)?;
     until("usage waits on the node's disk", || Ok((node.status()?.usage_unsent > 0).then_some(())))?;
     assert!(node.stop()?.success());
     fs::remove_file(node.data().join("identity.json"))?;
@@ -46,7 +36,7 @@ fn a_node_that_lost_its_identity_is_billed_once_and_on() -> Result<()> {
     node.online()?;
     assert_eq!(fleet.nodes()?.len(), 2, "a new key is a new node");
     counted(&fleet, &node, ran)?;
-    ran += feed(&node)?;
+    ran += feed(&node, EVENTS)?;
     counted(&fleet, &node, ran)?;
     assert!(node.stop()?.success());
     Ok(())
@@ -60,7 +50,7 @@ fn a_node_that_moves_to_another_fleet_tells_it_what_no_fleet_has() -> Result<()>
     node.online()?;
     let (manifest, wasm) = (artifact::manifest("average")?, artifact::guest("average")?);
     first.roll_out(&manifest, &wasm)?;
-    let before = feed(&node)?;
+    let before = feed(&node, EVENTS)?;
     counted(&first, &node, before)?;
     assert!(node.stop()?.success());
 
@@ -69,7 +59,7 @@ fn a_node_that_moves_to_another_fleet_tells_it_what_no_fleet_has() -> Result<()>
     node.online()?;
     until("the new fleet's desired state replaces the old one", || Ok(node.running(&manifest.name)?.is_none().then_some(())))?;
     second.roll_out(&manifest, &wasm)?;
-    let after = feed(&node)?;
+    let after = feed(&node, EVENTS)?;
     counted(&second, &node, after)?;
     assert_eq!(first.usage(&manifest.name, None)?.calls_ok, before);
     Ok(())
@@ -81,13 +71,13 @@ fn a_fleet_restored_from_an_older_copy_goes_on_counting() -> Result<()> {
     let (mut fleet, node) = fleet_with_node(&directory)?;
     let average = function("average");
     fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
-    let first = feed(&node)?;
+    let first = feed(&node, EVENTS)?;
     counted(&fleet, &node, first)?;
     let copy = directory.path().join("copy");
     fleet.kill9()?;
     copy_all(&fleet.data(), &copy)?;
     fleet.restart()?;
-    let second = feed(&node)?;
+    let second = feed(&node, EVENTS)?;
     counted(&fleet, &node, first + second)?;
 
     fleet.kill9()?;
@@ -95,7 +85,7 @@ fn a_fleet_restored_from_an_older_copy_goes_on_counting() -> Result<()> {
     copy_all(&copy, &fleet.data())?;
     fleet.restart()?;
     node.online()?;
-    let third = feed(&node)?;
+    let third = feed(&node, EVENTS)?;
     // What was acknowledged after the copy was made is gone with the fleet that had it.
     counted(&fleet, &node, first + third)?;
     assert_eq!(fleet.usage(&average, None)?.calls_ok, first + third);

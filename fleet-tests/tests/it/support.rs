@@ -1,10 +1,11 @@
 //! What several cases share.
 
 use anyhow::{Context as _, Result};
-use fleet_tests::{Fleet, Node};
+use fleet_tests::{Fleet, Load, Node};
 use sedge_protocol::FunctionName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Threads that ask a node at the same time.
@@ -64,6 +65,15 @@ fn count(node: &Node, average: &FunctionName, event: u64) -> Result<u64> {
 /// Waits until nothing waits on the node any more.
 pub(crate) fn idle(node: &Node) -> Result<()> {
     fleet_tests::until("every event was processed", || Ok((node.status()?.vitals.events_waiting == 0).then_some(())))
+}
+
+/// Feeds the node until it has acknowledged so many events and processed all; answers how many it acknowledged.
+pub(crate) fn feed(node: &Node, events: usize) -> Result<u64> {
+    let load = Load::start(node.mqtt(), Duration::from_millis(5), own_sensor);
+    fleet_tests::until("enough events are acknowledged", || Ok((load.acknowledged() >= events).then_some(())))?;
+    let acknowledged = load.stop()?.len() as u64;
+    idle(node)?;
+    Ok(acknowledged)
 }
 
 /// Waits until the fleet's ledger says for `name` what the node has counted since its start.

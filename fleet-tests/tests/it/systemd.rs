@@ -6,7 +6,7 @@ use fleet_tests::artifact;
 use fleet_tests::process::binary;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A node that listens where nothing else does: the container shares the network of the machine.
@@ -21,9 +21,8 @@ fn both_daemons_are_services_of_systemd() -> Result<()> {
     let directory = directory()?;
     let probe = directory.path();
     fs::create_dir(probe.join("units"))?;
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in a repository")?;
     for unit in ["sedged.service", "sedge-fleet.service"] {
-        fs::copy(repository.join("image/units").join(unit), probe.join("units").join(unit))?;
+        fs::copy(artifact::repository().join("image/units").join(unit), probe.join("units").join(unit))?;
     }
     fs::write(probe.join("run"), include_str!("systemd.sh"))?;
     fs::write(probe.join("sedged.toml"), CONFIG)?;
@@ -61,7 +60,7 @@ fn both_daemons_are_services_of_systemd() -> Result<()> {
 
 /// A small Debian of the machine's own release, made once.
 fn base() -> Result<PathBuf> {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/systemd-root");
+    let base = artifact::repository().join("target/systemd-root");
     if base.join("probe").is_dir() {
         return Ok(base);
     }

@@ -159,9 +159,9 @@ fn open_store(data_dir: &Path, settings: StoreConfig) -> anyhow::Result<(Store, 
 
 /// Removes half-fetched artifacts and compiled code; answers how many files went.
 fn make_room(data_dir: &Path) -> usize {
-    let files = |name: &str| std::fs::read_dir(data_dir.join(name)).into_iter().flatten().flatten().map(|entry| entry.path());
-    let partial = files("artifacts").filter(|path| path.extension().is_some_and(|extension| extension == "part"));
-    partial.chain(files("compiled")).filter(|path| std::fs::remove_file(path).is_ok()).count()
+    let partial = Files::open(&data_dir.join("artifacts"), None).and_then(|files| files.sweep_partial(|_| false)).unwrap_or(0);
+    let compiled = std::fs::read_dir(data_dir.join("compiled")).into_iter().flatten().flatten();
+    partial + compiled.filter(|entry| std::fs::remove_file(entry.path()).is_ok()).count()
 }
 
 /// Says what the start has found damaged. Nobody may learn of lost events by chance.

@@ -30,6 +30,18 @@ pub const MEMORY_MB_MAX: u32 = 4096;
 pub const TIMEOUT_MS_MAX: u64 = 15 * 60 * 1000;
 /// Largest concurrency limit of a function.
 pub const CONCURRENCY_MAX: u32 = 1000;
+/// Most grants of one kind in a manifest.
+pub const GRANTS_MAX: usize = 32;
+/// Largest body of a request or an answer that a manifest may ask for, in MiB.
+pub const BODY_MB_MAX: u32 = 1024;
+/// Most invocations that one instance serves.
+pub const REUSE_COUNT_MAX: u32 = 1_000_000;
+/// Longest time that an idle instance is kept, in seconds.
+pub const REUSE_IDLE_S_MAX: u32 = 24 * 3600;
+/// Largest scratch directory of an instance, in MiB.
+pub const SCRATCH_MB_MAX: u32 = 1024;
+/// Largest quota of a kind of storage, in MiB.
+pub const QUOTA_MB_MAX: u32 = 64 * 1024;
 /// Most attempts of an event.
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Longest first back-off.

@@ -2,17 +2,20 @@
 //!
 //! Read with [`Manifest::from_toml`] (strict, all faults at once); travels as part of a revision in its serde form.
 
-use crate::limits::{
-    ATTEMPTS_MAX, BACKOFF_MS_MAX, CONCURRENCY_MAX, MANIFEST_BYTES_MAX, MEMORY_MB_MAX, NAME_BYTES_MAX, SETTING_BYTES_MAX, SETTINGS_MAX,
-    TIMEOUT_MS_MAX, TRIGGERS_MAX,
-};
+mod access;
+mod limit;
+mod word;
+
+pub use access::{Access, Quota};
+pub use limit::{Limits, Retry, Reuse};
+pub use word::{BucketName, INTERNAL_SUFFIX, Origin, Route, SecretName, Socket, WordError};
+
+use crate::limits::{MANIFEST_BYTES_MAX, SETTING_BYTES_MAX, SETTINGS_MAX, TRIGGERS_MAX};
 use crate::schedule::{CronExpression, Interval};
 use crate::strict::{Fault, Faults, Reader, Section};
 use crate::{FunctionName, Topic, TopicFilter};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 /// What the owner of a function says about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +28,9 @@ pub struct Manifest {
     /// What one invocation may use.
     #[serde(default)]
     pub limits: Limits,
+    /// Whether an instance serves several invocations.
+    #[serde(default, skip_serializing_if = "Reuse::is_off")]
+    pub reuse: Reuse,
     /// How failed events are tried again.
     #[serde(default)]
     pub retry: Retry,
@@ -34,6 +40,9 @@ pub struct Manifest {
     /// What it may reach.
     #[serde(default)]
     pub access: Access,
+    /// How much it may keep.
+    #[serde(default, skip_serializing_if = "Quota::is_default")]
+    pub quota: Quota,
 }
 
 /// What starts a function.
@@ -88,168 +97,6 @@ pub enum Durability {
     None,
 }
 
-/// What one invocation may use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Limits {
-    /// Linear memory, MiB.
-    pub memory_mb: u32,
-    /// Everything from start to the end of the answer, milliseconds.
-    pub timeout_ms: u64,
-    /// Invocations at the same time on one node.
-    pub concurrency: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { memory_mb: 64, timeout_ms: 10_000, concurrency: 32 }
-    }
-}
-
-/// How failed events are tried again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Retry {
-    /// Attempts in all, the first included; then the event is a dead letter.
-    pub attempts: u32,
-    /// Delay before the second attempt; doubles each time, capped at five minutes.
-    pub backoff_ms: u64,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: 5, backoff_ms: 1000 }
-    }
-}
-
-/// What a function may reach beside its input and output.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Access {
-    /// Key-value stores it may open.
-    pub keyvalue: Vec<BucketName>,
-    /// Topics it may publish to.
-    pub publish: Vec<TopicFilter>,
-}
-
-/// The name of a key-value store of a function: 1 to 63 letters, digits, `-`, `_`, `.`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct BucketName(String);
-
-/// A path of an HTTP trigger: exact (`/hello`) or a prefix (`/hello/*`, which also takes `/hello`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Route(String);
-
-/// Why a text is not a route or a store name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WordError {
-    /// Not a route.
-    #[error("`{0}` is not a path: begin with `/`, use letters, digits and `-._~/`, and `*` only as the whole last part")]
-    Route(String),
-    /// Not a store name.
-    #[error("`{0}` is not a store name: use 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`")]
-    Bucket(String),
-    /// Not a durability.
-    #[error("`{0}` is not a durability: grouped, each or none")]
-    Durability(String),
-}
-
-impl Route {
-    /// The route as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it takes requests for `path`.
-    #[must_use]
-    pub fn matches(&self, path: &str) -> bool {
-        match self.0.strip_suffix("/*") {
-            Some(prefix) => path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-            None => path == self.0,
-        }
-    }
-}
-
-impl FromStr for Route {
-    type Err = WordError;
-
-    fn from_str(text: &str) -> Result<Self, WordError> {
-        let body = text.strip_suffix("/*").unwrap_or(text);
-        let fits = text.starts_with('/')
-            && text.len() <= 256
-            && !body.contains("//")
-            && body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/".contains(&b));
-        if fits { Ok(Self(text.to_owned())) } else { Err(WordError::Route(text.chars().take(80).collect())) }
-    }
-}
-
-impl BucketName {
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for BucketName {
-    type Err = WordError;
-
-    fn from_str(text: &str) -> Result<Self, WordError> {
-        let fits = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if fits { Ok(Self(text.to_owned())) } else { Err(WordError::Bucket(text.chars().take(80).collect())) }
-    }
-}
-
-impl FromStr for Durability {
-    type Err = WordError;
-
-    fn from_str(text: &str) -> Result<Self, WordError> {
-        match text {
-            "grouped" => Ok(Self::Grouped),
-            "each" => Ok(Self::Each),
-            "none" => Ok(Self::None),
-            other => Err(WordError::Durability(other.chars().take(80).collect())),
-        }
-    }
-}
-
-impl TryFrom<String> for Route {
-    type Error = WordError;
-
-    fn try_from(text: String) -> Result<Self, WordError> {
-        text.parse()
-    }
-}
-
-impl TryFrom<String> for BucketName {
-    type Error = WordError;
-
-    fn try_from(text: String) -> Result<Self, WordError> {
-        text.parse()
-    }
-}
-
-impl From<Route> for String {
-    fn from(route: Route) -> Self {
-        route.0
-    }
-}
-
-impl From<BucketName> for String {
-    fn from(name: BucketName) -> Self {
-        name.0
-    }
-}
-
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl Trigger {
     /// Where the reply of an event is published, if anywhere.
     #[must_use]
@@ -268,6 +115,8 @@ pub struct Build {
     pub command: Option<String>,
     /// Where the artifact lies afterwards, relative to the manifest.
     pub artifact: Option<String>,
+    /// A directory of files that travel inside the artifact, relative to the manifest.
+    pub assets: Option<String>,
 }
 
 impl Manifest {
@@ -290,7 +139,6 @@ impl Manifest {
     /// # Errors
     /// The first rule that is broken.
     pub fn check(&self) -> Result<(), String> {
-        let limits = &self.limits;
         let rules = [
             (self.triggers.len() <= TRIGGERS_MAX, format!("more than {TRIGGERS_MAX} triggers")),
             (self.settings.len() <= SETTINGS_MAX, format!("more than {SETTINGS_MAX} settings")),
@@ -298,13 +146,15 @@ impl Manifest {
                 self.settings.iter().all(|(key, value)| key.len() <= 256 && value.len() <= SETTING_BYTES_MAX),
                 format!("a setting is longer than {SETTING_BYTES_MAX} bytes"),
             ),
-            ((1..=MEMORY_MB_MAX).contains(&limits.memory_mb), "memory_mb out of range".to_owned()),
-            ((1..=TIMEOUT_MS_MAX).contains(&limits.timeout_ms), "timeout_ms out of range".to_owned()),
-            ((1..=CONCURRENCY_MAX).contains(&limits.concurrency), "concurrency out of range".to_owned()),
-            ((1..=ATTEMPTS_MAX).contains(&self.retry.attempts), "retry.attempts out of range".to_owned()),
-            (self.retry.backoff_ms <= BACKOFF_MS_MAX, "retry.backoff_ms out of range".to_owned()),
-            (self.access.keyvalue.len() <= 32 && self.access.publish.len() <= 32, "more than 32 grants".to_owned()),
         ];
+        self.limits.check()?;
+        self.reuse.check()?;
+        self.retry.check()?;
+        self.access.check()?;
+        self.quota.check()?;
+        if let Some(name) = self.access.secrets.iter().find(|name| self.settings.contains_key(name.as_str())) {
+            return Err(format!("`{name}` is both a setting and a secret: wasi:config could not tell them apart"));
+        }
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, broken)) => Err(broken),
             None => Ok(()),
@@ -319,10 +169,12 @@ fn read(root: Section<'_>) -> Option<(Manifest, Build)> {
     let manifest = Manifest {
         name: name.unwrap_or_else(|| "unnamed".parse().expect("a constant name")),
         triggers,
-        limits: read_limits(root.section("limits")),
-        retry: read_retry(root.section("retry")),
+        limits: Limits::read(root.section("limits")),
+        reuse: Reuse::read(root.section("reuse")),
+        retry: Retry::read(root.section("retry")),
         settings: root.free("settings"),
-        access: read_access(root.section("access")),
+        access: Access::read(root.section("access")),
+        quota: Quota::read(root.section("quota")),
     };
     if let Err(broken) = manifest.check() {
         root.reject("name", broken);
@@ -332,7 +184,7 @@ fn read(root: Section<'_>) -> Option<(Manifest, Build)> {
 }
 
 fn read_build(section: Section<'_>) -> Build {
-    let build = Build { command: section.text("command"), artifact: section.text("artifact") };
+    let build = Build { command: section.text("command"), artifact: section.text("artifact"), assets: section.text("assets") };
     section.finish();
     build
 }
@@ -365,35 +217,6 @@ fn read_trigger(section: Section<'_>) -> Option<Trigger> {
     };
     section.finish();
     trigger
-}
-
-fn read_limits(section: Section<'_>) -> Limits {
-    let default = Limits::default();
-    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    let limits = Limits {
-        memory_mb: section.integer("memory_mb", 1..=MEMORY_MB_MAX.into()).map_or(default.memory_mb, small),
-        timeout_ms: section.integer("timeout_ms", 1..=TIMEOUT_MS_MAX).unwrap_or(default.timeout_ms),
-        concurrency: section.integer("concurrency", 1..=CONCURRENCY_MAX.into()).map_or(default.concurrency, small),
-    };
-    section.finish();
-    limits
-}
-
-fn read_retry(section: Section<'_>) -> Retry {
-    let default = Retry::default();
-    let attempts = section.integer("attempts", 1..=ATTEMPTS_MAX.into());
-    let retry = Retry {
-        attempts: attempts.map_or(default.attempts, |number| u32::try_from(number).unwrap_or(ATTEMPTS_MAX)),
-        backoff_ms: section.integer("backoff_ms", 0..=BACKOFF_MS_MAX).unwrap_or(default.backoff_ms),
-    };
-    section.finish();
-    retry
-}
-
-fn read_access(section: Section<'_>) -> Access {
-    let access = Access { keyvalue: section.list("keyvalue"), publish: section.list("publish") };
-    section.finish();
-    access
 }
 
 #[cfg(test)]
@@ -444,20 +267,36 @@ publish = ["alarm/#"]
     }
 
     #[test]
+    fn what_a_manifest_does_not_use_leaves_no_trace_on_the_wire() {
+        // The id of a revision is a digest of this text: a new key must not change the ids of those that do not use it.
+        let (manifest, _) = Manifest::from_toml("f", "name = 'a'").unwrap();
+        let json = serde_json::to_string(&manifest).unwrap();
+        assert_eq!(
+            json,
+            "{\"name\":\"a\",\"triggers\":[],\"limits\":{\"memory_mb\":64,\"timeout_ms\":10000,\"concurrency\":32},\
+             \"retry\":{\"attempts\":5,\"backoff_ms\":1000},\"settings\":{},\"access\":{\"keyvalue\":[],\"publish\":[]}}"
+        );
+    }
+
+    #[test]
+    fn what_is_granted_twice_or_too_much_is_refused() {
+        let check = |text: &str, expected: &str| {
+            let fault = Manifest::from_toml("f", &format!("name = 'a'\n{text}")).unwrap_err().to_string();
+            assert!(fault.contains(expected), "{fault}");
+        };
+        check("[access]\nkeyvalue = ['a']\nkeyvalue_shared = ['a']", "both the function's own and shared");
+        check("[settings]\nkey = '1'\n[access]\nsecrets = ['key']", "both a setting and a secret");
+        check("[access]\noutgoing = ['example.com']", "not an origin");
+        check("[limits]\nconcurrency = 2\nreserved = 3", "reserved");
+        check("[reuse]\ncount = 0", "reuse.count");
+    }
+
+    #[test]
     fn a_trigger_is_one_thing() {
         for text in
             ["name='a'\n[[trigger]]\n", "name='a'\n[[trigger]]\nhttp='/a'\nmqtt='b'\n", "name='a'\n[[trigger]]\nhttp='/a'\nreply='b'\n"]
         {
             assert!(Manifest::from_toml("f", text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn routes_match_whole_parts() {
-        let route: Route = "/hello/*".parse().unwrap();
-        assert!(route.matches("/hello") && route.matches("/hello/a/b") && !route.matches("/hellou"));
-        let all: Route = "/*".parse().unwrap();
-        assert!(all.matches("/") && all.matches("/x"));
-        assert!("/a*".parse::<Route>().is_err() && "a".parse::<Route>().is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Bring this revision to run; what runs of the function goes on until it does.
-    Start(Assignment),
+    Start(Box<Assignment>),
     /// Stop this function: it is assigned no more.
     Stop(FunctionName),
 }
@@ -29,7 +29,7 @@ pub fn diff(
             let is = |map: &BTreeMap<FunctionName, RevisionId>| map.get(assignment.function()) == Some(&assignment.revision);
             !is(running) && !is(refused)
         })
-        .map(|assignment| Step::Start(assignment.clone()));
+        .map(|assignment| Step::Start(Box::new(assignment.clone())));
     stops.chain(starts).collect()
 }
 
@@ -50,7 +50,7 @@ mod tests {
         let running = [&a, &b, &c].map(|x| (x.function().clone(), x.revision)).into();
         let none = BTreeMap::new();
         let desired = [a.clone(), b2.clone()];
-        assert_eq!(diff(&running, &none, &desired), [Step::Stop(c.function().clone()), Step::Start(b2.clone())]);
+        assert_eq!(diff(&running, &none, &desired), [Step::Stop(c.function().clone()), Step::Start(Box::new(b2.clone()))]);
         let refused = BTreeMap::from([(b2.function().clone(), b2.revision)]);
         assert_eq!(diff(&running, &refused, &desired), [Step::Stop(c.function().clone())]);
     }

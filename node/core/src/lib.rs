@@ -13,6 +13,7 @@
 
 pub mod assignment;
 pub mod capacity;
+pub mod fair;
 pub mod flow;
 pub mod ledger;
 pub mod queue;

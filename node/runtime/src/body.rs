@@ -5,8 +5,6 @@
 //! deadline holds even when the client does not read.
 
 use crate::failure::Failure;
-use crate::guest::Guest;
-use crate::limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 use crate::usage::Call;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -15,21 +13,55 @@ use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 use wasmtime_wasi_http::Error as HttpError;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
+const MIB: u64 = 1024 * 1024;
+
 /// A request body: what the guest reads is counted, and reading past the bound is an error for guest and caller.
 pub(crate) struct RequestBody<B> {
-    inner: Pin<Box<B>>,
+    inner: Arc<Inner<B>>,
     call: Arc<Call>,
+    /// Where the limit is, bytes.
+    limit_bytes: u64,
+}
+
+/// A body that can be taken away from the guest: one that serves again must not hold on to the connection of a request that is over.
+struct Inner<B>(Mutex<Option<Pin<Box<B>>>>);
+
+/// Takes a request body away from its guest.
+pub(crate) trait Sever: Send + Sync {
+    /// Drops the body; reading it from now on is an error.
+    fn sever(&self);
+}
+
+impl<B: Send> Sever for Inner<B> {
+    fn sever(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
 }
 
 impl<B> RequestBody<B> {
     pub(crate) fn new(inner: B, call: &Arc<Call>) -> Self {
-        Self { inner: Box::pin(inner), call: Arc::clone(call) }
+        let limit_bytes = u64::from(call.info().revision.manifest.limits.request_mb) * MIB;
+        Self { inner: Arc::new(Inner(Mutex::new(Some(Box::pin(inner))))), call: Arc::clone(call), limit_bytes }
+    }
+}
+
+impl<B: Send + 'static> RequestBody<B> {
+    /// The means to take the body away.
+    pub(crate) fn severance(&self) -> Arc<dyn Sever> {
+        Arc::clone(&self.inner) as Arc<dyn Sever>
+    }
+}
+
+impl<B: Body> Inner<B> {
+    fn with<T>(&self, look: impl FnOnce(Pin<&mut B>) -> T) -> Option<T> {
+        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        body.as_mut().map(|body| look(body.as_mut()))
     }
 }
 
@@ -40,10 +72,11 @@ where
 {
     /// The whole body.
     pub(crate) async fn collect(mut self) -> Result<Bytes, Failure> {
+        let limit_bytes = self.limit_bytes;
         let mut bytes = BytesMut::new();
         while let Some(frame) = self.frame().await {
             let frame = frame.map_err(|error| match error {
-                HttpError::HttpRequestBodySize(_) => Failure::RequestTooLarge { limit_bytes: REQUEST_BYTES_MAX },
+                HttpError::HttpRequestBodySize(_) => Failure::RequestTooLarge { limit_bytes },
                 other => Failure::BadRequest { reason: other.to_string() },
             })?;
             if let Ok(data) = frame.into_data() {
@@ -62,26 +95,33 @@ where
     type Data = Bytes;
     type Error = HttpError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let frame = match ready!(self.inner.as_mut().poll_frame(cx)) {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let polled = self.inner.with(|body| body.poll_frame(cx));
+        let Some(polled) = polled else { return Poll::Ready(Some(Err(HttpError::InternalError(Some("the request is over".to_owned()))))) };
+        let frame = match ready!(polled) {
             None => return Poll::Ready(None),
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(HttpError::InternalError(Some(error.into().to_string()))))),
         };
         let total = self.call.count_in(frame.data_ref().map_or(0, Bytes::len));
-        if total > REQUEST_BYTES_MAX {
-            return Poll::Ready(Some(Err(HttpError::HttpRequestBodySize(Some(REQUEST_BYTES_MAX)))));
+        if total > self.limit_bytes {
+            return Poll::Ready(Some(Err(HttpError::HttpRequestBodySize(Some(self.limit_bytes)))));
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.with(|body| body.is_end_stream()).unwrap_or(true)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.with(|body| body.size_hint()).unwrap_or_default()
     }
+}
+
+/// Largest response body, bytes.
+fn response_limit(call: &Call) -> u64 {
+    u64::from(call.info().revision.manifest.limits.response_mb) * MIB
 }
 
 /// A response body. When the guest fails half-way the body ends with that failure, never as if it were whole.
@@ -101,6 +141,7 @@ struct Streaming {
     /// What the response promised, if it did.
     length: Option<u64>,
     sent_bytes: u64,
+    limit_bytes: u64,
     done: bool,
 }
 
@@ -114,6 +155,7 @@ impl ResponseBody {
 
     /// The body of a guest that is done: all of it waits in memory.
     pub(crate) async fn whole(mut inner: HyperOutgoingBody, call: &Call) -> Result<Self, Failure> {
+        let limit_bytes = response_limit(call);
         let mut frames = VecDeque::new();
         let mut left_bytes = 0;
         while let Some(frame) = inner.frame().await {
@@ -121,17 +163,26 @@ impl ResponseBody {
             let bytes = frame.data_ref().map_or(0, Bytes::len);
             call.count_out(bytes);
             left_bytes += bytes as u64;
+            if left_bytes > limit_bytes {
+                return Err(call.fail(Failure::OutputTooLarge { limit_bytes }));
+            }
             frames.push_back(frame);
         }
         Ok(Self(Answer::Whole { frames, left_bytes }))
     }
 
     /// The body of a guest that still runs. `length` is what has to be sent; 0 for an answer without body.
-    pub(crate) fn streaming(inner: HyperOutgoingBody, guest: Guest, call: Arc<Call>, length: Option<u64>) -> Self {
+    pub(crate) fn streaming(
+        inner: HyperOutgoingBody,
+        guest: impl Future<Output = Result<(), Failure>> + Send + 'static,
+        call: Arc<Call>,
+        length: Option<u64>,
+    ) -> Self {
         call.open_part();
-        // The one task of this crate: only for guests that still write after they answered.
+        // A task of its own, for guests that still write after they answered: the deadline holds even when nobody reads.
         let guest = tokio::spawn(guest);
-        Self(Answer::Streaming(Streaming { inner, guest, call, length, sent_bytes: 0, done: false }))
+        let limit_bytes = response_limit(&call);
+        Self(Answer::Streaming(Streaming { inner, guest, call, length, sent_bytes: 0, limit_bytes, done: false }))
     }
 
     /// The whole body and the end of its guest.
@@ -213,8 +264,8 @@ impl Streaming {
             },
         };
         self.sent_bytes = self.call.count_out(frame.data_ref().map_or(0, Bytes::len));
-        if self.sent_bytes > RESPONSE_BYTES_MAX {
-            return Poll::Ready(Some(Err(self.call.fail(Failure::OutputTooLarge { limit_bytes: RESPONSE_BYTES_MAX }))));
+        if self.sent_bytes > self.limit_bytes {
+            return Poll::Ready(Some(Err(self.call.fail(Failure::OutputTooLarge { limit_bytes: self.limit_bytes }))));
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -1,18 +1,21 @@
 //! One engine for the node: compiler, instance pool, epoch clock, compiled-code cache.
 
+use crate::aftercare::Kept;
 use crate::compiled::Cache;
 use crate::epoch::EpochClock;
-use crate::function::Function;
+use crate::function::{Function, Shared};
 use crate::host::{Host, RevisionRef};
 use crate::linker;
 use crate::pool::{Machine, Plan};
 use crate::state::State;
+use crate::turns::Turns;
 use sedge_protocol::Digest;
 use sedge_protocol::artifact::{self, ArtifactError, Kind};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use wasmtime::component::Component;
 use wasmtime::{Config, Module, OptLevel};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -53,8 +56,8 @@ pub enum EngineError {
         #[source]
         cause: io::Error,
     },
-    /// The epoch thread did not start.
-    #[error("start the epoch thread")]
+    /// A thread did not start.
+    #[error("start the threads of the engine")]
     Clock(#[source] io::Error),
 }
 
@@ -102,7 +105,7 @@ pub struct Engine(Arc<Parts>);
 
 struct Parts {
     engine: wasmtime::Engine,
-    clock: Arc<EpochClock>,
+    shared: Shared,
     components: wasmtime::component::Linker<State>,
     modules: wasmtime::Linker<State>,
     cache: Cache,
@@ -128,7 +131,15 @@ impl Engine {
         let modules = linker::module(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir, cause })?;
         let clock = Arc::new(EpochClock::start(&engine).map_err(EngineError::Clock)?);
-        Ok(Self(Arc::new(Parts { engine, clock, components, modules, cache, plan })))
+        let turns = Arc::new(Turns::start(machine.cores).map_err(EngineError::Clock)?);
+        let kept = Arc::new(Kept { fresh_max: machine.cores, tight: AtomicBool::new(false) });
+        let shared = Shared { clock, turns, kept };
+        Ok(Self(Arc::new(Parts { engine, shared, components, modules, cache, plan })))
+    }
+
+    /// Says whether memory is short: then no instance is kept between invocations.
+    pub fn set_tight(&self, tight: bool) {
+        self.0.shared.kept.tight.store(tight, Relaxed);
     }
 
     /// How the instance pool was laid out.
@@ -154,7 +165,7 @@ impl Engine {
             return Err(PrepareError::Memory { wanted_bytes, max_bytes });
         }
         let prepared = self.link(kind, &found, &bytes).map_err(|cause| PrepareError::Compile(cause.into()))?;
-        Ok(Function::new(&self.0.engine, &self.0.clock, prepared, revision, host))
+        Ok(Function::new(&self.0.engine, &self.0.shared, prepared, revision, host))
     }
 
     /// Removes the compiled code of an artifact that is no longer needed.

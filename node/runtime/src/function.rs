@@ -7,6 +7,7 @@
 //!                 └─ command: data on stdin, CE_* ─▶ stdout is the reply
 //! ```
 
+use crate::aftercare::{self, Kept};
 use crate::body::{RequestBody, ResponseBody};
 use crate::engine::Prepared;
 use crate::epoch::EpochClock;
@@ -14,9 +15,12 @@ use crate::event;
 use crate::failure::Failure;
 use crate::guest::{Guest, Held};
 use crate::host::{Host, LogStream, RevisionRef};
+use crate::idle::{Idle, Warm};
+use crate::instance::Instance;
 use crate::limits::{FAILURE_CHARS_MAX, INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
-use crate::state::State;
+use crate::state::{State, Surroundings};
 use crate::stdio::Pipe;
+use crate::turns::Turns;
 use crate::usage::{Call, Invocation};
 use bytes::Bytes;
 use http::uri::Authority;
@@ -30,13 +34,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
 use tokio::sync::oneshot;
+use wasmtime::Store;
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi_http::WasiHttpView as _;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+pub(crate) type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 /// What a function replies to an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,13 +55,22 @@ pub struct Reply {
 #[derive(Clone)]
 pub struct Function(Arc<Parts>);
 
-struct Parts {
+pub(crate) struct Parts {
     engine: wasmtime::Engine,
-    clock: Arc<EpochClock>,
+    shared: Shared,
     prepared: Prepared,
-    revision: Arc<RevisionRef>,
+    pub(crate) revision: Arc<RevisionRef>,
     host: Arc<dyn Host>,
     warm: AtomicBool,
+    pub(crate) idle: Idle,
+}
+
+/// What all functions of an engine run with.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<EpochClock>,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) kept: Arc<Kept>,
 }
 
 /// One invocation on its way to a guest.
@@ -65,18 +78,14 @@ struct Run {
     parts: Arc<Parts>,
     call: Arc<Call>,
     held: Held,
+    warm: Option<Warm>,
 }
 
 impl Function {
-    pub(crate) fn new(
-        engine: &wasmtime::Engine,
-        clock: &Arc<EpochClock>,
-        prepared: Prepared,
-        revision: &RevisionRef,
-        host: Arc<dyn Host>,
-    ) -> Self {
-        let (engine, clock, revision) = (engine.clone(), Arc::clone(clock), Arc::new(revision.clone()));
-        Self(Arc::new(Parts { engine, clock, prepared, revision, host, warm: AtomicBool::new(false) }))
+    pub(crate) fn new(engine: &wasmtime::Engine, shared: &Shared, prepared: Prepared, revision: &RevisionRef, host: Arc<dyn Host>) -> Self {
+        let (engine, shared, revision) = (engine.clone(), shared.clone(), Arc::new(revision.clone()));
+        let (warm, idle) = (AtomicBool::new(false), Idle::default());
+        Self(Arc::new(Parts { engine, shared, prepared, revision, host, warm, idle }))
     }
 
     /// Which revision this is.
@@ -89,6 +98,36 @@ impl Function {
     #[must_use]
     pub fn memory_reservation(&self) -> u64 {
         u64::from(self.0.revision.manifest.limits.memory_mb) * 1024 * 1024 + INSTANCE_OVERHEAD_BYTES
+    }
+
+    /// An instance that waits for an invocation, if there is one; give it to [`Invocation::in_warm`].
+    #[must_use]
+    pub fn warm(&self) -> Option<Warm> {
+        self.0.idle.take()
+    }
+
+    /// Instances that wait for an invocation.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.idle.len()
+    }
+
+    /// Gives back the memory of all instances that wait, but for the newest `keep`.
+    pub fn release(&self, keep: usize) {
+        drop(self.0.idle.older_than(std::time::Duration::ZERO, keep));
+    }
+
+    /// Gives back the memory of instances that have waited too long, but for the newest `keep`. Call it every second or so.
+    pub fn sweep(&self, keep: usize) {
+        drop(self.0.idle.older_than(aftercare::idle_max(&self.0.revision.manifest), keep));
+    }
+
+    /// Makes an instance ahead of its invocation, in the room that is reserved for it.
+    ///
+    /// # Errors
+    /// When the function fails at its start; its first invocation would have failed the same way.
+    pub async fn prepare(&self, room: impl Send + 'static) -> Result<(), Failure> {
+        aftercare::prepare(Arc::clone(&self.0), Box::new(room)).await
     }
 
     /// Answers one request. The invocation ends when the guest is gone and the body is delivered or dropped; by then
@@ -129,9 +168,10 @@ impl Function {
 
     fn begin(&self, invocation: Invocation) -> Run {
         let cold = !self.0.warm.swap(true, Relaxed);
-        let (call, permit) = Call::begin(Arc::clone(&self.0.revision), invocation, cold);
-        let held = Held { permit, ticking: self.0.clock.ticking() };
-        Run { parts: Arc::clone(&self.0), call, held }
+        let Invocation { id, warm, hold: permit, room, ended } = invocation;
+        let call = Call::begin(Arc::clone(&self.0.revision), id, cold, ended);
+        let held = Held { permit, room, ticking: self.0.shared.clock.ticking() };
+        Run { parts: Arc::clone(&self.0), call, held, warm }
     }
 
     async fn reply(&self, event: &Event, run: Run) -> Result<Reply, Failure> {
@@ -153,12 +193,23 @@ impl Function {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         self.name_authority(&mut request);
-        let Run { parts, call, held } = run;
+        let Run { parts, call, mut held, warm } = run;
         let without_body = request.method() == Method::HEAD;
         let request = request.map(|body| RequestBody::new(body, &call));
+        let severance = request.body().severance();
         let (sender, mut receiver) = oneshot::channel();
-        let mut guest = Guest::new(Arc::clone(&call), held, parts.handle(request, sender, Arc::clone(&call)));
+        let (instance, ready) = match warm {
+            Some(Warm { instance, preparation, room, .. }) => {
+                held.room = room;
+                preparation.iter().for_each(|preparation| call.take_over(preparation));
+                (instance, true)
+            }
+            None => (Instance::empty(&parts, &call), false),
+        };
+        let work = Arc::clone(&parts).handle((instance, ready), request, sender, Arc::clone(&call));
+        let mut guest = Guest::new(Arc::clone(&call), held, Arc::clone(&parts.shared.turns), work);
         let answer = first_answer(&mut guest, &mut receiver).await?;
+        let care = aftercare::Care { parts, call: Arc::clone(&call), severance };
         let response = match answer {
             Some(Ok(response)) => response,
             Some(Err(code)) => return Err(call.fail(Failure::Refused { code: code.to_string() })),
@@ -166,10 +217,17 @@ impl Function {
         };
         let (head, body) = response.into_parts();
         let body = if guest.is_done() {
-            ResponseBody::whole(body, &call).await?
+            let body = ResponseBody::whole(body, &call).await?;
+            care.after(&mut guest);
+            body
         } else {
             let without_body = without_body || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
             let length = if without_body { Some(0) } else { content_length(&head.headers) };
+            let guest = async move {
+                let result = (&mut guest).await;
+                care.after(&mut guest);
+                result
+            };
             ResponseBody::streaming(body, guest, call, length)
         };
         Ok(Response::from_parts(head, body))
@@ -205,15 +263,16 @@ impl Function {
         run: Run,
     ) -> Result<Bytes, Failure> {
         let stdout = Pipe::kept(output_bytes_max);
-        let Run { parts, call, held } = run;
+        let Run { parts, call, held, warm: _ } = run;
         let (output, of_guest) = (stdout.clone(), Arc::clone(&call));
+        let turns = Arc::clone(&parts.shared.turns);
         let work = async move {
             let stdin = stdin.await.map_err(|failure| of_guest.fail(failure))?;
-            let mut wasi = parts.wasi(&of_guest);
-            wasi.stdin(MemoryInputPipe::new(stdin)).stdout(output).envs(&environment);
-            parts.run(wasi, &of_guest).await
+            let mut around = parts.surroundings(&of_guest);
+            around.wasi.stdin(MemoryInputPipe::new(stdin)).stdout(output).envs(&environment);
+            parts.run(around, &of_guest).await.map(|()| None)
         };
-        Guest::new(Arc::clone(&call), held, work).await?;
+        Guest::new(Arc::clone(&call), held, turns, work).await?;
         let output = stdout.take();
         call.count_out(output.len());
         Ok(output)
@@ -231,43 +290,56 @@ impl Function {
 }
 
 impl Parts {
-    /// The common part of every instance's surroundings: its name, and its output to the log.
-    fn wasi(&self, call: &Arc<Call>) -> WasiCtxBuilder {
-        let mut wasi = WasiCtxBuilder::new();
-        wasi.arg(self.revision.function.as_str()).stdout(Pipe::log(&self.host, call, LogStream::Stdout)).stderr(Pipe::log(
-            &self.host,
-            call,
-            LogStream::Stderr,
-        ));
-        wasi
+    pub(crate) const fn prepared(&self) -> &Prepared {
+        &self.prepared
     }
 
-    /// One instance of an HTTP component, from start to return.
+    pub(crate) const fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The store of an instance whose output goes to the log.
+    pub(crate) fn store(&self, call: &Arc<Call>) -> Store<State> {
+        State::store(&self.engine, call, &self.host, self.surroundings(call))
+    }
+
+    /// The common part of every instance's surroundings: its name, and its output to the log.
+    fn surroundings(&self, call: &Arc<Call>) -> Surroundings {
+        let output = [LogStream::Stdout, LogStream::Stderr].map(|stream| Pipe::log(&self.host, call, stream));
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.arg(self.revision.function.as_str()).stdout(output[0].clone()).stderr(output[1].clone());
+        Surroundings { wasi, output }
+    }
+
+    /// One invocation of an HTTP component, from start to return. Answers the instance if it is still whole.
     async fn handle<B>(
         self: Arc<Self>,
+        (mut instance, ready): (Box<Instance>, bool),
         request: Request<RequestBody<B>>,
         sender: oneshot::Sender<Answer>,
         call: Arc<Call>,
-    ) -> Result<(), Failure>
+    ) -> Result<Option<Box<Instance>>, Failure>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let Prepared::Http(pre) = &self.prepared else { unreachable!("only HTTP components are handled") };
-        let mut store = State::store(&self.engine, &call, &self.host, self.wasi(&call));
         let result = async {
-            let incoming = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
-            let outparam = store.data_mut().http().new_response_outparam(sender)?;
-            let proxy = pre.instantiate_async(&mut store).await?;
-            proxy.wasi_http_incoming_handler().call_handle(&mut store, incoming, outparam).await
+            if ready {
+                instance.enter(&call);
+            } else {
+                instance.make(&self).await?;
+            }
+            instance.handle(request, sender).await
         }
         .await;
-        store.data().verdict(result)
+        let whole = result.is_ok();
+        instance.store.data().verdict(result)?;
+        Ok(whole.then_some(instance))
     }
 
     /// One instance of a command, from start to exit.
-    async fn run(&self, wasi: WasiCtxBuilder, call: &Arc<Call>) -> Result<(), Failure> {
-        let mut store = State::store(&self.engine, call, &self.host, wasi);
+    async fn run(&self, around: Surroundings, call: &Arc<Call>) -> Result<(), Failure> {
+        let mut store = State::store(&self.engine, call, &self.host, around);
         let result = async {
             match &self.prepared {
                 Prepared::Command(pre) => {
@@ -290,16 +362,21 @@ impl Parts {
 
 /// Drives the guest until it answers or ends. `None`: it ended, or dropped its right to answer and ended, without.
 async fn first_answer(guest: &mut Guest, receiver: &mut oneshot::Receiver<Answer>) -> Result<Option<Answer>, Failure> {
+    let mut dropped = false;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(Err(failure)) = Pin::new(&mut *guest).poll(cx) {
             // A response that was set before the failure was not whole, or is not worth sending.
             return Poll::Ready(Err(failure));
         }
-        match receiver.try_recv() {
-            Ok(answer) => Poll::Ready(Ok(Some(answer))),
-            Err(_) if guest.is_done() => Poll::Ready(Ok(None)),
-            Err(_) => Poll::Pending,
+        if !dropped {
+            // Asked each time, because the guest may run on another thread by now.
+            match Pin::new(&mut *receiver).poll(cx) {
+                Poll::Ready(Ok(answer)) => return Poll::Ready(Ok(Some(answer))),
+                Poll::Ready(Err(_)) => dropped = true,
+                Poll::Pending => {}
+            }
         }
+        if guest.is_done() { Poll::Ready(Ok(None)) } else { Poll::Pending }
     })
     .await
 }

@@ -1,16 +1,25 @@
-//! Drives a guest: every poll is metered, and nothing runs past the deadline.
+//! Drives a guest: every poll is metered, nothing runs past the deadline, and one that computes on goes where it holds nobody up.
+//!
+//! ```text
+//! Here(course) ── Pending after a whole turn of computing ──▶ Away(course in Turns)
+//!      └───────────────── ended ─▶ Ended { rest } ◀────────────────┘
+//! ```
 
 use crate::epoch::Ticking;
 use crate::failure::Failure;
+use crate::instance::Instance;
+use crate::turns::{Away, Turns};
 use crate::usage::Call;
 use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, Sleep};
 
-type Work = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+/// What a guest leaves when it ends well: an instance that could serve another invocation, or nothing.
+type Left = Option<Box<Instance>>;
+type Work = Pin<Box<dyn Future<Output = Result<Left, Failure>> + Send>>;
 
 /// One guest on its way. A failure is recorded in the call before the guest's streams close, so whoever reads
 /// those sees a failure and never a clean end.
@@ -19,38 +28,61 @@ type Work = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 pub(crate) struct Guest {
     state: State,
     call: Arc<Call>,
+    turns: Arc<Turns>,
 }
 
-/// What is let go after the instance.
+/// What is let go after the guest.
 #[expect(dead_code, reason = "held for what dropping them does")]
 pub(crate) struct Held {
-    /// The memory that admission counts.
+    /// The right to run.
     pub(crate) permit: Box<dyn Any + Send>,
+    /// The memory that is reserved for the instance.
+    pub(crate) room: Box<dyn Any + Send>,
     /// The clock that the deadline needs.
     pub(crate) ticking: Ticking,
 }
 
+/// What is left of a guest that ended well, to be cleared away when that holds up nobody.
+pub(crate) struct Rest {
+    pub(crate) instance: Box<Instance>,
+    pub(crate) room: Box<dyn Any + Send>,
+}
+
 enum State {
-    Running { work: Work, timer: Option<Pin<Box<Sleep>>>, held: Held },
-    Done,
+    Here(Course),
+    Away(Away<(Result<(), Failure>, Option<Rest>)>),
+    Ended(Option<Rest>),
 }
 
 impl Guest {
     /// `work` runs the guest; it must record its own failure before it drops the store.
-    pub(crate) fn new(call: Arc<Call>, held: Held, work: impl Future<Output = Result<(), Failure>> + Send + 'static) -> Self {
-        Self { state: State::Running { work: Box::pin(work), timer: None, held }, call }
+    pub(crate) fn new(
+        call: Arc<Call>,
+        held: Held,
+        turns: Arc<Turns>,
+        work: impl Future<Output = Result<Left, Failure>> + Send + 'static,
+    ) -> Self {
+        let course = Course { work: Some(Box::pin(work)), timer: None, held: Some(held), call: Arc::clone(&call) };
+        Self { state: State::Here(course), call, turns }
     }
 
     pub(crate) const fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, State::Ended(_))
     }
 
-    fn stop(&mut self) {
-        if let State::Running { work, held, .. } = std::mem::replace(&mut self.state, State::Done) {
-            self.call.metered(|| drop(work));
-            self.call.guest_gone();
-            drop(held);
+    /// What it left, once.
+    pub(crate) fn take_rest(&mut self) -> Option<Rest> {
+        match &mut self.state {
+            State::Ended(rest) => rest.take(),
+            State::Here(_) | State::Away(_) => None,
         }
+    }
+
+    fn leave(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let State::Here(course) = std::mem::replace(&mut self.state, State::Ended(None)) else { return Poll::Pending };
+        let function = self.call.info().revision.function.clone();
+        self.state = State::Away(self.turns.run(function, course));
+        Pin::new(self).poll(cx)
     }
 }
 
@@ -59,33 +91,79 @@ impl Future for Guest {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let State::Running { work, timer, .. } = &mut this.state else { return Poll::Pending };
-        if let Poll::Ready(result) = this.call.metered(|| work.as_mut().poll(cx)) {
-            // The store went with the work, inside the metered poll.
-            this.call.guest_gone();
-            this.state = State::Done;
-            this.call.close_part();
-            return Poll::Ready(result);
-        }
-        // Most guests never wait, so the timer is made for those that do.
-        let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::from_std(this.call.deadline()))));
-        if timer.as_mut().poll(cx).is_ready() {
-            let failure = this.call.fail(Failure::Timeout { limit_ms: this.call.limit_ms() });
-            this.stop();
-            return Poll::Ready(Err(failure));
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.stop();
+        let (result, rest) = match &mut this.state {
+            State::Here(course) => match Pin::new(course).poll(cx) {
+                Poll::Ready(ended) => ended,
+                Poll::Pending if this.call.has_turned() => return this.leave(cx),
+                Poll::Pending => return Poll::Pending,
+            },
+            State::Away(away) => ready!(Pin::new(away).poll(cx)),
+            State::Ended(_) => return Poll::Pending,
+        };
+        this.state = State::Ended(rest);
+        Poll::Ready(result)
     }
 }
 
 impl fmt::Debug for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guest").field("call", &self.call).field("done", &self.is_done()).finish_non_exhaustive()
+    }
+}
+
+/// The guest itself with its meter and its deadline, wherever it runs.
+struct Course {
+    work: Option<Work>,
+    timer: Option<Pin<Box<Sleep>>>,
+    held: Option<Held>,
+    call: Arc<Call>,
+}
+
+impl Course {
+    /// Lets go of the instance, then of what was reserved for it.
+    fn stop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.call.metered(|| drop(work));
+            self.call.guest_gone();
+        }
+        self.held = None;
+    }
+
+    fn end(&mut self, result: Result<Left, Failure>) -> (Result<(), Failure>, Option<Rest>) {
+        self.work = None;
+        self.call.guest_gone();
+        self.call.close_part();
+        match (result, self.held.take()) {
+            (Ok(Some(instance)), Some(held)) => (Ok(()), Some(Rest { instance, room: held.room })),
+            (Ok(_), _) => (Ok(()), None),
+            (Err(failure), _) => (Err(failure), None),
+        }
+    }
+}
+
+impl Future for Course {
+    type Output = (Result<(), Failure>, Option<Rest>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(work) = &mut this.work else { return Poll::Pending };
+        if let Poll::Ready(result) = this.call.metered(|| work.as_mut().poll(cx)) {
+            return Poll::Ready(this.end(result));
+        }
+        // Most guests never wait, so the timer is made for those that do.
+        let deadline = this.call.deadline();
+        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::from_std(deadline))));
+        if timer.as_mut().poll(cx).is_ready() {
+            let failure = this.call.fail(Failure::Timeout { limit_ms: this.call.limit_ms() });
+            this.stop();
+            return Poll::Ready((Err(failure), None));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Course {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

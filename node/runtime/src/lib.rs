@@ -17,9 +17,9 @@
 //! - Every call ends exactly once with its [`Usage`], also when the caller goes away.
 //! - Compiled code is executed only if this node compiled it and its checksum fits.
 //!
-//! Absent on purpose: admission, queues, retries, routing (the node's core and daemon), reuse of instances, outgoing
-//! requests, sockets and files.
+//! Absent on purpose: admission, queues, retries, routing (the node's core and daemon).
 
+mod aftercare;
 mod body;
 mod compiled;
 mod engine;
@@ -29,11 +29,14 @@ mod failure;
 mod function;
 mod guest;
 mod host;
+mod idle;
+mod instance;
 pub mod limits;
 mod linker;
 mod pool;
 mod state;
 mod stdio;
+mod turns;
 mod usage;
 
 pub use body::ResponseBody;
@@ -41,5 +44,6 @@ pub use engine::{Engine, EngineConfig, EngineError, PrepareError};
 pub use failure::{Failure, Fault};
 pub use function::{Function, Reply};
 pub use host::{CallInfo, Host, HostError, KeyPage, LogLevel, LogLine, LogStream, RevisionRef, Swap};
+pub use idle::Warm;
 pub use pool::{Machine, Plan};
 pub use usage::{Ending, Invocation, Usage};

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Length of one epoch: the grain of deadlines and of sharing a core.
 pub const EPOCH: Duration = Duration::from_millis(1);
-/// Epochs a guest may compute before it lets others run.
+/// Epochs a guest may compute on the thread that took its request; then it goes where long guests take turns.
+pub const EPOCHS_OF_FIRST_TURN: u64 = 2;
+/// Epochs a long guest may compute before it lets others run.
 pub const EPOCHS_PER_TURN: u64 = 5;
 /// Longest line of guest output; a longer one is cut into several.
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
-/// Largest request body that a function may read.
-pub const REQUEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Largest response body that a function may stream.
-pub const RESPONSE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long a fresh instance waits for an invocation before its memory is given back.
+pub const FRESH_IDLE: Duration = Duration::from_secs(2);
 /// Largest output of a command that answers an HTTP request.
 pub const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 /// Largest reply to an event; a reply becomes an event itself.

@@ -4,8 +4,10 @@ use crate::failure::Failure;
 use crate::host::outgoing::Outgoing;
 use crate::host::{Host, LogLine, LogStream};
 use crate::limits::{
-    CORE_INSTANCES_MAX, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TRAP_BYTES_MAX,
+    CORE_INSTANCES_MAX, EPOCHS_OF_FIRST_TURN, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+    TRAP_BYTES_MAX,
 };
+use crate::stdio::Pipe;
 use crate::usage::Call;
 use sedge_protocol::{FunctionName, Manifest};
 use std::sync::Arc;
@@ -22,25 +24,42 @@ pub(crate) struct State {
     http: WasiHttpCtx,
     outgoing: Outgoing,
     memory: Memory,
+    output: [Pipe; 2],
     pub(crate) call: Arc<Call>,
     pub(crate) host: Arc<dyn Host>,
 }
 
+/// What an instance finds around it: its WASI context, and the ends of its output that the node reads.
+pub(crate) struct Surroundings {
+    pub(crate) wasi: WasiCtxBuilder,
+    pub(crate) output: [Pipe; 2],
+}
+
 impl State {
+    /// Epochs of the first turn, which is taken where the request came in.
+    pub(crate) const FIRST_TURN: u64 = EPOCHS_OF_FIRST_TURN;
+
     /// A store that is ready for one invocation: limits set, deadline armed.
-    pub(crate) fn store(engine: &wasmtime::Engine, call: &Arc<Call>, host: &Arc<dyn Host>, mut wasi: WasiCtxBuilder) -> Store<Self> {
+    pub(crate) fn store(engine: &wasmtime::Engine, call: &Arc<Call>, host: &Arc<dyn Host>, around: Surroundings) -> Store<Self> {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HEADER_BYTES_MAX);
+        let Surroundings { mut wasi, output } = around;
         let mut wasi = wasi.build_p1();
         wasi.ctx().table.set_max_capacity(HANDLES_MAX);
         let memory = Memory::new(Arc::clone(call));
-        let state = Self { wasi, http, outgoing: Outgoing, memory, call: Arc::clone(call), host: Arc::clone(host) };
+        let state = Self { wasi, http, outgoing: Outgoing, memory, output, call: Arc::clone(call), host: Arc::clone(host) };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.memory);
-        store.set_epoch_deadline(EPOCHS_PER_TURN);
-        let deadline = call.deadline();
-        store.epoch_deadline_callback(move |_| take_turns(deadline));
+        store.set_epoch_deadline(Self::FIRST_TURN);
+        store.epoch_deadline_callback(|context| take_turns(&context.data().call));
         store
+    }
+
+    /// From now on everything is on behalf of `call`.
+    pub(crate) fn enter(&mut self, call: &Arc<Call>) {
+        self.memory.enter(call);
+        self.output.iter().for_each(|pipe| pipe.enter(call));
+        self.call = Arc::clone(call);
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -98,10 +117,11 @@ impl State {
 }
 
 /// Lets the others run at the end of a turn, and stops the guest at the end of its time.
-fn take_turns(deadline: Instant) -> wasmtime::Result<UpdateDeadline> {
-    if Instant::now() >= deadline {
+fn take_turns(call: &Call) -> wasmtime::Result<UpdateDeadline> {
+    if Instant::now() >= call.deadline() {
         return Err(wasmtime::Error::new(Expired));
     }
+    call.turn();
     // Tokio's own yield also lets timers and sockets be looked at; waking ourselves would starve them.
     Ok(UpdateDeadline::YieldCustom(EPOCHS_PER_TURN, Box::pin(tokio::task::yield_now())))
 }
@@ -137,6 +157,12 @@ impl Memory {
     fn new(call: Arc<Call>) -> Self {
         let limit_bytes = call.info().revision.manifest.limits.memory_mb as usize * 1024 * 1024;
         Self { call, limit_bytes, used_bytes: 0, refused: false }
+    }
+
+    fn enter(&mut self, call: &Arc<Call>) {
+        self.call = Arc::clone(call);
+        self.refused = false;
+        call.count_memory(self.used_bytes);
     }
 }
 

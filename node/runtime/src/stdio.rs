@@ -43,6 +43,14 @@ impl Pipe {
         Self(Arc::new(Mutex::new(Sink::Kept { bytes: BytesMut::new(), bytes_max })))
     }
 
+    /// Lines from now on are of `call`; what is left of a line before was of the one before.
+    pub(crate) fn enter(&self, call: &Arc<Call>) {
+        if let Sink::Log(lines) = &mut *self.sink() {
+            lines.flush();
+            lines.call = Arc::clone(call);
+        }
+    }
+
     /// What was kept so far.
     pub(crate) fn take(&self) -> Bytes {
         match &mut *self.sink() {
@@ -146,6 +154,13 @@ impl Lines {
         self.rest.extend_from_slice(piece);
     }
 
+    /// What has no line end yet.
+    fn flush(&mut self) {
+        if !self.rest.is_empty() {
+            self.emit();
+        }
+    }
+
     fn emit(&mut self) {
         let line = self.rest.strip_suffix(b"\r").unwrap_or(&self.rest);
         let text = String::from_utf8_lossy(line).into_owned();
@@ -156,8 +171,6 @@ impl Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        if !self.rest.is_empty() {
-            self.emit();
-        }
+        self.flush();
     }
 }

@@ -9,10 +9,11 @@
 
 use crate::failure::Failure;
 use crate::host::{CallInfo, RevisionRef};
-use rustix::time::{ClockId, clock_gettime};
+use crate::idle::Warm;
+use cpu_time::ThreadTime;
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,21 +45,41 @@ pub struct Ending {
     pub usage: Usage,
 }
 
-type Ended = Box<dyn FnOnce(Ending) + Send>;
+pub(crate) type Ended = Box<dyn FnOnce(Ending) + Send>;
+
+/// The name that stands in logs where an instance does something before it has an invocation.
+const PREPARATION: &str = "preparation";
 
 /// One invocation before it begins: its name, what it holds, and who hears of its end.
 pub struct Invocation {
-    id: Arc<str>,
-    hold: Box<dyn Any + Send>,
-    ended: Ended,
+    pub(crate) id: Arc<str>,
+    pub(crate) warm: Option<Warm>,
+    pub(crate) hold: Box<dyn Any + Send>,
+    pub(crate) room: Box<dyn Any + Send>,
+    pub(crate) ended: Ended,
 }
 
 impl Invocation {
-    /// `hold` is dropped as soon as the instance is gone and its memory free again: the place for an admission permit.
+    /// `hold` is dropped as soon as the guest is gone: the place for an admission permit.
     /// `ended` is called exactly once, when the last byte of the answer is delivered or given up, on whatever thread
     /// that happens; it must not block.
     pub fn new(id: impl Into<Arc<str>>, hold: impl Send + 'static, ended: impl FnOnce(Ending) + Send + 'static) -> Self {
-        Self { id: id.into(), hold: Box::new(hold), ended: Box::new(ended) }
+        Self { id: id.into(), warm: None, hold: Box::new(hold), room: Box::new(()), ended: Box::new(ended) }
+    }
+
+    /// The memory that is reserved for the instance. It is dropped when the memory is free again, which may be long after the
+    /// invocation: an idle instance keeps it until [`Function::release`](crate::Function::release).
+    #[must_use]
+    pub fn in_room(mut self, room: impl Send + 'static) -> Self {
+        self.room = Box::new(room);
+        self
+    }
+
+    /// Runs in an instance that waited, in the room that is reserved for that.
+    #[must_use]
+    pub fn in_warm(mut self, warm: Warm) -> Self {
+        self.warm = Some(warm);
+        self
     }
 }
 
@@ -80,6 +101,8 @@ pub(crate) struct Call {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     kv_ops: AtomicU64,
+    /// Whether the guest has computed for a whole turn.
+    turned: AtomicBool,
     /// Parts (guest, response body) that have not come to their end; not zero at the end means cancelled.
     open_parts: AtomicU32,
     failure: OnceLock<Failure>,
@@ -87,11 +110,19 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Starts the clock. The second half is for the guest to hold.
-    pub(crate) fn begin(revision: Arc<RevisionRef>, invocation: Invocation, cold: bool) -> (Arc<Self>, Box<dyn Any + Send>) {
-        let Invocation { id, hold, ended } = invocation;
-        let call = Self {
-            info: CallInfo { revision, invocation: id },
+    /// Starts the clock.
+    pub(crate) fn begin(revision: Arc<RevisionRef>, id: Arc<str>, cold: bool, ended: Ended) -> Arc<Self> {
+        Arc::new(Self::new(CallInfo { revision, invocation: id }, cold, Some(ended)))
+    }
+
+    /// What happens in an instance before it has an invocation; the one that gets it [takes it over](Self::take_over).
+    pub(crate) fn preparation(revision: Arc<RevisionRef>) -> Arc<Self> {
+        Arc::new(Self::new(CallInfo { revision, invocation: PREPARATION.into() }, false, None))
+    }
+
+    fn new(info: CallInfo, cold: bool, ended: Option<Ended>) -> Self {
+        Self {
+            info,
             started: Instant::now(),
             cold,
             guest_gone: OnceLock::new(),
@@ -100,11 +131,28 @@ impl Call {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             kv_ops: AtomicU64::new(0),
+            turned: AtomicBool::new(false),
             open_parts: AtomicU32::new(1),
             failure: OnceLock::new(),
-            ended: Mutex::new(Some(ended)),
-        };
-        (Arc::new(call), hold)
+            ended: Mutex::new(ended),
+        }
+    }
+
+    /// What was used to prepare the instance is part of the invocation that gets it.
+    pub(crate) fn take_over(&self, preparation: &Self) {
+        self.cpu_ns.fetch_add(preparation.cpu_ns.swap(0, Relaxed), Relaxed);
+        self.kv_ops.fetch_add(preparation.kv_ops.swap(0, Relaxed), Relaxed);
+        self.bytes_out.fetch_add(preparation.bytes_out.swap(0, Relaxed), Relaxed);
+    }
+
+    /// The guest has computed for a whole turn.
+    pub(crate) fn turn(&self) {
+        self.turned.store(true, Relaxed);
+    }
+
+    /// Whether the guest has computed for a whole turn.
+    pub(crate) fn has_turned(&self) -> bool {
+        self.turned.load(Relaxed)
     }
 
     pub(crate) const fn info(&self) -> &CallInfo {
@@ -122,9 +170,9 @@ impl Call {
 
     /// Runs `work` and counts the processor time of this thread meanwhile.
     pub(crate) fn metered<T>(&self, work: impl FnOnce() -> T) -> T {
-        let before = thread_cpu();
+        let begin = ThreadTime::now();
         let result = work();
-        self.cpu_ns.fetch_add(thread_cpu().saturating_sub(before), Relaxed);
+        self.cpu_ns.fetch_add(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
         result
     }
 
@@ -207,10 +255,4 @@ impl fmt::Debug for Call {
 fn add(counter: &AtomicU64, amount: usize) -> u64 {
     let amount = amount as u64;
     counter.fetch_add(amount, Relaxed) + amount
-}
-
-/// Processor time of this thread so far, nanoseconds.
-fn thread_cpu() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }

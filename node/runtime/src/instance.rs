@@ -1,0 +1,69 @@
+//! A live sandbox of an HTTP component, apart from the invocation in it.
+//!
+//! ```text
+//! make ─▶ Instance ─ enter(call) ─▶ handle(request) ─▶ still whole ─┬─▶ dropped (the default)
+//!            ▲ made ahead, or used before                           └─▶ Idle (reuse) ─▶ enter …
+//! ```
+//! An instance that trapped or was stopped is never entered again: its handler's future was given up half-way.
+
+use crate::body::RequestBody;
+use crate::engine::Prepared;
+use crate::function::{Answer, Parts};
+use crate::state::State;
+use crate::usage::Call;
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use wasmtime::Store;
+use wasmtime_wasi_http::WasiHttpView as _;
+use wasmtime_wasi_http::p2::bindings::Proxy;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+
+pub(crate) struct Instance {
+    pub(crate) store: Store<State>,
+    proxy: Option<Proxy>,
+    /// Invocations it has begun.
+    served: u32,
+}
+
+impl Instance {
+    /// A sandbox with nothing in it yet. Its time and memory count for `call`.
+    pub(crate) fn empty(parts: &Parts, call: &Arc<Call>) -> Box<Self> {
+        Box::new(Self { store: parts.store(call), proxy: None, served: 0 })
+    }
+
+    /// Instantiates the component; what it does at its start runs now.
+    pub(crate) async fn make(&mut self, parts: &Parts) -> wasmtime::Result<()> {
+        let Prepared::Http(pre) = parts.prepared() else { unreachable!("only HTTP components are kept as instances") };
+        self.proxy = Some(pre.instantiate_async(&mut self.store).await?);
+        Ok(())
+    }
+
+    /// Gives it to an invocation: from now on time, memory, output and deadline are those of `call`.
+    pub(crate) fn enter(&mut self, call: &Arc<Call>) {
+        self.store.data_mut().enter(call);
+        self.store.set_epoch_deadline(State::FIRST_TURN);
+    }
+
+    /// Runs the incoming handler to its return.
+    pub(crate) async fn handle<B>(&mut self, request: Request<RequestBody<B>>, sender: oneshot::Sender<Answer>) -> wasmtime::Result<()>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let proxy = self.proxy.as_ref().expect("an instance is made before it handles");
+        let store = &mut self.store;
+        self.served += 1;
+        let incoming = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+        let outparam = store.data_mut().http().new_response_outparam(sender)?;
+        proxy.wasi_http_incoming_handler().call_handle(store, incoming, outparam).await
+    }
+
+    /// Invocations it has begun.
+    pub(crate) const fn served(&self) -> u32 {
+        self.served
+    }
+}

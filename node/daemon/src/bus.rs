@@ -314,7 +314,7 @@ impl Bus {
                 continue;
             };
             let (active, invoker, report) = (Arc::clone(active), self.parts.invoker.clone(), self.report.clone());
-            self.parts.supervisor.work(async move {
+            self.parts.supervisor.spread(async move {
                 let result = invoker.event(&active, &item.payload.event).await;
                 drop(report.send(Outcome { item, result }));
             });

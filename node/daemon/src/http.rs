@@ -3,7 +3,7 @@
 use crate::functions::{Functions, Routed};
 use crate::invoke::{Failed, Invoker};
 use crate::limits::HTTP_CONNECTIONS_MAX;
-use crate::serve;
+use crate::serve::{self, Where};
 use crate::supervisor::Supervisor;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -21,7 +21,7 @@ pub(crate) async fn run(listener: TcpListener, functions: Functions, invoker: In
         let (functions, invoker) = (functions.clone(), invoker.clone());
         async move { answer(&functions, &invoker, request).await }
     };
-    serve::run(listener, HTTP_CONNECTIONS_MAX, supervisor, answer).await
+    serve::run(listener, (HTTP_CONNECTIONS_MAX, Where::Executors), supervisor, answer).await
 }
 
 async fn answer(functions: &Functions, invoker: &Invoker, request: Request<Incoming>) -> Answer {

@@ -2,7 +2,7 @@
 
 use crate::fault::Errors;
 use crate::functions::Active;
-use crate::gate::{Gate, Refused};
+use crate::gate::{Gate, Place, Refused};
 use crate::logs::Logs;
 use crate::meter::Meter;
 use bytes::Bytes;
@@ -84,8 +84,8 @@ impl Invoker {
     }
 
     async fn admit(&self, active: &Active, tell: impl FnOnce(Usage) + Send + 'static) -> Result<Invocation, Refused> {
-        let permit = match self.gate.admit(&active.concurrency, active.function.memory_reservation()).await {
-            Ok(permit) => permit,
+        let (permit, place) = match self.gate.admit(active).await {
+            Ok(admitted) => admitted,
             Err(refused) => {
                 self.meter.shed(active.name(), active.revision());
                 return Err(refused);
@@ -101,7 +101,11 @@ impl Invoker {
             }
             tell(ending.usage);
         };
-        Ok(Invocation::new(id, permit, ended))
+        let invocation = Invocation::new(id, permit, ended);
+        Ok(match place {
+            Place::Room(room) => invocation.in_room(room),
+            Place::Warm(warm) => invocation.in_warm(warm),
+        })
     }
 
     fn report(&self, assignment: &sedge_protocol::message::Assignment, invocation: &str, failure: &Failure) {

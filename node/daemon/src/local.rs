@@ -10,7 +10,7 @@ use crate::invoke::Invoker;
 use crate::limits::{DEAD_LETTERS_MAX, LOCAL_CONNECTIONS_MAX};
 use crate::logs::Logs;
 use crate::meter::Meter;
-use crate::serve;
+use crate::serve::{self, Where};
 use crate::session::Link;
 use crate::supervisor::Supervisor;
 use crate::vitals;
@@ -96,7 +96,7 @@ pub(crate) async fn run(local: Local, listener: UnixListener) -> anyhow::Result<
         let local = Arc::clone(&local);
         async move { answer(&local, request).await }
     };
-    serve::run(listener, LOCAL_CONNECTIONS_MAX, supervisor, answer).await
+    serve::run(listener, (LOCAL_CONNECTIONS_MAX, Where::Here), supervisor, answer).await
 }
 
 async fn answer(local: &Arc<Local>, request: Request<Incoming>) -> Response<LocalBody> {

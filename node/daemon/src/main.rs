@@ -18,6 +18,7 @@ mod clock;
 mod config;
 mod daemon;
 mod enrol;
+mod executor;
 mod fault;
 mod fetch;
 mod functions;

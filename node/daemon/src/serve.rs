@@ -16,38 +16,68 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// Where connections come from.
 pub(crate) trait Listener: Send + 'static {
+    /// A connection on its way to the runtime that serves it.
+    type Passenger: Send + 'static;
     /// What a client is served on.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// The next connection. Cancel safe.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Passenger>> + Send;
+
+    /// Makes it a stream of the runtime that calls.
+    fn arrive(passenger: Self::Passenger) -> io::Result<Self::Stream>;
 }
 
 impl Listener for TcpListener {
+    type Passenger = std::net::TcpStream;
     type Stream = TcpStream;
 
-    async fn accept(&self) -> io::Result<TcpStream> {
+    async fn accept(&self) -> io::Result<Self::Passenger> {
         let (stream, _) = TcpListener::accept(self).await?;
         stream.set_nodelay(true)?;
         // A client that takes no bytes gives its connection back.
         rustix::net::sockopt::set_tcp_user_timeout(&stream, u32::try_from(HTTP_SEND_TIMEOUT.as_millis()).unwrap_or(u32::MAX))?;
-        Ok(stream)
+        stream.into_std()
+    }
+
+    fn arrive(passenger: Self::Passenger) -> io::Result<TcpStream> {
+        TcpStream::from_std(passenger)
     }
 }
 
 impl Listener for UnixListener {
+    type Passenger = std::os::unix::net::UnixStream;
     type Stream = UnixStream;
 
-    async fn accept(&self) -> io::Result<UnixStream> {
-        Ok(UnixListener::accept(self).await?.0)
+    async fn accept(&self) -> io::Result<Self::Passenger> {
+        UnixListener::accept(self).await?.0.into_std()
+    }
+
+    fn arrive(passenger: Self::Passenger) -> io::Result<UnixStream> {
+        UnixStream::from_std(passenger)
     }
 }
 
+/// Where the connections of a listener are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// On the executors: connections that carry invocations.
+    Executors,
+    /// On the runtime that accepts them.
+    Here,
+}
+
 /// Serves until the daemon stops; requests that run are finished.
-pub(crate) async fn run<L, F, R, B>(listener: L, connections_max: usize, supervisor: Supervisor, answer: F) -> anyhow::Result<()>
+pub(crate) async fn run<L, F, R, B>(
+    listener: L,
+    (connections_max, place): (usize, Where),
+    supervisor: Supervisor,
+    answer: F,
+) -> anyhow::Result<()>
 where
     L: Listener,
     F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
@@ -58,10 +88,10 @@ where
     let connections = Arc::new(Semaphore::new(connections_max));
     loop {
         let permit = Arc::clone(&connections).acquire_owned().await?;
-        let stream = tokio::select! {
+        let passenger = tokio::select! {
             () = supervisor.stop().cancelled() => return Ok(()),
             accepted = listener.accept() => match accepted {
-                Ok(stream) => stream,
+                Ok(passenger) => passenger,
                 Err(error) => {
                     log::warn!(reason:% = error; "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -70,26 +100,45 @@ where
             },
         };
         let (stop, answer) = (supervisor.stop().clone(), answer.clone());
-        supervisor.work(async move {
+        let connection = async move {
             let _permit = permit;
-            let service = service_fn(move |request| {
-                let response = answer(request);
-                async move { Ok::<_, Infallible>(response.await) }
-            });
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_TIMEOUT);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            let result = tokio::select! {
-                result = connection.as_mut() => result,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = result {
-                log::debug!(reason:% = error; "a connection ended early");
+            match L::arrive(passenger) {
+                Ok(stream) => converse(stream, stop, answer).await,
+                Err(error) => log::warn!(reason:% = error; "a connection could not be handed on"),
             }
-        });
+        };
+        match place {
+            Where::Executors => supervisor.spread(connection),
+            Where::Here => supervisor.work(connection),
+        }
+    }
+}
+
+/// One connection, to its end.
+async fn converse<S, F, R, B>(stream: S, stop: CancellationToken, answer: F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn(Request<Incoming>) -> R,
+    R: Future<Output = Response<B>>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let service = service_fn(move |request| {
+        let response = answer(request);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        log::debug!(reason:% = error; "a connection ended early");
     }
 }

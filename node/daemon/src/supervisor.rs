@@ -3,6 +3,7 @@
 //! A long-lived task that panics or fails ends the process (systemd restarts it). Invocations and connections are short tasks:
 //! they are counted for the drain, and a panic in one is a bug that is logged.
 
+use crate::executor::Executors;
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ pub(crate) struct Supervisor {
     services: TaskTracker,
     work: TaskTracker,
     ended: mpsc::Sender<Ended>,
+    executors: Executors,
 }
 
 /// A service that ended without being asked to.
@@ -28,7 +30,7 @@ pub(crate) struct Ended {
 }
 
 impl Supervisor {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Ended>) {
+    pub(crate) fn new(executors: Executors) -> (Self, mpsc::Receiver<Ended>) {
         let (ended, receiver) = mpsc::channel(16);
         let supervisor = Self {
             stop: CancellationToken::new(),
@@ -36,6 +38,7 @@ impl Supervisor {
             services: TaskTracker::new(),
             work: TaskTracker::new(),
             ended,
+            executors,
         };
         (supervisor, receiver)
     }
@@ -74,6 +77,16 @@ impl Supervisor {
         F: Future<Output = ()> + Send + 'static,
     {
         self.work.spawn(task);
+    }
+
+    /// Runs a short piece of work on the executor that has the least to do; the drain waits for it too.
+    pub(crate) fn spread<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let seat = self.executors.place();
+        let executor = seat.handle().clone();
+        self.work.spawn_on(seat.keep(task), &executor);
     }
 
     /// Stops everything: no new work, `grace` for what runs, then the end.

@@ -65,10 +65,18 @@ fn prepare(wasm: &Path) -> Result<Function> {
 
 async fn invoke(function: &Function) -> Result<usize> {
     let request = http::Request::get("http://localhost/hello").header("host", "localhost").body(Full::new(Bytes::new()))?;
-    let invocation = Invocation::new("example-0", (), |_| {});
+    let mut invocation = Invocation::new("example-0", (), |_| {});
+    if let Some(warm) = function.warm() {
+        invocation = invocation.in_warm(warm);
+    }
     let response = function.http(request, invocation).await?;
     ensure!(response.status().is_success(), "the function answered {}", response.status());
-    Ok(response.into_body().collect().await?.to_bytes().len())
+    let bytes = response.into_body().collect().await?.to_bytes().len();
+    // Lets the runtime clear away the instance and make the next, as between two requests.
+    while function.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    Ok(bytes)
 }
 
 fn main() -> Result<()> {

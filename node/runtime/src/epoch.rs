@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::{self, Thread};
 use wasmtime::Engine;
 
+/// Epochs without a guest before the thread sleeps: waking it for every request would cost more than these ticks.
+const IDLE_EPOCHS: u32 = 100;
+
 /// Ticks an engine's epochs. Dropping it ends the thread.
 #[derive(Debug)]
 pub(crate) struct EpochClock {
@@ -17,6 +20,7 @@ pub(crate) struct EpochClock {
 #[derive(Debug, Default)]
 struct Shared {
     guests: AtomicUsize,
+    parked: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -29,10 +33,17 @@ impl EpochClock {
         let shared = Arc::new(Shared::default());
         let (engine, of_thread) = (engine.clone(), Arc::clone(&shared));
         let tick = move || {
+            let mut idle = 0;
             while !of_thread.ended.load(SeqCst) {
-                if of_thread.guests.load(SeqCst) == 0 {
+                idle = if of_thread.guests.load(SeqCst) == 0 { idle + 1 } else { 0 };
+                if idle > IDLE_EPOCHS {
                     // An idle node wakes for nothing. Whoever starts the first guest unparks us.
-                    thread::park();
+                    of_thread.parked.store(true, SeqCst);
+                    if of_thread.guests.load(SeqCst) == 0 {
+                        thread::park();
+                    }
+                    of_thread.parked.store(false, SeqCst);
+                    idle = 0;
                 } else {
                     engine.increment_epoch();
                     thread::sleep(EPOCH);
@@ -45,7 +56,7 @@ impl EpochClock {
 
     /// Counts one more guest for as long as the answer lives.
     pub(crate) fn ticking(&self) -> Ticking {
-        if self.shared.guests.fetch_add(1, SeqCst) == 0 {
+        if self.shared.guests.fetch_add(1, SeqCst) == 0 && self.shared.parked.load(SeqCst) {
             self.thread.unpark();
         }
         Ticking(Arc::clone(&self.shared))

@@ -368,6 +368,10 @@ async fn first_answer(guest: &mut Guest, receiver: &mut oneshot::Receiver<Answer
             // A response that was set before the failure was not whole, or is not worth sending.
             return Poll::Ready(Err(failure));
         }
+        if guest.is_done() {
+            // Without asking to be woken, which the budget of this task might put off.
+            return Poll::Ready(Ok(receiver.try_recv().ok().filter(|_| !dropped)));
+        }
         if !dropped {
             // Asked each time, because the guest may run on another thread by now.
             match Pin::new(&mut *receiver).poll(cx) {
@@ -376,7 +380,7 @@ async fn first_answer(guest: &mut Guest, receiver: &mut oneshot::Receiver<Answer
                 Poll::Pending => {}
             }
         }
-        if guest.is_done() { Poll::Ready(Ok(None)) } else { Poll::Pending }
+        Poll::Pending
     })
     .await
 }

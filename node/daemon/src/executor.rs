@@ -1,0 +1,114 @@
+//! The threads that serve requests and run functions: one for each processor, each with a runtime of its own.
+//!
+//! ```text
+//! listener (control runtime) ─▶ place: the least loaded ─▶ executor: connection, instance, answer — all on one thread
+//! bus ────────────────────────▶ place ───────────────────▶ executor: event, instance, outcome
+//! ```
+//! What belongs to one request never crosses threads, so no processor is woken for it but the one that has its socket. Guests that
+//! compute on leave for threads of their own (the runtime's turns). Broker, store and session stay on the control runtime, which
+//! sleeps most of the time and therefore goes first when it has something to do.
+
+use anyhow::Context as _;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug)]
+struct Executor {
+    handle: Handle,
+    load: AtomicUsize,
+}
+
+/// All executors. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Executors(Arc<[Executor]>);
+
+/// The threads, to be ended after all work is done.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    stop: CancellationToken,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A place on one executor; counts as load for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    executors: Executors,
+    at: usize,
+}
+
+impl Executors {
+    /// Starts so many threads.
+    pub(crate) fn start(count: usize) -> anyhow::Result<(Self, Threads)> {
+        let stop = CancellationToken::new();
+        let (mut executors, mut threads) = (Vec::new(), Vec::new());
+        for number in 0..count.max(1) {
+            let runtime = Builder::new_current_thread().enable_all().build().context("start an executor")?;
+            executors.push(Executor { handle: runtime.handle().clone(), load: AtomicUsize::new(0) });
+            let stop = stop.clone();
+            let serve = move || {
+                runtime.block_on(stop.cancelled());
+                runtime.shutdown_background();
+            };
+            threads.push(thread::Builder::new().name(format!("sedge-exec-{number}")).spawn(serve).context("start an executor")?);
+        }
+        Ok((Self(executors.into()), Threads { stop, threads }))
+    }
+
+    /// A place on the executor that has the least to do.
+    pub(crate) fn place(&self) -> Seat {
+        let least = self.0.iter().enumerate().min_by_key(|(_, executor)| executor.load.load(Relaxed));
+        let at = least.map_or(0, |(at, _)| at);
+        self.0[at].load.fetch_add(1, Relaxed);
+        Seat { executors: self.clone(), at }
+    }
+}
+
+impl Seat {
+    /// Where tasks of this place are spawned.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.executors.0[self.at].handle
+    }
+
+    /// Keeps the place for as long as `task` runs.
+    pub(crate) async fn keep<F: Future<Output = ()>>(self, task: F) {
+        task.await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.executors.0[self.at].load.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Threads {
+    /// Ends the threads, and with them what still runs there.
+    pub(crate) fn end(self) {
+        self.stop.cancel();
+        for thread in self.threads {
+            // A panic there was reported when it happened.
+            drop(thread.join());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_goes_where_least_is_done() {
+        let (executors, threads) = Executors::start(2).unwrap();
+        let (first, second) = (executors.place(), executors.place());
+        assert_ne!(first.at, second.at);
+        let freed = first.at;
+        drop(first);
+        assert_eq!(executors.place().at, freed);
+        drop(second);
+        threads.end();
+    }
+}

@@ -1,103 +1,52 @@
-//! Turns by processor time: deficit round robin over functions.
+//! Items that wait for a turn on a processor, in fair order over their keys.
 //!
 //! ```text
-//! push(key, item) ─▶ line of the key ─▶ pop ─▶ runs for a while ─▶ charge(key, µs) ─▶ its credit shrinks
+//! push(key, item) ─▶ line of the key ─▶ pop ─▶ runs for a while ─▶ charge(key, µs)
 //! ```
-//! What a turn will cost is known only after it, so it is charged afterwards: a function goes on while it has credit, and gets a
-//! quantum each time the round comes to it. Over time all functions that have something to run get the same processor time, whatever
-//! the number of their invocations and however long each turn takes.
-//!
-//! Invariants: every item that was pushed is popped once, in order within its key; a key without items has no debt to others and
-//! keeps no credit.
+//! Invariants: every item that was pushed is popped once, in order within its key.
 
+use crate::round::Round;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Processor time that a function gets each time the round comes to it, microseconds.
-pub const QUANTUM_US: i64 = 5_000;
-/// Most debt that is remembered, microseconds: one long turn must not shut a function out for seconds.
-const DEBT_US_MAX: i64 = 20 * QUANTUM_US;
-
-#[derive(Debug)]
-struct Line<T> {
-    items: VecDeque<T>,
-    credit_us: i64,
-    /// Whether it has got its quantum since the round came to it.
-    visited: bool,
-    /// Taken out and not yet charged.
-    running: u32,
-}
-
-/// Items that wait for their turn, in fair order over their keys.
+/// Lines of items, one for each key; the [`Round`] says whose turn it is.
 #[derive(Debug)]
 pub struct Fair<K, T> {
-    lines: BTreeMap<K, Line<T>>,
-    /// Keys that have items, in the order of the round; the first is being served.
-    round: VecDeque<K>,
+    round: Round<K>,
+    lines: BTreeMap<K, VecDeque<T>>,
     len: usize,
 }
 
 impl<K, T> Default for Fair<K, T> {
     fn default() -> Self {
-        Self { lines: BTreeMap::new(), round: VecDeque::new(), len: 0 }
+        Self { round: Round::default(), lines: BTreeMap::new(), len: 0 }
     }
 }
 
 impl<K: Ord + Clone, T> Fair<K, T> {
-    /// Puts an item at the end of its key's line. What wants to go on after its turn is pushed before the turn is charged: then its
-    /// key goes on with the credit it has.
+    /// Puts an item at the end of its key's line. What wants to go on after its turn is pushed before the turn is charged.
     pub fn push(&mut self, key: &K, item: T) {
-        let new = || Line { items: VecDeque::new(), credit_us: 0, visited: false, running: 0 };
-        let line = self.lines.entry(key.clone()).or_insert_with(new);
-        if line.items.is_empty() {
-            if line.running == 0 {
-                line.credit_us = line.credit_us.min(0);
-                line.visited = false;
-            }
-            if line.visited {
-                self.round.push_front(key.clone());
-            } else {
-                self.round.push_back(key.clone());
-            }
-        }
-        line.items.push_back(item);
+        self.lines.entry(key.clone()).or_default().push_back(item);
+        self.round.enter(key);
         self.len += 1;
     }
 
     /// The next item; tell afterwards what its turn cost with [`charge`](Self::charge).
     pub fn pop(&mut self) -> Option<(K, T)> {
-        // Each visit adds a quantum, and debts are bounded: the loop ends.
-        loop {
-            let key = self.round.front()?.clone();
-            let line = self.lines.get_mut(&key).expect("a key of the round has a line");
-            if !line.visited {
-                line.visited = true;
-                line.credit_us += QUANTUM_US;
-            }
-            if line.credit_us <= 0 {
-                line.visited = false;
-                self.round.rotate_left(1);
-                continue;
-            }
-            let item = line.items.pop_front().expect("a key of the round has items");
-            line.running += 1;
-            self.len -= 1;
-            if line.items.is_empty() {
-                self.round.pop_front();
-            }
-            return Some((key, item));
+        let key = self.round.next(|_| true)?;
+        let line = self.lines.get_mut(&key).expect("a key of the round has a line");
+        let item = line.pop_front().expect("a key of the round has items");
+        let more = !line.is_empty();
+        if !more {
+            self.lines.remove(&key);
         }
+        self.round.take(&key, more);
+        self.len -= 1;
+        Some((key, item))
     }
 
     /// The turn of an item of `key` is over and took so much processor time.
     pub fn charge(&mut self, key: &K, cost_us: u64) {
-        let Some(line) = self.lines.get_mut(key) else { return };
-        let cost_us = i64::try_from(cost_us).unwrap_or(DEBT_US_MAX);
-        line.credit_us = (line.credit_us - cost_us).max(-DEBT_US_MAX);
-        line.running = line.running.saturating_sub(1);
-        if self.round.is_empty() {
-            // Nobody waits, so nobody is owed anything.
-            self.lines.retain(|_, line| line.running > 0);
-        }
+        self.round.charge(key, cost_us);
     }
 
     /// Items that wait.

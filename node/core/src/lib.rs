@@ -13,16 +13,19 @@
 
 pub mod assignment;
 pub mod capacity;
+pub mod controller;
 pub mod fair;
 pub mod flow;
 pub mod ledger;
 pub mod queue;
 pub mod retry;
+pub mod round;
 pub mod time;
 pub mod timer;
 
 pub use capacity::Capacity;
+pub use controller::Controller;
 pub use flow::Flow;
 pub use ledger::Ledger;
 pub use queue::Queue;
-pub use time::{Mono, Wall};
+pub use time::{Micros, Mono, Wall};

@@ -1,0 +1,152 @@
+//! The line of one function: who waits, since when, and how long that will take.
+
+use super::{INTERVAL_US, TURNOVER_US, Ticket};
+use crate::Micros;
+use std::collections::VecDeque;
+
+/// Least wait that is tolerated before a line counts as overloaded.
+const TARGET_US_MIN: u64 = 5_000;
+/// What an invocation is assumed to cost before any has ended, microseconds.
+const COST_US_FIRST: u64 = 500;
+
+/// What one function may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Invocations at a time, at most.
+    pub concurrency: u32,
+    /// Invocations at a time for which slots and memory are always kept.
+    pub reserved: u32,
+    /// What one instance may take, bytes.
+    pub instance_bytes: u64,
+    /// The deadline of one invocation, microseconds.
+    pub timeout_us: u64,
+}
+
+impl Share {
+    pub(super) fn reserved_bytes(&self) -> u64 {
+        self.instance_bytes.saturating_mul(self.reserved.into())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) ticket: Ticket,
+    pub(super) since: Micros,
+}
+
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) share: Share,
+    pub(super) in_flight: u32,
+    /// In the order of arrival.
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) closed: bool,
+    /// Since when the line has not been empty.
+    standing_since: Option<Micros>,
+    /// Since when requests reach the node late.
+    late_since: Option<Micros>,
+    /// The line has stood with waits beyond the target; until it is empty once.
+    overloaded: bool,
+    /// Moving averages of what an invocation costs.
+    cpu_us: u64,
+    wall_us: u64,
+}
+
+impl Line {
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            share,
+            in_flight: 0,
+            waiting: VecDeque::new(),
+            closed: false,
+            standing_since: None,
+            late_since: None,
+            overloaded: false,
+            cpu_us: COST_US_FIRST,
+            wall_us: COST_US_FIRST,
+        }
+    }
+
+    /// The wait that is still good: a tenth of the deadline.
+    fn target_us(&self) -> u64 {
+        (self.share.timeout_us / 10).max(TARGET_US_MIN)
+    }
+
+    /// How long one that comes now may have to wait.
+    pub(super) fn longest_wait_us(&self) -> u64 {
+        if self.overloaded { TURNOVER_US } else { self.share.timeout_us }
+    }
+
+    /// How long the next one would wait: those before it share the processors with `active` functions, and the function's own slots.
+    pub(super) fn wait_us(&self, active: usize, cores: u32) -> u64 {
+        let before = self.waiting.len() as u64;
+        let by_processor = before * self.cpu_us * active as u64 / u64::from(cores);
+        let by_slots = before * self.wall_us / u64::from(self.share.concurrency.max(1));
+        by_processor.max(by_slots)
+    }
+
+    pub(super) fn line_up(&mut self, waiting: Waiting) {
+        if self.waiting.is_empty() {
+            self.standing_since = Some(waiting.since);
+        }
+        self.waiting.push_back(waiting);
+    }
+
+    /// Whether requests have been reaching the node late for so long that this one is better refused.
+    pub(super) fn is_late(&mut self, lag_us: u64, now: Micros) -> bool {
+        if lag_us <= self.target_us().min(4 * TARGET_US_MIN) {
+            self.late_since = None;
+            return false;
+        }
+        let since = *self.late_since.get_or_insert(now);
+        now.0.saturating_sub(since.0) >= INTERVAL_US
+    }
+
+    /// Whether the oldest one has waited in vain.
+    pub(super) fn is_over(&mut self, now: Micros, active: usize, cores: u32) -> bool {
+        let Some(oldest) = self.waiting.front() else { return false };
+        let waited_us = now.0.saturating_sub(oldest.since.0);
+        let stood_us = self.standing_since.map_or(0, |since| now.0.saturating_sub(since.0));
+        if stood_us >= INTERVAL_US && waited_us > self.target_us() {
+            self.overloaded = true;
+        }
+        waited_us >= self.share.timeout_us || (self.overloaded && waited_us > TURNOVER_US && self.wait_us(active, cores) > TURNOVER_US)
+    }
+
+    /// When [`is_over`](Self::is_over) may become true by time alone.
+    pub(super) fn wake(&self) -> Option<Micros> {
+        let oldest = self.waiting.front()?;
+        let patience_us = if self.overloaded { TURNOVER_US } else { self.target_us().max(INTERVAL_US).min(self.share.timeout_us) };
+        Some(Micros(oldest.since.0 + patience_us))
+    }
+
+    /// The next one to start.
+    pub(super) fn take(&mut self, now: Micros) -> Option<Waiting> {
+        let waiting = self.waiting.pop_front()?;
+        let (waited_us, stood) = (now.0.saturating_sub(waiting.since.0), self.standing_since);
+        if stood.is_some_and(|since| now.0.saturating_sub(since.0) >= INTERVAL_US) && waited_us > self.target_us() {
+            self.overloaded = true;
+        }
+        if self.waiting.is_empty() {
+            self.cleared();
+        }
+        Some(waiting)
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn cleared(&mut self) {
+        self.standing_since = None;
+        self.overloaded = false;
+    }
+
+    pub(super) fn finished(&mut self, cpu_us: u64, wall_us: u64) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.cpu_us = average(self.cpu_us, cpu_us);
+        self.wall_us = average(self.wall_us, wall_us);
+    }
+}
+
+/// Moves an average an eighth of the way.
+fn average(before: u64, new: u64) -> u64 {
+    (before * 7 + new).div_ceil(8).max(1)
+}

@@ -5,10 +5,10 @@
 pub struct Capacity {
     /// Memory that instances may reserve, bytes.
     pub memory_bytes: u64,
-    /// Invocations at the same time.
+    /// Invocations at the same time, at most.
     pub invocations: u32,
-    /// Requests that may wait for their turn; more are refused at once.
-    pub waiting: u32,
+    /// Processors.
+    pub cores: u32,
 }
 
 /// Invocations at the same time for each processor.
@@ -17,14 +17,13 @@ const PER_CORE: u32 = 16;
 const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 impl Capacity {
-    /// Half of the memory goes to instances; sixteen invocations a core; four times as many may wait.
+    /// Half of the memory goes to instances; at most sixteen invocations a core.
     ///
     /// `memory_bytes` is what the machine or the daemon's control group has, whichever is less.
     #[must_use]
     pub fn of(cores: usize, memory_bytes: u64) -> Self {
         let cores = u32::try_from(cores.clamp(1, 256)).unwrap_or(1);
-        let invocations = cores * PER_CORE;
-        Self { memory_bytes: (memory_bytes / 2).max(MEMORY_BYTES_MIN), invocations, waiting: invocations * 4 }
+        Self { memory_bytes: (memory_bytes / 2).max(MEMORY_BYTES_MIN), invocations: cores * PER_CORE, cores }
     }
 }
 

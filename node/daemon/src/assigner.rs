@@ -168,6 +168,7 @@ impl Assigner {
             table.active.remove(name);
             table.states.remove(name);
         });
+        self.gate.close(name);
     }
 
     /// Brings one revision to run; answers after which pause it should be tried again.
@@ -239,8 +240,10 @@ impl Assigner {
         let function = tokio::task::spawn_blocking(move || engine.prepare(&path, &reference, host)).await??;
         let need = function.memory_reservation();
         anyhow::ensure!(
-            self.gate.fits(need),
-            "an instance needs {need} bytes and the node gives {} to all functions together: lower limits.memory_mb",
+            self.gate.fits(&assignment.manifest, need),
+            "an instance needs {need} bytes, {} are reserved, and the node gives {} to all functions together, beside what it reserves for \
+             others: lower limits.memory_mb or limits.reserved",
+            assignment.manifest.limits.reserved,
             self.gate.capacity().memory_bytes
         );
         Ok(Active::new(assignment.clone(), function))
@@ -248,6 +251,7 @@ impl Assigner {
 
     fn activate(&self, active: Active) {
         let (name, assignment) = (active.name().clone(), Arc::clone(&active.assignment));
+        self.gate.open(&assignment.manifest, active.function.memory_reservation());
         self.edit(|table| {
             table.active.insert(name.clone(), Arc::new(active));
             table.states.insert(name, (assignment, FunctionState::Running));

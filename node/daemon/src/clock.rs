@@ -1,6 +1,6 @@
 //! The two clocks of the daemon; the only place that reads them for decisions.
 
-use sedge_node_core::{Mono, Wall};
+use sedge_node_core::{Micros, Mono, Wall};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,6 +9,11 @@ static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Milliseconds since the daemon started.
 pub(crate) fn mono() -> Mono {
     Mono(u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Microseconds since the daemon started.
+pub(crate) fn micros() -> Micros {
+    Micros(u64::try_from(BEGAN.elapsed().as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Milliseconds since 1970 by the system's clock.

@@ -22,7 +22,7 @@ use crate::renewal::{self, Renewal};
 use crate::session::{self, Link, Session};
 use crate::supervisor::{Ended, Supervisor};
 use crate::usage_sync::{self, UsageSync};
-use crate::{clock, http, timers, vitals};
+use crate::{clock, http, timers, vitals, warm};
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use sedge_node_core::Capacity;
@@ -229,6 +229,8 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         errors,
     };
     let host: Arc<dyn Host> = Arc::new(NodeHost::new(opened.store.clone(), handle.clone(), common.logs.clone()));
+    supervisor.service("gate", gate.clone().run(common.functions.clone(), opened.engine.clone(), supervisor.clone()));
+    supervisor.service("warm", warm::run(common.functions.clone(), gate.clone(), supervisor.clone()));
     let mut assigner = Assigner {
         store: opened.store.clone(),
         files: opened.files.clone(),

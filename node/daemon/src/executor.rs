@@ -8,13 +8,19 @@
 //! compute on leave for threads of their own (the runtime's turns). Broker, store and session stay on the control runtime, which
 //! sleeps most of the time and therefore goes first when it has something to do.
 
+use crate::limits::{LAG_BEAT, LAG_BEATS_IDLE};
 use anyhow::Context as _;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+
+/// Timers of the runtime are at most so much late by themselves.
+const TIMER_GRAIN: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 struct Executor {
@@ -31,6 +37,62 @@ pub(crate) struct Executors(Arc<[Executor]>);
 pub(crate) struct Threads {
     stop: CancellationToken,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// How late the executor of this thread is.
+#[derive(Debug, Default)]
+struct Beat {
+    beating: Cell<bool>,
+    touched: Cell<bool>,
+    due: Cell<Option<Instant>>,
+    lag: Cell<Duration>,
+}
+
+thread_local! {
+    static BEAT: OnceCell<Beat> = const { OnceCell::new() };
+}
+
+/// How late the executor of this thread is, microseconds: a request has waited about so long before anybody looked at it, which no
+/// line shows. 0 on other threads.
+pub(crate) fn lag_us() -> u64 {
+    BEAT.with(|beat| {
+        let Some(beat) = beat.get() else { return 0 };
+        beat.touched.set(true);
+        if !beat.beating.replace(true) {
+            tokio::spawn(watch_lag());
+        }
+        let overdue = beat.due.get().map_or(Duration::ZERO, |due| due.elapsed());
+        u64::try_from(beat.lag.get().max(overdue).as_micros()).unwrap_or(u64::MAX)
+    })
+}
+
+/// Sleeps and looks how much too long, for as long as there are requests.
+async fn watch_lag() {
+    let mut idle = 0;
+    while idle < LAG_BEATS_IDLE {
+        let due = Instant::now() + LAG_BEAT;
+        let here = BEAT.with(|beat| beat.get().map(|beat| beat.due.set(Some(due))));
+        if here.is_none() {
+            return;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        idle += 1;
+        BEAT.with(|beat| {
+            if let Some(beat) = beat.get() {
+                beat.lag.set(due.elapsed().saturating_sub(TIMER_GRAIN));
+                if beat.touched.replace(false) {
+                    idle = 0;
+                }
+            }
+        });
+    }
+    BEAT.with(|beat| {
+        if let Some(beat) = beat.get() {
+            beat.lag.set(Duration::ZERO);
+            beat.due.set(None);
+            beat.beating.set(false);
+        }
+    });
 }
 
 /// A place on one executor; counts as load for as long as it lives.
@@ -50,6 +112,7 @@ impl Executors {
             executors.push(Executor { handle: runtime.handle().clone(), load: AtomicUsize::new(0) });
             let stop = stop.clone();
             let serve = move || {
+                BEAT.with(|beat| drop(beat.set(Beat::default())));
                 runtime.block_on(stop.cancelled());
                 runtime.shutdown_background();
             };

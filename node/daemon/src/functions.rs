@@ -6,21 +6,18 @@ use sedge_protocol::{FunctionName, RevisionId, Topic};
 use sedge_runtime::Function;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// A revision that takes invocations.
 #[derive(Debug, Clone)]
 pub(crate) struct Active {
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) function: Function,
-    /// Its manifest's concurrency.
-    pub(crate) concurrency: Arc<Semaphore>,
 }
 
 impl Active {
     pub(crate) fn new(assignment: Assignment, function: Function) -> Self {
-        let concurrency = assignment.manifest.limits.concurrency as usize;
-        Self { assignment: Arc::new(assignment), function, concurrency: Arc::new(Semaphore::new(concurrency)) }
+        Self { assignment: Arc::new(assignment), function }
     }
 
     pub(crate) fn name(&self) -> &FunctionName {

@@ -1,38 +1,68 @@
-//! Admission: memory in bytes and a number of invocations, both reserved before an instance starts.
+//! Admission, as the controller (`sedge_node_core::controller`) decides: who starts, who waits, who is refused.
 //!
-//! Order of reservation: the function's own concurrency, then an invocation, then memory; each queue is first come, first served.
-//! A small function may pass a large one only when that waits for its own concurrency.
+//! ```text
+//! arrive ─▶ Controller ─┬─ Run ───▶ (Permit, Place)
+//!                       ├─ Wait ──▶ a channel, answered by whatever frees a slot or memory, or by the clock
+//!                       └─ Refused
+//! finish, release, tune ─▶ poll the controller until it has nothing to say ─▶ channels
+//! ```
+//! No decision is taken here. The lock is held for a few map operations, never across an await.
 
-use crate::functions::Active;
-use crate::limits::ADMISSION_WAIT_MAX;
-use sedge_node_core::Capacity;
-use sedge_runtime::Warm;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+mod pressure;
+
+use crate::clock;
+use crate::executor;
+use crate::functions::{Active, Functions};
+use crate::limits::{GATE_SAMPLE, GATE_WAKE_MIN};
+use crate::supervisor::Supervisor;
+use pressure::Pressure;
+use sedge_node_core::controller::{Arrival, Change, Refusal, RoomId, Sample, Share, Ticket, Verdict};
+use sedge_node_core::{Capacity, Controller};
+use sedge_protocol::{FunctionName, Manifest};
+use sedge_runtime::{Engine, Usage, Warm};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, oneshot};
 
-const UNIT_BYTES: u64 = 64 * 1024;
-
-/// What the box gives to functions.
+/// What the box gives to functions. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate {
-    memory: Arc<Semaphore>,
-    invocations: Arc<Semaphore>,
-    waiting: Arc<AtomicU32>,
+pub(crate) struct Gate(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something runs or waits: the clock of the gate has work.
+    stir: Notify,
+    /// Nothing ran when the clock last looked: it sleeps until it is stirred.
+    asleep: AtomicBool,
+    /// What guests that ended since the last sample could have run, and did.
+    runnable_us: AtomicU64,
+    cpu_us: AtomicU64,
     capacity: Capacity,
 }
 
-/// The right to run; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Permit {
-    _function: OwnedSemaphorePermit,
-    _invocation: OwnedSemaphorePermit,
+struct State {
+    controller: Controller,
+    waiting: BTreeMap<Ticket, (FunctionName, oneshot::Sender<Verdict>)>,
 }
 
-/// Memory that is reserved; dropping it gives it back.
+/// The right to run. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Room(#[expect(dead_code, reason = "held for what dropping it does")] OwnedSemaphorePermit);
+pub(crate) struct Permit {
+    gate: Gate,
+    function: FunctionName,
+    used: Option<Usage>,
+}
+
+/// Memory that is reserved. Dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Room {
+    gate: Gate,
+    id: Option<RoomId>,
+}
 
 /// Where an admitted invocation runs.
 #[derive(Debug)]
@@ -43,85 +73,267 @@ pub(crate) enum Place {
     Warm(Warm),
 }
 
-/// Why an invocation is not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
-    /// So many wait already that another would only wait in vain.
-    #[error("overloaded: {0} invocations wait already")]
-    Full(u32),
-    /// It waited as long as it is sensible.
-    #[error("overloaded: no room within {0:?}")]
-    TooLong(Duration),
+/// One that waits; dropping it takes it out of the line.
+struct InLine<'a> {
+    gate: &'a Gate,
+    function: &'a FunctionName,
+    ticket: Ticket,
+    verdict: oneshot::Receiver<Verdict>,
 }
 
-/// Counts one that waits.
-struct Waiting<'a>(&'a AtomicU32);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// The numbers of the gate, for people and metrics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gauge {
+    pub(crate) limit: u32,
+    pub(crate) running: u32,
+    pub(crate) waiting: usize,
+    pub(crate) memory_free_bytes: u64,
 }
 
 impl Gate {
     pub(crate) fn new(capacity: Capacity) -> Self {
-        let units = usize::try_from(capacity.memory_bytes / UNIT_BYTES).unwrap_or(Semaphore::MAX_PERMITS);
-        Self {
-            memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
-            invocations: Arc::new(Semaphore::new(capacity.invocations as usize)),
-            waiting: Arc::default(),
-            capacity,
-        }
-    }
-
-    /// Whether an instance of this size can ever run here.
-    pub(crate) fn fits(&self, bytes: u64) -> bool {
-        bytes <= self.capacity.memory_bytes
+        let controller = Controller::new(capacity.cores, capacity.memory_bytes, capacity.invocations);
+        let state = Mutex::new(State { controller, waiting: BTreeMap::new() });
+        let (runnable_us, cpu_us) = (AtomicU64::new(0), AtomicU64::new(0));
+        let asleep = AtomicBool::new(false);
+        Self(Arc::new(Shared { state, stir: Notify::new(), asleep, runnable_us, cpu_us, capacity }))
     }
 
     /// What the gate hands out.
     pub(crate) fn capacity(&self) -> Capacity {
-        self.capacity
+        self.0.capacity
     }
 
-    /// Waits for room, at most [`ADMISSION_WAIT_MAX`] and in a bounded crowd.
+    /// Whether instances of this size, and what the manifest reserves, have room beside what is reserved for others.
+    pub(crate) fn fits(&self, manifest: &Manifest, instance_bytes: u64) -> bool {
+        self.state().controller.fits(&manifest.name, &share(manifest, instance_bytes))
+    }
+
+    /// Takes a revision in.
+    pub(crate) fn open(&self, manifest: &Manifest, instance_bytes: u64) {
+        self.state().controller.open(&manifest.name, share(manifest, instance_bytes));
+        self.settle();
+    }
+
+    /// Forgets a function.
+    pub(crate) fn close(&self, function: &FunctionName) {
+        self.state().controller.close(function);
+        self.settle();
+    }
+
+    /// The numbers now.
+    pub(crate) fn gauge(&self) -> Gauge {
+        let state = self.state();
+        let controller = &state.controller;
+        Gauge {
+            limit: controller.limit(),
+            running: controller.running(),
+            waiting: controller.waiting(),
+            memory_free_bytes: controller.memory_free(),
+        }
+    }
+
+    /// Waits for a slot and for memory, as long as the controller finds it sensible.
     ///
-    /// Cancel safe: what was reserved is given back.
-    pub(crate) async fn admit(&self, active: &Active) -> Result<(Permit, Place), Refused> {
-        if let Some(admitted) = self.try_admit(active) {
-            return Ok(admitted);
-        }
-        let crowd = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.waiting);
-        if crowd >= self.capacity.waiting {
-            return Err(Refused::Full(crowd));
-        }
-        tokio::time::timeout(ADMISSION_WAIT_MAX, self.reserve(active)).await.map_err(|_| Refused::TooLong(ADMISSION_WAIT_MAX))
+    /// Cancel safe: what was reserved is given back, and the place in line is given up.
+    pub(crate) async fn admit(&self, active: &Active) -> Result<(Permit, Place), Refusal> {
+        let function = active.name();
+        let warm = active.function.warm();
+        let lag_us = executor::lag_us();
+        let line = {
+            let mut state = self.state();
+            match state.controller.arrive(function, warm.is_some(), lag_us, clock::micros()) {
+                Arrival::Run(room) => {
+                    drop(state);
+                    self.stir();
+                    return Ok(self.admitted(function, room, warm));
+                }
+                Arrival::Refused(refusal) => {
+                    drop(state);
+                    active.function.put_back(warm);
+                    return Err(refusal);
+                }
+                Arrival::Wait(ticket) => {
+                    let (sender, verdict) = oneshot::channel();
+                    state.waiting.insert(ticket, (function.clone(), sender));
+                    InLine { gate: self, function, ticket, verdict }
+                }
+            }
+        };
+        // Others may want its memory while this one waits.
+        active.function.put_back(warm);
+        // The clock may have planned a later look.
+        self.0.stir.notify_one();
+        let room = line.verdict().await?;
+        Ok(self.admitted(function, room, active.function.warm()))
     }
 
-    fn try_admit(&self, active: &Active) -> Option<(Permit, Place)> {
-        let permit = Permit {
-            _function: Arc::clone(&active.concurrency).try_acquire_owned().ok()?,
-            _invocation: Arc::clone(&self.invocations).try_acquire_owned().ok()?,
-        };
-        if let Some(warm) = active.function.warm() {
-            return Some((permit, Place::Warm(warm)));
-        }
-        let room = Arc::clone(&self.memory).try_acquire_many_owned(units(active.function.memory_reservation())).ok()?;
-        Some((permit, Place::Room(Room(room))))
+    fn admitted(&self, function: &FunctionName, room: RoomId, warm: Option<Warm>) -> (Permit, Place) {
+        let permit = Permit { gate: self.clone(), function: function.clone(), used: None };
+        let room = Room { gate: self.clone(), id: Some(room) };
+        // With a warm instance the room that was taken for it goes back at once: it has its own.
+        (permit, warm.map_or_else(|| Place::Room(room), Place::Warm))
     }
 
-    async fn reserve(&self, active: &Active) -> (Permit, Place) {
-        const OPEN: &str = "the gate's semaphores are never closed";
-        let permit = Permit {
-            _function: Arc::clone(&active.concurrency).acquire_owned().await.expect(OPEN),
-            _invocation: Arc::clone(&self.invocations).acquire_owned().await.expect(OPEN),
-        };
-        let room = Arc::clone(&self.memory).acquire_many_owned(units(active.function.memory_reservation())).await.expect(OPEN);
-        (permit, Place::Room(Room(room)))
+    /// Room for an instance that is made ahead for a reserved slot, if its reserve has any left.
+    pub(crate) fn reserve(&self, function: &FunctionName) -> Option<Room> {
+        let id = self.state().controller.take_reserved(function)?;
+        Some(Room { gate: self.clone(), id: Some(id) })
+    }
+
+    fn stir(&self) {
+        if self.0.asleep.load(Relaxed) {
+            self.0.stir.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers everyone about whom the controller has decided.
+    fn settle(&self) {
+        let mut late = Vec::new();
+        let mut state = self.state();
+        while let Some((ticket, verdict)) = state.controller.poll(clock::micros()) {
+            if let Some((function, sender)) = state.waiting.remove(&ticket)
+                && let Err(Verdict::Run(id)) = sender.send(verdict)
+            {
+                late.push((function, id));
+            }
+        }
+        drop(state);
+        // Those went away in the same moment: what they would have got goes back, outside the lock.
+        for (function, id) in late {
+            drop(Permit { gate: self.clone(), function, used: None });
+            drop(Room { gate: self.clone(), id: Some(id) });
+        }
+    }
+
+    /// Runs until the daemon stops: sheds who waits in vain, moves the limit, takes memory back from idle instances.
+    pub(crate) async fn run(self, functions: Functions, engine: Engine, supervisor: Supervisor) -> anyhow::Result<()> {
+        let mut pressure = Pressure::open();
+        let mut sampled = tokio::time::Instant::now();
+        loop {
+            let wake = self.state().controller.poll_wake();
+            // One look more after the last invocation, for its sample.
+            let busy = wake.is_some() || self.state().controller.running() > 0 || self.0.cpu_us.load(Relaxed) > 0;
+            self.0.asleep.store(!busy, Relaxed);
+            let pause = match wake {
+                Some(at) => Duration::from_micros(at.0.saturating_sub(clock::micros().0)).clamp(GATE_WAKE_MIN, GATE_SAMPLE),
+                None => GATE_SAMPLE,
+            };
+            tokio::select! {
+                () = supervisor.stop().cancelled() => return Ok(()),
+                () = self.0.stir.notified() => {}
+                () = tokio::time::sleep(pause), if busy => {}
+            }
+            self.settle();
+            self.make_room(&functions, &engine);
+            if sampled.elapsed() >= GATE_SAMPLE {
+                sampled = tokio::time::Instant::now();
+                self.tune(&mut pressure);
+            }
+        }
+    }
+
+    /// Idle instances make way for those that wait for memory.
+    fn make_room(&self, functions: &Functions, engine: &Engine) {
+        let tight = self.state().controller.wants_memory();
+        engine.set_tight(tight);
+        if tight {
+            for active in functions.table().active.values() {
+                active.function.release(active.assignment.manifest.limits.reserved as usize);
+            }
+        }
+    }
+
+    fn tune(&self, pressure: &mut Pressure) {
+        let (runnable, cpu) = (self.0.runnable_us.swap(0, Relaxed), self.0.cpu_us.swap(0, Relaxed));
+        #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+        let stretch = (cpu > 0).then(|| runnable as f64 / cpu as f64);
+        let (memory_pressure, cpu_pressure) = pressure.sample();
+        let sample = Sample { stretch, memory_pressure, cpu_pressure };
+        let change = self.state().controller.tune(sample);
+        if let Some(Change { from, to, reason }) = change {
+            log::info!(from, to, reason = reason.as_str(); "limit of invocations moved");
+            self.settle();
+        }
     }
 }
 
-fn units(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+fn share(manifest: &Manifest, instance_bytes: u64) -> Share {
+    let limits = &manifest.limits;
+    Share {
+        concurrency: limits.concurrency,
+        reserved: limits.reserved,
+        instance_bytes,
+        timeout_us: limits.timeout_ms.saturating_mul(1_000),
+    }
 }
+
+impl InLine<'_> {
+    async fn verdict(mut self) -> Result<RoomId, Refusal> {
+        match (&mut self.verdict).await {
+            Ok(Verdict::Run(room)) => Ok(room),
+            Ok(Verdict::Shed(refusal)) => Err(refusal),
+            Err(_) => unreachable!("the gate answers every ticket"),
+        }
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        let mut state = self.gate.state();
+        let waited = state.waiting.remove(&self.ticket).is_some();
+        if waited {
+            state.controller.give_up(self.function, self.ticket);
+        }
+        drop(state);
+        // An answer that came while this was given up.
+        if let Ok(Verdict::Run(id)) = self.verdict.try_recv() {
+            drop(Permit { gate: self.gate.clone(), function: self.function.clone(), used: None });
+            drop(Room { gate: self.gate.clone(), id: Some(id) });
+        }
+    }
+}
+
+impl Permit {
+    /// The guest is gone, and this is what it used.
+    pub(crate) fn used(mut self, usage: Usage) {
+        self.used = Some(usage);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let shared = &self.gate.0;
+        let mut state = self.gate.state();
+        state.controller.finish(&self.function, self.used.map(|usage| (usage.cpu_us, usage.wall_us)));
+        let waits = state.controller.waiting() > 0;
+        drop(state);
+        if let Some(usage) = self.used {
+            shared.runnable_us.fetch_add(usage.runnable_us, Relaxed);
+            shared.cpu_us.fetch_add(usage.cpu_us, Relaxed);
+        }
+        if waits {
+            self.gate.settle();
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        let mut state = self.gate.state();
+        state.controller.release(id);
+        let waits = state.controller.waiting() > 0;
+        drop(state);
+        if waits {
+            self.gate.settle();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

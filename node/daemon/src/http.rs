@@ -10,6 +10,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
+use sedge_node_core::controller::{Refusal, Why};
 use sedge_runtime::{Failure, ResponseBody};
 use tokio::net::TcpListener;
 
@@ -51,7 +52,7 @@ fn with_authority<B>(mut request: Request<B>) -> Request<B> {
 /// The answer to a failed request: reasons of the function stay in its log.
 pub(crate) fn refuse(failed: &Failed) -> Answer {
     match failed {
-        Failed::Refused(_) => later("overloaded, try again later\n"),
+        Failed::Refused(refusal) => turn_away(refusal),
         Failed::Ran(failure) => say(status_of(failure), &format!("{}\n", public_reason(failure))),
     }
 }
@@ -81,6 +82,17 @@ fn public_reason(failure: &Failure) -> &'static str {
 fn later(text: &str) -> Answer {
     let mut answer = say(StatusCode::SERVICE_UNAVAILABLE, text);
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+/// 429 where the function's own limit is reached, else 503; both say when it is worth trying again.
+fn turn_away(refusal: &Refusal) -> Answer {
+    let status = match refusal.why {
+        Why::Concurrency => StatusCode::TOO_MANY_REQUESTS,
+        Why::Overload | Why::Memory | Why::Gone => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut answer = say(status, &format!("{refusal}, try again later\n"));
+    answer.headers_mut().insert(RETRY_AFTER, refusal.retry_after_ms.div_ceil(1_000).max(1).into());
     answer
 }
 

@@ -2,12 +2,13 @@
 
 use crate::fault::Errors;
 use crate::functions::Active;
-use crate::gate::{Gate, Place, Refused};
+use crate::gate::{Gate, Place};
 use crate::logs::Logs;
 use crate::meter::Meter;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use sedge_node_core::controller::Refusal;
 use sedge_protocol::Event;
 use sedge_protocol::local::LogEntry;
 use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Usage};
@@ -21,7 +22,7 @@ use tokio::sync::oneshot;
 pub(crate) enum Failed {
     /// Not admitted: nothing ran, try again later.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] Refusal),
     /// It ran and failed.
     #[error(transparent)]
     Ran(#[from] Failure),
@@ -83,7 +84,7 @@ impl Invoker {
         (result.map_err(Failed::from), told.await.unwrap_or_default())
     }
 
-    async fn admit(&self, active: &Active, tell: impl FnOnce(Usage) + Send + 'static) -> Result<Invocation, Refused> {
+    async fn admit(&self, active: &Active, tell: impl FnOnce(Usage) + Send + 'static) -> Result<Invocation, Refusal> {
         let (permit, place) = match self.gate.admit(active).await {
             Ok(admitted) => admitted,
             Err(refused) => {
@@ -101,7 +102,7 @@ impl Invoker {
             }
             tell(ending.usage);
         };
-        let invocation = Invocation::new(id, permit, ended);
+        let invocation = Invocation::new(id, (), ended).on_gone(move |usage| permit.used(usage));
         Ok(match place {
             Place::Room(room) => invocation.in_room(room),
             Place::Warm(warm) => invocation.in_warm(warm),

@@ -24,8 +24,16 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 pub(crate) const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a client to take the bytes of an answer.
 pub(crate) const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait of an HTTP request for its turn.
-pub(crate) const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often the limit of invocations is looked at while any run.
+pub(crate) const GATE_SAMPLE: Duration = Duration::from_millis(250);
+/// Least pause between two looks at those that wait.
+pub(crate) const GATE_WAKE_MIN: Duration = Duration::from_millis(1);
+/// How often instances that have waited too long give their memory back, and reserved ones are made.
+pub(crate) const WARM_SWEEP: Duration = Duration::from_secs(1);
+/// How often an executor that works looks how late it is.
+pub(crate) const LAG_BEAT: Duration = Duration::from_millis(2);
+/// Beats without a request after which it looks no more.
+pub(crate) const LAG_BEATS_IDLE: u32 = 50;
 /// How often usage goes to disk and then to the fleet. A power cut loses at most this and the write itself: the promise is 10 s.
 pub(crate) const USAGE_FLUSH: Duration = Duration::from_secs(4);
 /// First wait before a lost connection is tried again.

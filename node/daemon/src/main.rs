@@ -38,6 +38,7 @@ mod supervisor;
 mod timers;
 mod usage_sync;
 mod vitals;
+mod warm;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;

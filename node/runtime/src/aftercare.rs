@@ -79,7 +79,7 @@ pub(crate) async fn prepare(parts: Arc<Parts>, room: Box<dyn Any + Send>) -> Res
         return Ok(());
     }
     let call = Call::preparation(Arc::clone(&parts.revision));
-    let held = Held { permit: Box::new(()), room, ticking: parts.shared().clock.ticking() };
+    let held = Held { permit: Box::new(()), gone: None, room, ticking: parts.shared().clock.ticking() };
     let (of_guest, of_call) = (Arc::clone(&parts), Arc::clone(&call));
     let work = async move {
         let mut instance = Instance::empty(&of_guest, &of_call);

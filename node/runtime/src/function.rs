@@ -106,6 +106,13 @@ impl Function {
         self.0.idle.take()
     }
 
+    /// Takes back an instance that was not needed after all.
+    pub fn put_back(&self, warm: Option<Warm>) {
+        if let Some(warm) = warm {
+            drop(self.0.idle.put(warm, self.0.revision.manifest.limits.concurrency as usize));
+        }
+    }
+
     /// Instances that wait for an invocation.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -168,9 +175,9 @@ impl Function {
 
     fn begin(&self, invocation: Invocation) -> Run {
         let cold = !self.0.warm.swap(true, Relaxed);
-        let Invocation { id, warm, hold: permit, room, ended } = invocation;
+        let Invocation { id, warm, hold: permit, gone, room, ended } = invocation;
         let call = Call::begin(Arc::clone(&self.0.revision), id, cold, ended);
-        let held = Held { permit, room, ticking: self.0.shared.clock.ticking() };
+        let held = Held { permit, gone, room, ticking: self.0.shared.clock.ticking() };
         Run { parts: Arc::clone(&self.0), call, held, warm }
     }
 

@@ -9,7 +9,7 @@ use crate::epoch::Ticking;
 use crate::failure::Failure;
 use crate::instance::Instance;
 use crate::turns::{Away, Turns};
-use crate::usage::Call;
+use crate::usage::{Call, Gone};
 use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
@@ -36,6 +36,8 @@ pub(crate) struct Guest {
 pub(crate) struct Held {
     /// The right to run.
     pub(crate) permit: Box<dyn Any + Send>,
+    /// Who hears that the guest is gone.
+    pub(crate) gone: Option<Gone>,
     /// The memory that is reserved for the instance.
     pub(crate) room: Box<dyn Any + Send>,
     /// The clock that the deadline needs.
@@ -62,7 +64,7 @@ impl Guest {
         turns: Arc<Turns>,
         work: impl Future<Output = Result<Left, Failure>> + Send + 'static,
     ) -> Self {
-        let course = Course { work: Some(Box::pin(work)), timer: None, held: Some(held), call: Arc::clone(&call) };
+        let course = Course { work: Some(Box::pin(work)), timer: None, held: Some(held), call: Arc::clone(&call), gave_way: None };
         Self { state: State::Here(course), call, turns }
     }
 
@@ -117,6 +119,8 @@ struct Course {
     timer: Option<Pin<Box<Sleep>>>,
     held: Option<Held>,
     call: Arc<Call>,
+    /// When it gave way; until it goes on it could have run.
+    gave_way: Option<std::time::Instant>,
 }
 
 impl Course {
@@ -124,14 +128,21 @@ impl Course {
     fn stop(&mut self) {
         if let Some(work) = self.work.take() {
             self.call.metered(|| drop(work));
-            self.call.guest_gone();
+            self.gone();
         }
         self.held = None;
     }
 
+    fn gone(&mut self) {
+        self.call.guest_gone();
+        if let Some(gone) = self.held.as_mut().and_then(|held| held.gone.take()) {
+            gone(self.call.usage());
+        }
+    }
+
     fn end(&mut self, result: Result<Left, Failure>) -> (Result<(), Failure>, Option<Rest>) {
         self.work = None;
-        self.call.guest_gone();
+        self.gone();
         self.call.close_part();
         match (result, self.held.take()) {
             (Ok(Some(instance)), Some(held)) => (Ok(()), Some(Rest { instance, room: held.room })),
@@ -147,9 +158,13 @@ impl Future for Course {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let Some(work) = &mut this.work else { return Poll::Pending };
-        if let Poll::Ready(result) = this.call.metered(|| work.as_mut().poll(cx)) {
+        let begin = std::time::Instant::now();
+        let polled = this.call.metered(|| work.as_mut().poll(cx));
+        this.call.count_runnable(this.gave_way.take().unwrap_or(begin).elapsed());
+        if let Poll::Ready(result) = polled {
             return Poll::Ready(this.end(result));
         }
+        this.gave_way = this.call.gave_way().then(std::time::Instant::now);
         // Most guests never wait, so the timer is made for those that do.
         let deadline = this.call.deadline();
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::from_std(deadline))));

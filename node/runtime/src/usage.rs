@@ -24,6 +24,9 @@ pub struct Usage {
     pub cpu_us: u64,
     /// From the start of the call to the end of its guest, microseconds. How long a client takes to read is not the function's time.
     pub wall_us: u64,
+    /// How long it ran or could have run, microseconds: wall time without waiting for the host. The excess over `cpu_us` is waiting
+    /// for a processor.
+    pub runnable_us: u64,
     /// Most linear memory at one time.
     pub memory_peak_bytes: u64,
     /// Body bytes and event data that the function read.
@@ -45,6 +48,7 @@ pub struct Ending {
     pub usage: Usage,
 }
 
+pub(crate) type Gone = Box<dyn FnOnce(Usage) + Send>;
 pub(crate) type Ended = Box<dyn FnOnce(Ending) + Send>;
 
 /// The name that stands in logs where an instance does something before it has an invocation.
@@ -55,6 +59,7 @@ pub struct Invocation {
     pub(crate) id: Arc<str>,
     pub(crate) warm: Option<Warm>,
     pub(crate) hold: Box<dyn Any + Send>,
+    pub(crate) gone: Option<Gone>,
     pub(crate) room: Box<dyn Any + Send>,
     pub(crate) ended: Ended,
 }
@@ -64,7 +69,15 @@ impl Invocation {
     /// `ended` is called exactly once, when the last byte of the answer is delivered or given up, on whatever thread
     /// that happens; it must not block.
     pub fn new(id: impl Into<Arc<str>>, hold: impl Send + 'static, ended: impl FnOnce(Ending) + Send + 'static) -> Self {
-        Self { id: id.into(), warm: None, hold: Box::new(hold), room: Box::new(()), ended: Box::new(ended) }
+        Self { id: id.into(), warm: None, hold: Box::new(hold), gone: None, room: Box::new(()), ended: Box::new(ended) }
+    }
+
+    /// `gone` hears what was used as soon as the guest is gone, which is before the last byte of the answer is delivered; or it is
+    /// dropped uncalled, when the invocation is given up before its guest began. It must not block.
+    #[must_use]
+    pub fn on_gone(mut self, gone: impl FnOnce(Usage) + Send + 'static) -> Self {
+        self.gone = Some(Box::new(gone));
+        self
     }
 
     /// The memory that is reserved for the instance. It is dropped when the memory is free again, which may be long after the
@@ -97,12 +110,15 @@ pub(crate) struct Call {
     /// When the guest had ended and its memory was free again.
     guest_gone: OnceLock<Instant>,
     cpu_ns: AtomicU64,
+    runnable_ns: AtomicU64,
     memory_peak_bytes: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     kv_ops: AtomicU64,
     /// Whether the guest has computed for a whole turn.
     turned: AtomicBool,
+    /// Whether it gave way at the end of a turn, and not to wait for the host.
+    gave_way: AtomicBool,
     /// Parts (guest, response body) that have not come to their end; not zero at the end means cancelled.
     open_parts: AtomicU32,
     failure: OnceLock<Failure>,
@@ -127,11 +143,13 @@ impl Call {
             cold,
             guest_gone: OnceLock::new(),
             cpu_ns: AtomicU64::new(0),
+            runnable_ns: AtomicU64::new(0),
             memory_peak_bytes: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             kv_ops: AtomicU64::new(0),
             turned: AtomicBool::new(false),
+            gave_way: AtomicBool::new(false),
             open_parts: AtomicU32::new(1),
             failure: OnceLock::new(),
             ended: Mutex::new(ended),
@@ -148,6 +166,17 @@ impl Call {
     /// The guest has computed for a whole turn.
     pub(crate) fn turn(&self) {
         self.turned.store(true, Relaxed);
+        self.gave_way.store(true, Relaxed);
+    }
+
+    /// Whether the guest gave way since the last question, and not to wait for the host.
+    pub(crate) fn gave_way(&self) -> bool {
+        self.gave_way.swap(false, Relaxed)
+    }
+
+    /// It could have run for so long.
+    pub(crate) fn count_runnable(&self, time: Duration) {
+        self.runnable_ns.fetch_add(nanos(time), Relaxed);
     }
 
     /// Whether the guest has computed for a whole turn.
@@ -172,7 +201,7 @@ impl Call {
     pub(crate) fn metered<T>(&self, work: impl FnOnce() -> T) -> T {
         let begin = ThreadTime::now();
         let result = work();
-        self.cpu_ns.fetch_add(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.cpu_ns.fetch_add(nanos(begin.elapsed()), Relaxed);
         result
     }
 
@@ -217,11 +246,13 @@ impl Call {
         self.open_parts.fetch_sub(1, Relaxed);
     }
 
-    fn usage(&self) -> Usage {
+    /// What was used so far.
+    pub(crate) fn usage(&self) -> Usage {
         let end = self.guest_gone.get().copied().unwrap_or_else(Instant::now);
         Usage {
             cpu_us: self.cpu_ns.load(Relaxed) / 1000,
             wall_us: u64::try_from(end.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX),
+            runnable_us: self.runnable_ns.load(Relaxed) / 1000,
             memory_peak_bytes: self.memory_peak_bytes.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
@@ -250,6 +281,10 @@ impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call").field("info", &self.info).finish_non_exhaustive()
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn add(counter: &AtomicU64, amount: usize) -> u64 {

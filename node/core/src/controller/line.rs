@@ -45,8 +45,8 @@ pub(super) struct Line {
     standing_since: Option<Micros>,
     /// Since when requests reach the node late.
     late_since: Option<Micros>,
-    /// The line has stood with waits beyond the target; until it is empty once.
-    overloaded: bool,
+    /// The line has stood with waits beyond its target. Holds the moment when it last turned somebody away, and ends when that is long past.
+    overloaded: Option<Micros>,
     /// Moving averages of what an invocation costs.
     cpu_us: u64,
     wall_us: u64,
@@ -61,7 +61,7 @@ impl Line {
             closed: false,
             standing_since: None,
             late_since: None,
-            overloaded: false,
+            overloaded: None,
             cpu_us: COST_US_FIRST,
             wall_us: COST_US_FIRST,
         }
@@ -74,7 +74,29 @@ impl Line {
 
     /// How long one that comes now may have to wait.
     pub(super) fn longest_wait_us(&self) -> u64 {
-        if self.overloaded { TURNOVER_US } else { self.share.timeout_us }
+        if self.overloaded.is_some() { TURNOVER_US } else { self.share.timeout_us }
+    }
+
+    /// One comes: an overload that has turned nobody away for a while is over.
+    pub(super) fn look(&mut self, now: Micros) {
+        if self.overloaded.is_some_and(|since| now.0.saturating_sub(since.0) >= INTERVAL_US) {
+            self.overloaded = None;
+        }
+    }
+
+    /// Somebody was turned away.
+    pub(super) fn turned_away(&mut self, now: Micros) {
+        if let Some(last) = &mut self.overloaded {
+            *last = now;
+        }
+    }
+
+    /// Whether the line has stood for long enough, and one has waited for long enough, to call it overload.
+    fn judge(&mut self, waited_us: u64, now: Micros) {
+        let stood_us = self.standing_since.map_or(0, |since| now.0.saturating_sub(since.0));
+        if self.overloaded.is_none() && stood_us >= INTERVAL_US && waited_us > self.target_us() {
+            self.overloaded = Some(now);
+        }
     }
 
     /// How long the next one would wait: those before it share the processors with `active` functions, and the function's own slots.
@@ -106,27 +128,22 @@ impl Line {
     pub(super) fn is_over(&mut self, now: Micros, active: usize, cores: u32) -> bool {
         let Some(oldest) = self.waiting.front() else { return false };
         let waited_us = now.0.saturating_sub(oldest.since.0);
-        let stood_us = self.standing_since.map_or(0, |since| now.0.saturating_sub(since.0));
-        if stood_us >= INTERVAL_US && waited_us > self.target_us() {
-            self.overloaded = true;
-        }
-        waited_us >= self.share.timeout_us || (self.overloaded && waited_us > TURNOVER_US && self.wait_us(active, cores) > TURNOVER_US)
+        self.judge(waited_us, now);
+        let crowded = self.waiting.len() > 1 && self.wait_us(active, cores) > TURNOVER_US;
+        waited_us >= self.share.timeout_us || (self.overloaded.is_some() && crowded)
     }
 
     /// When [`is_over`](Self::is_over) may become true by time alone.
     pub(super) fn wake(&self) -> Option<Micros> {
         let oldest = self.waiting.front()?;
-        let patience_us = if self.overloaded { TURNOVER_US } else { self.target_us().max(INTERVAL_US).min(self.share.timeout_us) };
+        let patience_us = self.target_us().max(INTERVAL_US).min(self.share.timeout_us);
         Some(Micros(oldest.since.0 + patience_us))
     }
 
     /// The next one to start.
     pub(super) fn take(&mut self, now: Micros) -> Option<Waiting> {
         let waiting = self.waiting.pop_front()?;
-        let (waited_us, stood) = (now.0.saturating_sub(waiting.since.0), self.standing_since);
-        if stood.is_some_and(|since| now.0.saturating_sub(since.0) >= INTERVAL_US) && waited_us > self.target_us() {
-            self.overloaded = true;
-        }
+        self.judge(now.0.saturating_sub(waiting.since.0), now);
         if self.waiting.is_empty() {
             self.cleared();
         }
@@ -136,11 +153,11 @@ impl Line {
     /// Nobody waits any more.
     pub(super) fn cleared(&mut self) {
         self.standing_since = None;
-        self.overloaded = false;
     }
 
-    pub(super) fn finished(&mut self, cpu_us: u64, wall_us: u64) {
+    pub(super) fn finished(&mut self, used: Option<(u64, u64)>) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        let Some((cpu_us, wall_us)) = used else { return };
         self.cpu_us = average(self.cpu_us, cpu_us);
         self.wall_us = average(self.wall_us, wall_us);
     }

@@ -87,17 +87,25 @@ impl Memory {
         if warm {
             return Some(RoomId { kind: Kind::Warm, bytes: 0 });
         }
-        if self.has_kept(function, bytes)
-            && let Some(kept) = self.kept.get_mut(function)
-        {
-            kept.free -= 1;
-            return Some(RoomId { kind: Kind::Kept(function.clone(), kept.generation), bytes });
+        if self.has_kept(function, bytes) {
+            return self.take_kept(function);
         }
         if bytes > self.free_bytes() {
             return None;
         }
         self.shared_bytes += bytes;
         Some(RoomId { kind: Kind::Shared, bytes })
+    }
+
+    /// Hands out memory of what is kept for `function`.
+    pub(super) fn take_kept(&mut self, function: &FunctionName) -> Option<RoomId> {
+        let bytes = self.kept.get(function)?.instance_bytes;
+        if !self.has_kept(function, bytes) {
+            return None;
+        }
+        let kept = self.kept.get_mut(function)?;
+        kept.free -= 1;
+        Some(RoomId { kind: Kind::Kept(function.clone(), kept.generation), bytes })
     }
 
     pub(super) fn give_back(&mut self, room: RoomId) {

@@ -15,7 +15,8 @@
 //! - **Slots**: invocations at a time, between the number of processors and sixteen times that; the [`Tuner`] moves the limit.
 //! - **Waiting** is bounded by time: who would wait longer than his deadline is refused at once. A line that has stood for
 //!   [`INTERVAL_US`] with waits beyond its target means overload: then the oldest are given up, the line is kept so short that what is
-//!   in it starts within [`TURNOVER_US`], and everyone else is refused on arrival, while the refusal is still of use to him.
+//!   in it starts within [`TURNOVER_US`], and everyone else is refused on arrival, while the refusal is still of use to him. It is over
+//!   when nobody was turned away for [`INTERVAL_US`].
 //! - **Turns** go round by processor time, so a function gets no more for coming more often; reserved slots go before all turns.
 //!
 //! Invariants: the memory that is handed out never passes what there is; a function never runs more than its concurrency; every ticket
@@ -164,6 +165,7 @@ impl Controller {
         let Some(line) = self.lines.get_mut(function).filter(|line| !line.closed) else {
             return Arrival::Refused(Refusal { why: Why::Gone, retry_after_ms: 1_000 });
         };
+        line.look(now);
         let reserved = line.in_flight < line.share.reserved;
         if line.is_late(lag_us, now) && !reserved {
             return Arrival::Refused(Refusal { why: Why::Overload, retry_after_ms: lag_us.div_ceil(1_000) });
@@ -177,17 +179,23 @@ impl Controller {
         self.line_up(function, now)
     }
 
-    /// An invocation of `function` ended, after so much processor time and so much time in all; its room is released apart.
-    pub fn finish(&mut self, function: &FunctionName, cpu_us: u64, wall_us: u64) {
-        self.round.charge(function, cpu_us);
+    /// An invocation of `function` ended, after so much processor time and so much time in all (microseconds), if it began at all.
+    /// Its room is released apart.
+    pub fn finish(&mut self, function: &FunctionName, used: Option<(u64, u64)>) {
+        self.round.charge(function, used.map_or(0, |(cpu_us, _)| cpu_us));
         let Some(line) = self.lines.get_mut(function) else { return };
-        line.finished(cpu_us, wall_us);
+        line.finished(used);
         if line.in_flight >= line.share.reserved {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
         if line.closed && line.in_flight == 0 {
             self.lines.remove(function);
         }
+    }
+
+    /// Room for an instance that is made ahead, out of what is kept for `function`.
+    pub fn take_reserved(&mut self, function: &FunctionName) -> Option<RoomId> {
+        self.memory.take_kept(function)
     }
 
     /// The memory of an instance is free again.
@@ -286,6 +294,7 @@ impl Controller {
         let line = self.lines.get_mut(function).expect("the caller has looked it up");
         let wait_us = line.wait_us(active, self.cores);
         if line.waiting.len() >= WAITING_MAX || wait_us > line.longest_wait_us() {
+            line.turned_away(now);
             let why = match (at_own_limit, has_memory) {
                 (true, _) => Why::Concurrency,
                 (false, true) => Why::Overload,
@@ -308,6 +317,7 @@ impl Controller {
         let name = self.round.keys().find(over)?.clone();
         let line = self.lines.get_mut(&name)?;
         let waiting = line.waiting.pop_front()?;
+        line.turned_away(now);
         self.waiting -= 1;
         let retry_after_ms = line.wait_us(active, self.cores).div_ceil(1_000);
         if line.waiting.is_empty() {

@@ -38,7 +38,7 @@ fn memory_is_exact_and_goes_to_the_next_when_it_is_free() {
     let _second = run(node.arrive(&f, false, 0, Micros(0)));
     let third = ticket(node.arrive(&f, false, 0, Micros(0)));
     assert!(node.poll(Micros(1)).is_none() && node.wants_memory() && node.memory_free() == 0);
-    node.finish(&f, 100, 100);
+    node.finish(&f, Some((100, 100)));
     assert!(node.poll(Micros(2)).is_none(), "a slot alone is not enough");
     node.release(first);
     assert_eq!(node.poll(Micros(3)).map(|(ticket, _)| ticket), Some(third));
@@ -76,7 +76,7 @@ fn memory_that_is_reserved_is_not_for_others() {
     run(node.arrive(&greedy, false, 0, Micros(0)));
     assert!(matches!(node.arrive(&greedy, false, 0, Micros(0)), Arrival::Wait(_)));
     let room = run(node.arrive(&quiet, false, 0, Micros(0)));
-    node.finish(&quiet, 1, 1);
+    node.finish(&quiet, Some((1, 1)));
     node.release(room);
     assert!(node.poll(Micros(1)).is_none(), "what comes back to the reserve stays there");
 }
@@ -86,7 +86,7 @@ fn who_would_wait_beyond_his_deadline_is_refused_at_once() {
     let (mut node, f) = (node(64), name("f"));
     node.open(&f, Share { timeout_us: 50_000, ..share(1, 0) });
     run(node.arrive(&f, false, 0, Micros(0)));
-    node.finish(&f, 10_000, 10_000);
+    node.finish(&f, Some((10_000, 10_000)));
     run(node.arrive(&f, false, 0, Micros(0)));
     let mut waiting = 0;
     let refusal = loop {
@@ -114,7 +114,7 @@ fn functions_take_turns_by_processor_time() {
     }
     let mut turns = Vec::new();
     for _ in 0..10 {
-        node.finish(&many, 5_000, 5_000);
+        node.finish(&many, Some((5_000, 5_000)));
         let before = node.lines[&few].in_flight;
         assert!(matches!(node.poll(Micros(1)), Some((_, Verdict::Run(_)))));
         turns.push(node.lines[&few].in_flight > before);
@@ -130,7 +130,7 @@ fn those_that_wait_for_a_function_that_goes_are_answered() {
     let waiting = ticket(node.arrive(&f, false, 0, Micros(0)));
     node.close(&f);
     assert!(matches!(node.poll(Micros(1)), Some((ticket, Verdict::Shed(Refusal { why: Why::Gone, .. }))) if ticket == waiting));
-    node.finish(&f, 1, 1);
+    node.finish(&f, Some((1, 1)));
     assert_eq!((node.waiting(), node.running()), (0, 0));
     assert!(matches!(node.arrive(&f, false, 0, Micros(2)), Arrival::Refused(Refusal { why: Why::Gone, .. })));
 }
@@ -174,7 +174,7 @@ proptest! {
                 },
                 Step::Finish(at) if !running.is_empty() => {
                     let function = running.swap_remove(at % running.len());
-                    node.finish(&functions[usize::from(function)], 100, 200);
+                    node.finish(&functions[usize::from(function)], Some((100, 200)));
                 }
                 Step::Release(at) if rooms.len() > running.len() => { let (room, _) = rooms.swap_remove(at % rooms.len()); node.release(room); }
                 Step::GiveUp(at) if !waiting.is_empty() => {
@@ -199,7 +199,7 @@ proptest! {
             prop_assert!(used * MIB <= 6 * MIB, "{used} MiB in use of 6");
             prop_assert_eq!(node.running() as usize, running.len());
         }
-        for function in running.drain(..) { node.finish(&functions[usize::from(function)], 1, 1); }
+        for function in running.drain(..) { node.finish(&functions[usize::from(function)], Some((1, 1))); }
         for (room, _) in rooms.drain(..) { node.release(room); }
         for function in &functions { node.close(function); }
         while let Some((ticket, _)) = node.poll(now) { waiting.remove(&ticket); }

@@ -92,7 +92,7 @@ fn a_node_that_is_told_to_stop_finishes_what_it_has_begun() -> Result<()> {
     request.write_all(b"slow")?;
     let mut answer = String::new();
     request.read_to_string(&mut answer)?;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("slow"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("slow"), "{answer}");
     assert!(node.ended()?.success());
     Ok(())
 }

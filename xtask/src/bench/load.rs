@@ -14,21 +14,28 @@ const SAMPLE: Duration = Duration::from_millis(200);
 
 /// Calls `/hello` over so many connections; also gives the largest resident memory of the node meanwhile, bytes.
 pub(crate) async fn http(target: &Target, connections: u32, duration: Duration) -> Result<(HttpFigure, u64)> {
-    let mut command = Command::new("wrk");
-    command.args(["--latency", "-t", &connections.min(2).to_string(), "-c", &connections.to_string()]);
-    command.args(["-d", &format!("{}s", duration.as_secs()), &format!("http://{}/hello", target.http())]).stdin(Stdio::null());
-    let mut wrk = tokio::task::spawn_blocking(move || command.output());
+    let url = format!("http://{}/hello", target.http());
+    let wrk = wrk(&url, connections, duration);
+    tokio::pin!(wrk);
     let mut peak = 0;
-    let output = loop {
+    loop {
         tokio::select! {
-            output = &mut wrk => break output?.context("run wrk")?,
+            figure = &mut wrk => return Ok((figure?, peak)),
             () = tokio::time::sleep(SAMPLE) => peak = process::resident(target.pid())?.max(peak),
         }
-    };
+    }
+}
+
+/// Calls `url` over so many connections.
+pub(crate) async fn wrk(url: &str, connections: u32, duration: Duration) -> Result<HttpFigure> {
+    let mut command = Command::new("wrk");
+    command.args(["--latency", "-t", &connections.min(2).to_string(), "-c", &connections.to_string()]);
+    command.args(["-d", &format!("{}s", duration.as_secs().max(1)), url]).stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output()).await?.context("run wrk")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "wrk failed: {text}{}", String::from_utf8_lossy(&output.stderr));
     let (per_second, latency) = parse(&text).with_context(|| format!("read what wrk printed:\n{text}"))?;
-    Ok((HttpFigure { connections, per_second, latency }, peak))
+    Ok(HttpFigure { connections, per_second, latency })
 }
 
 fn parse(text: &str) -> Result<(f64, Latency)> {

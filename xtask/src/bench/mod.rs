@@ -8,6 +8,7 @@
 //! The load and the node share the machine; a figure is what they reach together.
 
 mod disk;
+mod functions;
 mod load;
 mod mqtt;
 mod process;
@@ -40,6 +41,15 @@ pub(crate) struct Options {
     /// Print JSON for machines
     #[arg(long)]
     json: bool,
+    /// Measure only this; without, the node as a whole
+    part: Option<Part>,
+}
+
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Running functions, as ratios to `wasmtime serve` in the same run
+    Functions,
 }
 
 /// How long each part measures.
@@ -64,6 +74,9 @@ impl Plan {
 /// Builds, measures, prints.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     install::ensure(&NEEDS)?;
+    if options.part == Some(Part::Functions) {
+        return functions::run(options.quick, options.json);
+    }
     guests::run(&guests::Options::of(&["hello", "average", "convert"]))?;
     let binaries = binaries::build(Profile::Release)?;
     let dir = workspace::target().join("bench");
@@ -72,7 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let report = runtime.block_on(async {
         let target = Target::start(&binaries.sedged, &dir).await?;
         let report = measure(&target, Plan::new(options.quick)).await;
-        target.stop()?;
+        drop(target.stop()?);
         report
     })?;
     report::print(&report, options.json)?;

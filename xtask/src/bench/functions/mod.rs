@@ -1,0 +1,109 @@
+//! `cargo xtask bench functions`: running functions, as ratios to `wasmtime serve` where that does the same.
+//!
+//! ```text
+//! wrk ─▶ wasmtime serve (pooling) ┐ the same component, in turn, round after round
+//! wrk ─▶ sedged ──────────────────┘ ─▶ ratios: least, median, most
+//! ```
+//! Everything of the node is on: limits, metering, logs, one instance for each invocation. Ratios hold on any machine; the figures
+//! beside them are of this one.
+
+mod events;
+mod first;
+mod many;
+mod peer;
+mod stop;
+mod table;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::load;
+use super::target::Target;
+use crate::binaries::{self, Profile};
+use crate::progress::Step;
+use crate::{guests, workspace};
+use peer::Peer;
+use table::{Ratio, Row};
+
+/// Connections at the same time, and what is compared there.
+const CONNECTIONS: [(u32, Figure, f64); 3] = [(1, Figure::Latency, 0.5), (16, Figure::Rate, 2.0), (64, Figure::Rate, 2.0)];
+
+/// What of a run is compared.
+#[derive(Debug, Clone, Copy)]
+enum Figure {
+    /// Requests a second: more is better.
+    Rate,
+    /// Median time of an answer: less is better.
+    Latency,
+}
+
+/// How often and how long.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    rounds: usize,
+    each: Duration,
+    functions: u32,
+}
+
+pub(super) fn run(quick: bool, json: bool) -> Result<ExitCode> {
+    let plan = if quick {
+        Plan { rounds: 5, each: Duration::from_secs(1), functions: 100 }
+    } else {
+        Plan { rounds: 7, each: Duration::from_secs(4), functions: 1000 }
+    };
+    guests::run(&guests::Options::of(&["hello", "convert", "faulty"]))?;
+    let wasmtime = peer::install()?;
+    let binaries = binaries::build(Profile::Release)?;
+    let dir = workspace::target().join("bench");
+    std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let rows = runtime.block_on(async {
+        let target = Target::start(&binaries.sedged, &dir).await?;
+        let mut rows = Vec::new();
+        rows.extend(hello(&target, &Peer::start(&wasmtime, "hello").await?, plan).await?);
+        rows.push(many::idle(&target)?);
+        rows.extend(stop::measure(&target).await?);
+        rows.extend(events::measure(&target, plan.each).await?);
+        let target = first::measure(target, &binaries.sedged, &mut rows).await?;
+        drop(target.stop()?);
+        let target = Target::start(&binaries.sedged, &dir).await?;
+        rows.push(many::loaded(&target, plan.functions).await?);
+        drop(target.stop()?);
+        anyhow::Ok(rows)
+    })?;
+    table::print(&rows, json)
+}
+
+/// The same component behind both, in turn.
+async fn hello(target: &Target, peer: &Peer, plan: Plan) -> Result<Vec<Row>> {
+    target.put("hello").await?;
+    let urls = [format!("http://{}/hello", peer.address()), format!("http://{}/hello", target.http())];
+    let mut rows = Vec::new();
+    for (connections, figure, reach) in CONNECTIONS {
+        let step = Step::begin(&format!("hello, {connections} connections"));
+        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+        for round in 0..plan.rounds {
+            // Who goes first changes, so a machine that slows down slows both.
+            let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+            for which in order {
+                let run = load::wrk(&urls[which], connections, plan.each).await?;
+                let value = match figure {
+                    Figure::Rate => run.per_second,
+                    Figure::Latency => run.latency.p50_ms,
+                };
+                if which == 0 { theirs.push(value) } else { ours.push(value) }
+            }
+        }
+        let (unit, what) = match figure {
+            Figure::Rate => ("/s", "requests/s"),
+            Figure::Latency => ("ms", "p50"),
+        };
+        let ratio = Ratio { ours, theirs, at_least: matches!(figure, Figure::Rate) };
+        let row = Row::ratio(&format!("hello, {connections} connections: {what} ÷ wasmtime serve"), unit, ratio, reach);
+        step.done(&row.value());
+        rows.push(row);
+    }
+    Ok(rows)
+}

@@ -33,8 +33,8 @@ impl<K: Ord + Clone, T> Fair<K, T> {
     /// The next item; tell afterwards what its turn cost with [`charge`](Self::charge).
     pub fn pop(&mut self) -> Option<(K, T)> {
         let key = self.round.next(|_| true)?;
-        let line = self.lines.get_mut(&key).expect("a key of the round has a line");
-        let item = line.pop_front().expect("a key of the round has items");
+        let line = self.lines.get_mut(&key)?;
+        let item = line.pop_front()?;
         let more = !line.is_empty();
         if !more {
             self.lines.remove(&key);

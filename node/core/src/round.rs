@@ -42,10 +42,7 @@ impl<K: Ord + Clone> Round<K> {
     /// `key` has something to run. What wants to go on after its turn enters before the turn is charged: then it goes on with the
     /// credit it has.
     pub fn enter(&mut self, key: &K) {
-        if !self.accounts.contains_key(key) {
-            self.accounts.insert(key.clone(), Account::default());
-        }
-        let account = self.accounts.get_mut(key).expect("it was inserted above");
+        let account = self.accounts.entry(key.clone()).or_default();
         if account.waiting {
             return;
         }
@@ -77,7 +74,7 @@ impl<K: Ord + Clone> Round<K> {
         // Each visit adds a quantum to one that may run, and debts are bounded: the loop ends.
         loop {
             let key = self.order.front()?;
-            let account = self.accounts.get_mut(key).expect("a key of the round has an account");
+            let account = self.accounts.get_mut(key)?;
             let runs = may_run(key);
             if runs && !account.visited {
                 account.visited = true;

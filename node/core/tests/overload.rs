@@ -3,6 +3,8 @@
 //!
 //! The times are simulated: the same seed gives the same run, on any machine.
 
+#![expect(clippy::print_stdout, reason = "the table is what a person reads of it")]
+
 #[path = "overload/box_model.rs"]
 mod box_model;
 #[path = "overload/policy.rs"]
@@ -37,7 +39,7 @@ fn ours(factor: f64) -> Outcome {
 fn five_times_overload_costs_little_goodput_and_no_patience() {
     let (calm, over) = (ours(0.7), ours(5.0));
     let others = [
-        simulate(&mut Unlimited::default(), CORES, &[&mix(5.0)], 1),
+        simulate(&mut Unlimited, CORES, &[&mix(5.0)], 1),
         simulate(&mut Fixed::new(64), CORES, &[&mix(5.0)], 1),
         simulate(&mut Gradient2::default(), CORES, &[&mix(5.0)], 1),
         simulate(&mut PressureOnly::new(CORES), CORES, &[&mix(5.0)], 1),

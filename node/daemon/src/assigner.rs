@@ -266,9 +266,9 @@ impl Assigner {
 
     fn edit(&self, change: impl FnOnce(&mut Table)) {
         self.table.send_modify(|table| {
-            let mut next = Table { active: table.active.clone(), states: table.states.clone(), desired_epoch: table.desired_epoch };
+            let mut next = table.draft();
             change(&mut next);
-            *table = Arc::new(next);
+            *table = Arc::new(next.ready());
         });
     }
 

@@ -8,7 +8,7 @@
 //! compute on leave for threads of their own (the runtime's turns). Broker, store and session stay on the control runtime, which
 //! sleeps most of the time and therefore goes first when it has something to do.
 
-use crate::limits::{LAG_BEAT, LAG_BEATS_IDLE};
+use crate::limits::{LAG_BEAT, LAG_BEATS_IDLE, SPIN};
 use anyhow::Context as _;
 use std::cell::{Cell, OnceCell};
 use std::future::Future;
@@ -46,24 +46,45 @@ struct Beat {
     touched: Cell<bool>,
     due: Cell<Option<Instant>>,
     lag: Cell<Duration>,
+    last: Cell<Option<Instant>>,
+    spinning: Cell<bool>,
 }
 
 thread_local! {
     static BEAT: OnceCell<Beat> = const { OnceCell::new() };
 }
 
-/// How late the executor of this thread is, microseconds: a request has waited about so long before anybody looked at it, which no
+/// A request came. How late the executor of this thread is, microseconds: it has waited about so long before anybody looked at it, which no
 /// line shows. 0 on other threads.
 pub(crate) fn lag_us() -> u64 {
     BEAT.with(|beat| {
         let Some(beat) = beat.get() else { return 0 };
         beat.touched.set(true);
+        let now = Instant::now();
+        let soon = beat.last.replace(Some(now)).is_some_and(|last| now - last < SPIN);
+        if soon && !beat.spinning.replace(true) {
+            tokio::spawn(spin());
+        }
         if !beat.beating.replace(true) {
             tokio::spawn(watch_lag());
         }
         let overdue = beat.due.get().map_or(Duration::ZERO, |due| due.elapsed());
         u64::try_from(beat.lag.get().max(overdue).as_micros()).unwrap_or(u64::MAX)
     })
+}
+
+/// Keeps this executor awake for a moment after a request that came soon after another: a client that waits for its answer before it
+/// asks again finds a thread that looks, instead of one that a processor has to be woken for. Ends as soon as requests come apart.
+async fn spin() {
+    let last = || BEAT.with(|beat| beat.get().and_then(|beat| beat.last.get()));
+    while last().is_some_and(|last| last.elapsed() < SPIN) {
+        tokio::task::yield_now().await;
+    }
+    BEAT.with(|beat| {
+        if let Some(beat) = beat.get() {
+            beat.spinning.set(false);
+        }
+    });
 }
 
 /// Sleeps and looks how much too long, for as long as there are requests.

@@ -2,7 +2,7 @@
 
 use sedge_protocol::manifest::{Durability, Trigger};
 use sedge_protocol::message::{Assignment, FunctionReport, FunctionState};
-use sedge_protocol::{FunctionName, RevisionId, Topic};
+use sedge_protocol::{FunctionName, Manifest, RevisionId, Topic};
 use sedge_runtime::Function;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,14 +49,43 @@ pub(crate) enum Routed {
     Nowhere,
 }
 
-/// How well the best route of a function takes `path`: whether it is exact, and its length.
-fn rank(assignment: &Assignment, path: &str) -> Option<(bool, usize)> {
-    let triggers = assignment.manifest.triggers.iter();
-    let ranks = triggers.filter_map(|trigger| match trigger {
-        Trigger::Http { route } if route.matches(path) => Some((route.as_str() == path, route.as_str().len())),
-        Trigger::Http { .. } | Trigger::Mqtt { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => None,
-    });
-    ranks.max()
+/// Who takes which path: an exact route goes before a prefix, a longer prefix before a shorter one.
+#[derive(Debug)]
+pub(crate) struct Routes<T> {
+    exact: BTreeMap<String, T>,
+    /// By what stands before `/*`.
+    prefix: BTreeMap<String, T>,
+}
+
+impl<T> Default for Routes<T> {
+    fn default() -> Self {
+        Self { exact: BTreeMap::new(), prefix: BTreeMap::new() }
+    }
+}
+
+impl<T: Clone> Routes<T> {
+    fn add(&mut self, manifest: &Manifest, taker: &T) {
+        for trigger in &manifest.triggers {
+            let Trigger::Http { route } = trigger else { continue };
+            match route.as_str().strip_suffix("/*") {
+                Some(prefix) => self.prefix.insert(prefix.to_owned(), taker.clone()),
+                None => self.exact.insert(route.as_str().to_owned(), taker.clone()),
+            };
+        }
+    }
+
+    fn find(&self, path: &str) -> Option<&T> {
+        if let Some(taker) = self.exact.get(path) {
+            return Some(taker);
+        }
+        let mut prefix = path;
+        loop {
+            if let Some(taker) = self.prefix.get(prefix) {
+                return Some(taker);
+            }
+            prefix = &prefix[..prefix.rfind('/')?];
+        }
+    }
 }
 
 /// All functions of the node, those that run and those on the way.
@@ -65,19 +94,38 @@ pub(crate) struct Table {
     pub(crate) active: BTreeMap<FunctionName, Arc<Active>>,
     pub(crate) states: BTreeMap<FunctionName, (Arc<Assignment>, FunctionState)>,
     pub(crate) desired_epoch: u64,
+    routes: Routes<Arc<Active>>,
+    coming: Routes<()>,
 }
 
 impl Table {
-    /// The function that takes `path`: an exact route goes before a prefix, a longer prefix before a shorter one.
-    pub(crate) fn route(&self, path: &str) -> Routed {
-        let best = self.active.values().filter_map(|active| Some((rank(&active.assignment, path)?, active)));
-        if let Some((_, active)) = best.max_by_key(|(rank, _)| *rank) {
-            return Routed::Active(Arc::clone(active));
+    /// The same functions, ready to be changed; [`Table::ready`] ends the change.
+    pub(crate) fn draft(&self) -> Self {
+        Self { active: self.active.clone(), states: self.states.clone(), desired_epoch: self.desired_epoch, ..Self::default() }
+    }
+
+    /// Finds out who takes which path.
+    pub(crate) fn ready(mut self) -> Self {
+        self.routes = Routes::default();
+        self.coming = Routes::default();
+        for active in self.active.values() {
+            self.routes.add(&active.assignment.manifest, active);
         }
-        let coming = |(assignment, state): &(Arc<Assignment>, FunctionState)| {
-            matches!(state, FunctionState::Fetching { .. } | FunctionState::Preparing) && rank(assignment, path).is_some()
-        };
-        if self.states.values().any(coming) { Routed::Coming } else { Routed::Nowhere }
+        for (assignment, state) in self.states.values() {
+            if matches!(state, FunctionState::Fetching { .. } | FunctionState::Preparing) {
+                self.coming.add(&assignment.manifest, &());
+            }
+        }
+        self
+    }
+
+    /// The function that takes `path`.
+    pub(crate) fn route(&self, path: &str) -> Routed {
+        match self.routes.find(path) {
+            Some(active) => Routed::Active(Arc::clone(active)),
+            None if self.coming.find(path).is_some() => Routed::Coming,
+            None => Routed::Nowhere,
+        }
     }
 
     /// Who gets an event on `topic`: each function once, by the first trigger that matches.
@@ -137,21 +185,24 @@ impl Functions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sedge_protocol::{Digest, Manifest};
 
     #[test]
     fn an_exact_route_goes_before_a_prefix_and_a_longer_prefix_before_a_shorter() {
-        let of = |routes: &[&str]| {
-            let triggers: String = routes.iter().map(|route| format!("[[trigger]]\nhttp = '{route}'\n")).collect();
-            let manifest = Manifest::from_toml("f", &format!("name = 'f'\n{triggers}")).unwrap().0;
-            let artifact = Digest::of(b"");
-            Assignment { revision: RevisionId::of(&artifact, &manifest), artifact, size: 0, manifest }
-        };
-        let ranks = |path| [rank(&of(&["/*"]), path), rank(&of(&["/hello/*"]), path), rank(&of(&["/hello"]), path)];
-        let [all, prefix, exact] = ranks("/hello");
-        assert!(all < prefix && prefix < exact && all.is_some(), "{all:?} {prefix:?} {exact:?}");
-        let [all, prefix, exact] = ranks("/hello/you");
-        assert!(all < prefix && exact.is_none());
-        assert_eq!(rank(&of(&["/a", "/hello"]), "/b"), None);
+        let mut routes = Routes::default();
+        for (name, route) in [("all", "/*"), ("prefix", "/hello/*"), ("exact", "/hello"), ("deep", "/hello/you/*")] {
+            let manifest = Manifest::from_toml("f", &format!("name = '{name}'\n[[trigger]]\nhttp = '{route}'\n")).unwrap().0;
+            routes.add(&manifest, &name);
+        }
+        for (path, taker) in [
+            ("/hello", "exact"),
+            ("/hello/", "prefix"),
+            ("/hello/me", "prefix"),
+            ("/hello/you/too", "deep"),
+            ("/hellou", "all"),
+            ("/", "all"),
+        ] {
+            assert_eq!(routes.find(path), Some(&taker), "{path}");
+        }
+        assert_eq!(Routes::<()>::default().find("/x"), None);
     }
 }

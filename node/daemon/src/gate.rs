@@ -18,6 +18,7 @@ use crate::supervisor::Supervisor;
 use pressure::Pressure;
 use sedge_node_core::controller::{Arrival, Change, Refusal, RoomId, Sample, Share, Ticket, Verdict};
 use sedge_node_core::{Capacity, Controller};
+use sedge_protocol::local::Admission;
 use sedge_protocol::{FunctionName, Manifest};
 use sedge_runtime::{Engine, Usage, Warm};
 use std::collections::BTreeMap;
@@ -81,15 +82,6 @@ struct InLine<'a> {
     verdict: oneshot::Receiver<Verdict>,
 }
 
-/// The numbers of the gate, for people and metrics.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Gauge {
-    pub(crate) limit: u32,
-    pub(crate) running: u32,
-    pub(crate) waiting: usize,
-    pub(crate) memory_free_bytes: u64,
-}
-
 impl Gate {
     pub(crate) fn new(capacity: Capacity) -> Self {
         let controller = Controller::new(capacity.cores, capacity.memory_bytes, capacity.invocations);
@@ -122,13 +114,13 @@ impl Gate {
     }
 
     /// The numbers now.
-    pub(crate) fn gauge(&self) -> Gauge {
+    pub(crate) fn gauge(&self) -> Admission {
         let state = self.state();
         let controller = &state.controller;
-        Gauge {
+        Admission {
             limit: controller.limit(),
             running: controller.running(),
-            waiting: controller.waiting(),
+            waiting: controller.waiting() as u64,
             memory_free_bytes: controller.memory_free(),
         }
     }

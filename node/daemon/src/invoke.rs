@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body::Body;
 use sedge_node_core::controller::Refusal;
 use sedge_protocol::Event;
-use sedge_protocol::local::LogEntry;
+use sedge_protocol::local::{Admission, LogEntry};
 use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Usage};
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -44,6 +44,11 @@ impl Invoker {
     pub(crate) fn new(gate: Gate, meter: Meter, logs: Logs, errors: Errors) -> Self {
         let run = format!("{:08x}", rand::random::<u32>()).into();
         Self { gate, meter, logs, errors, run, next: Arc::default() }
+    }
+
+    /// How much runs at once.
+    pub(crate) fn admission(&self) -> Admission {
+        self.gate.gauge()
     }
 
     /// Answers a request.

@@ -30,6 +30,8 @@ pub(crate) const GATE_SAMPLE: Duration = Duration::from_millis(250);
 pub(crate) const GATE_WAKE_MIN: Duration = Duration::from_millis(1);
 /// How often instances that have waited too long give their memory back, and reserved ones are made.
 pub(crate) const WARM_SWEEP: Duration = Duration::from_secs(1);
+/// How long an executor stays awake for a request that may follow at once.
+pub(crate) const SPIN: Duration = Duration::from_micros(200);
 /// How often an executor that works looks how late it is.
 pub(crate) const LAG_BEAT: Duration = Duration::from_millis(2);
 /// Beats without a request after which it looks no more.

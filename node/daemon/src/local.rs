@@ -141,6 +141,7 @@ async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
         desired_epoch: table.desired_epoch,
         functions: local.meter.with_totals(table.reports()),
         vitals,
+        admission: local.invoker.admission(),
         usage_unsent: *local.unsent.borrow(),
         store_bytes_written: store.write_bytes,
     })

@@ -384,6 +384,7 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
         desired_epoch: 0,
         functions: report.into_iter().collect(),
         vitals: Vitals::default(),
+        admission: sedge_protocol::local::Admission::default(),
         usage_unsent: 0,
         store_bytes_written: 0,
     };

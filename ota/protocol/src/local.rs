@@ -34,10 +34,26 @@ pub struct LocalStatus {
     pub functions: Vec<FunctionReport>,
     /// The box.
     pub vitals: Vitals,
+    /// How much runs at once.
+    #[serde(default)]
+    pub admission: Admission,
     /// Usage records that the fleet has not confirmed.
     pub usage_unsent: u64,
     /// Bytes written to disk by the store since the daemon started.
     pub store_bytes_written: u64,
+}
+
+/// How much runs at once on a node, and how much of it is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Invocations at a time, beside the reserved ones, as the node limits them now.
+    pub limit: u32,
+    /// Invocations that run.
+    pub running: u32,
+    /// Invocations that wait for their turn.
+    pub waiting: u64,
+    /// Memory that no instance has and that is kept for none, bytes.
+    pub memory_free_bytes: u64,
 }
 
 /// How a node stands with its fleet.

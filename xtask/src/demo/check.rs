@@ -227,6 +227,7 @@ mod tests {
             desired_epoch: 0,
             functions: vec![report(at_node)],
             vitals: Vitals::default(),
+            admission: sedge_protocol::local::Admission::default(),
             usage_unsent: 0,
             store_bytes_written: 0,
         };

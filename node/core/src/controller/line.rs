@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 
 /// Least wait that is tolerated before a line counts as overloaded.
 const TARGET_US_MIN: u64 = 5_000;
+/// Lateness that no function tolerates for long: nobody sees those that wait for the thread itself.
+const LAG_US_MAX: u64 = 50_000;
 /// What an invocation is assumed to cost before any has ended, microseconds.
 const COST_US_FIRST: u64 = 500;
 
@@ -116,7 +118,7 @@ impl Line {
 
     /// Whether requests have been reaching the node late for so long that this one is better refused.
     pub(super) fn is_late(&mut self, lag_us: u64, now: Micros) -> bool {
-        if lag_us <= self.target_us().min(4 * TARGET_US_MIN) {
+        if lag_us <= self.target_us().min(LAG_US_MAX) {
             self.late_since = None;
             return false;
         }

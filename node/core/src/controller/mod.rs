@@ -170,11 +170,13 @@ impl Controller {
         if line.is_late(lag_us, now) && !reserved {
             return Arrival::Refused(Refusal { why: Why::Overload, retry_after_ms: lag_us.div_ceil(1_000) });
         }
-        if line.waiting.is_empty() && self.has_slot(function) {
-            if let Some(room) = self.memory.take(function, warm, self.lines[function].share.instance_bytes) {
-                self.start(function);
-                return Arrival::Run(room);
-            }
+        let (instance_bytes, first) = (line.share.instance_bytes, line.waiting.is_empty());
+        if first
+            && self.has_slot(function)
+            && let Some(room) = self.memory.take(function, warm, instance_bytes)
+        {
+            self.start(function);
+            return Arrival::Run(room);
         }
         self.line_up(function, now)
     }

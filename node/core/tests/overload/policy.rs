@@ -20,7 +20,7 @@ pub(crate) struct Ours {
 impl Ours {
     pub(crate) fn new(cores: u32, memory_mib: u64, loads: &[Load]) -> Self {
         let mut controller = Controller::new(cores, memory_mib * MIB, 1000);
-        let names: Vec<FunctionName> = loads.iter().map(|load| load.name.parse().unwrap()).collect();
+        let names: Vec<FunctionName> = loads.iter().map(|load| load.name.parse().expect("loads have names of functions")).collect();
         for (name, load) in names.iter().zip(loads) {
             let share = Share { concurrency: 1000, reserved: 0, instance_bytes: load.instance_mib * MIB, timeout_us: load.timeout_us };
             controller.open(name, share);
@@ -31,7 +31,7 @@ impl Ours {
     fn poll(&mut self, now_us: u64) -> Vec<Say> {
         let mut says = Vec::new();
         while let Some((ticket, verdict)) = self.controller.poll(Micros(now_us)) {
-            let request = self.waiting.remove(&ticket).unwrap();
+            let request = self.waiting.remove(&ticket).expect("each ticket is answered once");
             says.push(match verdict {
                 Verdict::Run(room) => {
                     self.rooms.insert(request, room);
@@ -63,7 +63,7 @@ impl Policy for Ours {
 
     fn finish(&mut self, request: Request, cpu_us: u64, wall_us: u64, now_us: u64) -> Vec<Say> {
         self.controller.finish(&self.names[request.load], Some((cpu_us, wall_us)));
-        self.controller.release(self.rooms.remove(&request).unwrap());
+        self.controller.release(self.rooms.remove(&request).expect("what runs has a room"));
         self.poll(now_us)
     }
 

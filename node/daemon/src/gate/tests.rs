@@ -50,7 +50,7 @@ async fn who_goes_away_leaves_no_trace_whether_answered_or_not() {
     let answered = wait(&gate, &manifest.name);
     drop((permit, room));
     drop(answered);
-    let Gauge { running, waiting, memory_free_bytes, .. } = gate.gauge();
+    let Admission { running, waiting, memory_free_bytes, .. } = gate.gauge();
     assert_eq!((running, waiting, memory_free_bytes), (0, 0, 1 << 30));
 }
 

@@ -7,7 +7,7 @@ use crate::table::{Cell, Table, facts};
 use crate::text;
 use clap::Args;
 use sedge_protocol::api::Status as FleetStatus;
-use sedge_protocol::local::{FleetLink, LocalStatus};
+use sedge_protocol::local::{Admission, FleetLink, LocalStatus};
 use std::process::ExitCode;
 
 /// Show how the fleet is, or one node of this machine
@@ -73,6 +73,9 @@ fn of_node(status: &LocalStatus, style: Style) -> String {
         ("disk written", text::bytes(status.store_bytes_written).into()),
     ];
     known.extend(node::vitals(&status.vitals));
+    let Admission { limit, running, waiting, memory_free_bytes } = status.admission;
+    known.push(("invocations", format!("{running} running, {waiting} waiting, at most {limit} at a time").into()));
+    known.push(("memory free for instances", text::bytes(memory_free_bytes).into()));
     format!("{}\n\n{}", facts(style, &known), ls::of_node(&status.functions, style))
 }
 
@@ -117,6 +120,7 @@ hello     1,234       4        12.3  2.50 s  1.50 GiB·s";
             mqtt: None,
             desired_epoch: 0,
             functions: Vec::new(),
+            admission: Admission::default(),
             vitals: sedge_protocol::message::Vitals { store_trouble: Some("disk full".to_owned()), ..node().vitals },
             usage_unsent: 0,
             store_bytes_written: 2048,

@@ -7,4 +7,5 @@ mod command;
 mod component;
 mod guests;
 mod limits;
+mod reuse;
 mod support;

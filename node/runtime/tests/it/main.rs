@@ -6,5 +6,6 @@ mod cache;
 mod command;
 mod component;
 mod guests;
+mod languages;
 mod limits;
 mod support;

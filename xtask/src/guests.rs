@@ -22,12 +22,15 @@ const RECIPE: &str = "1";
 /// Second artifacts of a project, by cargo features: name, project, features.
 const VARIANTS: [(&str, &str, &[&str]); 1] = [("average-v2", "average", &["v2"])];
 
+/// Functions that take long for another reason: many dependencies, each compiled.
+const SLOW: [&str; 1] = ["sdk-spin"];
+
 /// What to build.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
     /// Names of functions; all if none is given
     names: Vec<String>,
-    /// Also those in languages whose tools are large: Python, JavaScript, TypeScript
+    /// Also those that take minutes: Python, JavaScript, TypeScript, and a large SDK
     #[arg(long)]
     all: bool,
     /// Compile against a private copy of the toolchain even if the target is installed
@@ -66,7 +69,7 @@ impl Guest {
     }
 
     fn is_heavy(&self) -> bool {
-        Language::detect(&self.project).is_some_and(Language::is_heavy)
+        SLOW.contains(&self.name.as_str()) || Language::detect(&self.project).is_some_and(Language::is_heavy)
     }
 }
 

@@ -94,17 +94,25 @@ async fn functions_in_rust_as_the_templates_make_them() {
     assert_eq!(post(&command, "/", b"12").await.unwrap().0, 200);
 }
 
-#[tokio::test]
-async fn components_of_public_sdks_run_unchanged() {
+/// Answers with the method, the path, an attribute of the event and the data.
+async fn check_sdk(sdk: &str) {
     let bench = bench();
-    for sdk in ["sdk-wstd", "sdk-spin"] {
-        let function = bench.guest(sdk, LIMITS);
-        let route = format!("/{sdk}/a?b=c");
-        let (status, body) = post(&function, &route, b"data").await.unwrap();
-        assert_eq!((status, body), (200, format!("POST /{sdk}/a - data").into()), "{sdk}");
-        assert_eq!(post(&function, "/x/missing", b"").await.unwrap().0, 404, "{sdk}");
-        assert_eq!(reply(&function, b"data").await.unwrap(), "POST / plant/a/temperature data", "{sdk}");
-    }
+    let function = bench.guest(sdk, LIMITS);
+    let (status, body) = post(&function, &format!("/{sdk}/a?b=c"), b"data").await.unwrap();
+    assert_eq!((status, body), (200, format!("POST /{sdk}/a - data").into()));
+    assert_eq!(post(&function, "/x/missing", b"").await.unwrap().0, 404);
+    assert_eq!(reply(&function, b"data").await.unwrap(), "POST / plant/a/temperature data");
+}
+
+#[tokio::test]
+async fn a_component_of_wstd_runs_unchanged() {
+    check_sdk("sdk-wstd").await;
+}
+
+#[tokio::test]
+#[ignore = "needs `cargo xtask guests --all`: many dependencies, each compiled"]
+async fn a_component_of_the_spin_sdk_runs_unchanged() {
+    check_sdk("sdk-spin").await;
 }
 
 #[tokio::test]

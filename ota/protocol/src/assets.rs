@@ -123,11 +123,10 @@ fn section(wasm: &[u8]) -> Result<Option<&[u8]>, AssetsError> {
         match payload.map_err(|cause| AssetsError::Invalid(cause.to_string()))? {
             Payload::Version { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::CustomSection(section) if depth == 1 && section.name() == SECTION => {
-                if found.replace(section.data()).is_some() {
-                    return Err(AssetsError::Again);
-                }
+            Payload::CustomSection(section) if depth == 1 && section.name() == SECTION && found.is_some() => {
+                return Err(AssetsError::Again);
             }
+            Payload::CustomSection(section) if depth == 1 && section.name() == SECTION => found = Some(section.data()),
             _ => {}
         }
     }

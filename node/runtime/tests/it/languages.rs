@@ -44,7 +44,7 @@ async fn check_template(name: &str) {
     let answer = reply(&function, br#"{"value": -40, "unit": "C"}"#).await.unwrap();
     assert_eq!(json(&answer)["value"].as_f64(), Some(-40.0), "{name}");
     let failure = reply(&function, b"warm").await.unwrap_err();
-    assert!(matches!(failure, Failure::Exit { code: 1 } | Failure::Status { status: 400, .. }), "{name}: {failure:?}");
+    assert!(matches!(failure, Failure::Exit { code: 1 } | Failure::Status { code: 400, .. }), "{name}: {failure:?}");
     let log = bench.host.log().join("\n");
     assert!(!log.is_empty(), "{name} says why");
 }

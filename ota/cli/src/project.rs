@@ -72,15 +72,13 @@ fn read_manifest(path: &Path) -> anyhow::Result<Manifest> {
 
 fn build(dir: &Path, manifest: &Manifest, output: &Output) -> anyhow::Result<PathBuf> {
     let bar = output.spinner(&format!("building {}", manifest.name));
-    let watched = !bar.is_hidden();
     let mut step = String::new();
     let built = sedge_build::build(dir, &mut |progress| match progress {
         Progress::Step(text) => {
             text.clone_into(&mut step);
             bar.set_message(text.to_owned());
-            if !watched {
-                output.said("build", Tone::Dim, text);
-            }
+            // Stays when the line that changes is gone: what was run is part of the result.
+            bar.suspend(|| output.said("build", Tone::Dim, text));
         }
         Progress::Line(line) => bar.set_message(format!("{step}: {}", text::clean(line.trim()))),
     });

@@ -6,6 +6,7 @@ mod cache;
 mod command;
 mod component;
 mod guests;
+mod languages;
 mod limits;
 mod reuse;
 mod support;

@@ -105,7 +105,9 @@ async fn inspected(bytes: Bytes) -> Result<Kind, Refusal> {
     verdict.map_err(|fault| {
         let status = match fault {
             ArtifactError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            ArtifactError::Invalid(_) | ArtifactError::NotAFunction(_) | ArtifactError::Import { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            ArtifactError::Invalid(_) | ArtifactError::NotAFunction(_) | ArtifactError::Import { .. } | ArtifactError::Assets(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
         };
         Refusal::new(status, fault.to_string())
     })

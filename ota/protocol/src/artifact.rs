@@ -3,6 +3,7 @@
 //! The same check runs at `sedge publish`, at the fleet and again at the node. [`GRANTED`] is the one list of what may be imported;
 //! the node's linker is tested against it.
 
+use crate::assets::{self, AssetsError};
 use crate::limits::ARTIFACT_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use wasmparser::{ComponentExternalKind, Encoding, ExternalKind, Parser, Payload, Validator, WasmFeatures};
@@ -46,6 +47,9 @@ pub enum ArtifactError {
         /// What to do about it.
         hint: String,
     },
+    /// The files that travel inside it are not as they should be.
+    #[error(transparent)]
+    Assets(#[from] AssetsError),
 }
 
 /// The interfaces a component may import: name without version, and the versions as a prefix.
@@ -97,6 +101,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Kind, ArtifactError> {
         return Err(ArtifactError::Invalid("the file does not begin with \\0asm".to_owned()));
     }
     Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(invalid)?;
+    assets::read(bytes)?;
     let seen = Seen::of(bytes).map_err(invalid)?;
     if seen.component { seen.component_kind() } else { seen.module_kind() }
 }
@@ -229,6 +234,12 @@ mod tests {
         assert!(matches!(kind_of("(module)"), Err(ArtifactError::NotAFunction(_))));
         assert!(matches!(inspect(b"#!/bin/sh"), Err(ArtifactError::Invalid(_))));
         assert!(matches!(inspect(b"\0asm\x01\0\0"), Err(ArtifactError::Invalid(_))));
+    }
+
+    #[test]
+    fn assets_that_lead_elsewhere_are_refused_with_the_artifact() {
+        let fault = kind_of(r#"(module (func (export "_start")) (@custom "sedge:assets" "no tar"))"#).unwrap_err();
+        assert!(matches!(fault, ArtifactError::Assets(AssetsError::Damaged(_))), "{fault}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod artifact;
+pub mod assets;
 pub mod enrol;
 pub mod event;
 pub mod frame;

@@ -6,6 +6,12 @@ pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 pub const CBOR_DEPTH_MAX: usize = 32;
 /// Largest artifact that may be published.
 pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Most files among the assets of an artifact.
+pub const ASSETS_MAX: usize = 4096;
+/// All bytes of the assets of an artifact together.
+pub const ASSETS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Longest path of an asset; what the format can hold for certain.
+pub const ASSET_PATH_BYTES_MAX: usize = 100;
 /// Largest `function.toml`.
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 /// Longest function name; it also is a DNS label.

@@ -5,6 +5,10 @@
 mod cache;
 mod command;
 mod component;
+mod files;
 mod guests;
 mod limits;
+mod outgoing;
+mod server;
+mod sockets;
 mod support;

@@ -12,6 +12,7 @@ mod ledger;
 mod main_path;
 mod offline;
 mod power_cut;
+mod reach;
 mod refusal;
 mod rollout;
 mod service;

@@ -14,11 +14,15 @@ use crate::fetch::Fetcher;
 use crate::functions::Functions;
 use crate::gate::Gate;
 use crate::host::NodeHost;
+use crate::host::call::Calls;
+use crate::host::keyvalue::Keyvalue;
 use crate::invoke::Invoker;
+use crate::limits::{CA_FILE_BYTES_MAX, KEYVALUE_SHARED_MB};
 use crate::local::{self, Local};
 use crate::logs::Logs;
 use crate::meter::Meter;
 use crate::renewal::{self, Renewal};
+use crate::secrets::Secrets;
 use crate::session::{self, Link, Session};
 use crate::supervisor::{Ended, Supervisor};
 use crate::usage_sync::{self, UsageSync};
@@ -27,11 +31,12 @@ use anyhow::Context as _;
 use sd_notify::NotifyState;
 use sedge_node_core::Capacity;
 use sedge_protocol::local::FleetLink;
-use sedge_runtime::{Engine, EngineConfig, Host, Machine};
-use sedge_store::{Files, Recovery, Store, StoreConfig};
+use sedge_runtime::{Assets, Egress, Engine, EngineConfig, Host, Machine};
+use sedge_store::{Blobs, Files, Recovery, Store, StoreConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -120,6 +125,10 @@ struct Opened {
     files: Files,
     engine: Engine,
     capacity: Capacity,
+    assets: Assets,
+    blobs: Blobs,
+    secrets: Secrets,
+    egress: Egress,
 }
 
 async fn open(config: &Config) -> anyhow::Result<Opened> {
@@ -137,13 +146,17 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
         let (store, recovery) = open_store(&config.data_dir, settings)?;
         tell(&recovery);
         let files = Files::open(&config.data_dir.join("artifacts"), free_bytes_min).context("open the artifacts")?;
+        let assets = Assets::open(&config.data_dir.join("assets"), free_bytes_min).context("open the files of artifacts")?;
+        let blobs = Blobs::open(&config.data_dir.join("blobs"), free_bytes_min).context("open the files of functions")?;
+        let secrets = Secrets::open(&config.data_dir, &store)?;
+        let egress = open_egress(&config)?;
         let measured = vitals::measure()?;
         let memory_bytes = config.machine.memory_mb.map_or(measured.memory_bytes, |mb| (mb << 20).min(measured.memory_bytes));
         let mut capacity = Capacity::of(measured.cores, memory_bytes);
         capacity.invocations = config.machine.invocations.unwrap_or(capacity.invocations);
         let engine = open_engine(&config.data_dir, Machine { cores: measured.cores, memory_bytes })?;
         capacity.invocations = capacity.invocations.min(engine.plan().slots);
-        Ok(Opened { store, recovery, files, engine, capacity })
+        Ok(Opened { store, recovery, files, engine, capacity, assets, blobs, secrets, egress })
     })
     .await?
 }
@@ -188,6 +201,15 @@ fn open_engine(data_dir: &Path, machine: Machine) -> anyhow::Result<Engine> {
     Engine::new(EngineConfig { machine, cache_dir }).context("start the engine")
 }
 
+/// The way of functions to other machines.
+fn open_egress(config: &Config) -> anyhow::Result<Egress> {
+    let Some(path) = &config.functions.ca_file else { return Ok(Egress::new(None)?) };
+    let size = std::fs::metadata(path).with_context(|| format!("functions.ca_file: read {}", path.display()))?.len();
+    anyhow::ensure!(size <= CA_FILE_BYTES_MAX, "functions.ca_file: {} has {size} bytes, {CA_FILE_BYTES_MAX} are allowed", path.display());
+    let pem = std::fs::read(path).with_context(|| format!("functions.ca_file: read {}", path.display()))?;
+    Egress::new(Some(&pem)).with_context(|| format!("functions.ca_file: {}", path.display()))
+}
+
 /// What the start needs besides ports and disk.
 struct Start<'a> {
     config: &'a Config,
@@ -205,6 +227,7 @@ struct Common {
     meter: Meter,
     logs: Logs,
     errors: Errors,
+    secrets: Secrets,
     link: watch::Sender<Link>,
     desired: watch::Sender<sedge_protocol::message::Desired>,
     credentials: watch::Sender<Option<crate::enrol::Credentials>>,
@@ -223,12 +246,24 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         desired: watch::channel(assigner::restore_desired(&opened.store)?).0,
         credentials: watch::channel(None).0,
         unsent: watch::channel(0).0,
+        secrets: opened.secrets,
         functions,
         meter,
         logs,
         errors,
     };
-    let host: Arc<dyn Host> = Arc::new(NodeHost::new(opened.store.clone(), handle.clone(), common.logs.clone()));
+    let shared_bytes = config.functions.keyvalue_shared_mb.unwrap_or(KEYVALUE_SHARED_MB) << 20;
+    let host: Arc<dyn Host> = Arc::new(NodeHost {
+        keyvalue: Keyvalue::new(opened.store.clone(), shared_bytes),
+        assets: opened.assets,
+        blobs: opened.blobs,
+        secrets: common.secrets.clone(),
+        egress: opened.egress,
+        calls: Calls { functions: common.functions.clone(), invoker: common.invoker.clone() },
+        bus: handle.clone(),
+        logs: common.logs.clone(),
+        published: AtomicU64::new(0),
+    });
     supervisor.service("gate", gate.clone().run(common.functions.clone(), opened.engine.clone(), supervisor.clone()));
     supervisor.service("warm", warm::run(common.functions.clone(), gate.clone(), supervisor.clone()));
     let mut assigner = Assigner {
@@ -285,6 +320,7 @@ fn start_fleet(config: &Config, supervisor: &Supervisor, (handle, store): (&bus:
         errors: common.errors.clone(),
         stats: Arc::clone(&handle.stats),
         store: store.clone(),
+        secrets: common.secrets.clone(),
         desired: common.desired.clone(),
         credentials: common.credentials.clone(),
         link: common.link.clone(),
@@ -334,6 +370,7 @@ fn start_sources(
         logs: common.logs,
         bus: handle,
         store,
+        secrets: common.secrets,
         files,
         link: common.link.subscribe(),
         credentials: common.credentials.subscribe(),

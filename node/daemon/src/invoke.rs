@@ -2,15 +2,15 @@
 
 use crate::fault::Errors;
 use crate::functions::Active;
-use crate::gate::{Gate, Place};
+use crate::gate::{Gate, Permit, Place};
 use crate::logs::Logs;
 use crate::meter::Meter;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use sedge_node_core::controller::Refusal;
-use sedge_protocol::Event;
 use sedge_protocol::local::{Admission, LogEntry};
+use sedge_protocol::{Event, FunctionName};
 use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Usage};
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -63,6 +63,24 @@ impl Invoker {
         Ok(active.function.http(request, invocation).await?)
     }
 
+    /// Answers a request of other functions, the outermost first, that wait for it.
+    ///
+    /// Cancel safe, as [`Invoker::http`].
+    pub(crate) async fn called<B>(
+        &self,
+        active: &Active,
+        request: Request<B>,
+        callers: Arc<[FunctionName]>,
+    ) -> Result<Response<ResponseBody>, Failed>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let admitted = self.gate.admit_called(active).await;
+        let invocation = self.invocation(active, admitted, |_| {})?.called_by(callers);
+        Ok(active.function.http(request, invocation).await?)
+    }
+
     /// Handles an event.
     ///
     /// Cancel safe, as [`Invoker::http`].
@@ -89,8 +107,24 @@ impl Invoker {
         (result.map_err(Failed::from), told.await.unwrap_or_default())
     }
 
+    /// Whether a function runs as often as its manifest allows.
+    pub(crate) fn is_full(&self, function: &FunctionName) -> bool {
+        self.gate.is_full(function)
+    }
+
     async fn admit(&self, active: &Active, tell: impl FnOnce(Usage) + Send + 'static) -> Result<Invocation, Refusal> {
-        let (permit, place) = match self.gate.admit(active).await {
+        let admitted = self.gate.admit(active).await;
+        self.invocation(active, admitted, tell)
+    }
+
+    /// An invocation with its place, or the count of one that got none.
+    fn invocation(
+        &self,
+        active: &Active,
+        admitted: Result<(Permit, Place), Refusal>,
+        tell: impl FnOnce(Usage) + Send + 'static,
+    ) -> Result<Invocation, Refusal> {
+        let (permit, place) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => {
                 self.meter.shed(active.name(), active.revision());

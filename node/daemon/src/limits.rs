@@ -54,7 +54,21 @@ pub(crate) const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 pub(crate) const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
 /// Dead letters kept; above it the oldest is dropped and counted.
 pub(crate) const DEAD_LETTERS_MAX: usize = 1000;
-/// Key-value bytes are one value each; larger ones belong into files.
+/// Keys of a key-value store in one page.
 pub(crate) const KV_PAGE_KEYS: usize = 100;
 /// What a reason is shortened to when a report would not fit into a frame, bytes.
 pub(crate) const REASON_SHORT_BYTES: usize = 100;
+/// Longest wait of a call between functions for its turn: the caller holds its memory meanwhile.
+pub(crate) const CALL_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Keys and values of the stores that functions share, together, unless the configuration says otherwise.
+pub(crate) const KEYVALUE_SHARED_MB: u64 = 64;
+/// Keys that are read at a time when the size of a store is summed up.
+pub(crate) const KV_SUM_KEYS: usize = 1000;
+/// Largest secret.
+pub(crate) const SECRET_BYTES_MAX: usize = 16 * 1024;
+/// Most secrets of a node.
+pub(crate) const SECRETS_MAX: usize = 256;
+/// Missing secrets that a report of a function names.
+pub(crate) const MISSING_SECRETS_MAX: usize = 4;
+/// Largest file of certificates.
+pub(crate) const CA_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

@@ -2,6 +2,7 @@
 
 mod invoke;
 mod logs;
+mod secrets;
 
 use crate::bus::BusHandle;
 use crate::enrol::Credentials;
@@ -10,6 +11,7 @@ use crate::invoke::Invoker;
 use crate::limits::{DEAD_LETTERS_MAX, LOCAL_CONNECTIONS_MAX};
 use crate::logs::Logs;
 use crate::meter::Meter;
+use crate::secrets::Secrets;
 use crate::serve::{self, Where};
 use crate::session::Link;
 use crate::supervisor::Supervisor;
@@ -44,6 +46,7 @@ pub(crate) struct Local {
     pub(crate) logs: Logs,
     pub(crate) bus: BusHandle,
     pub(crate) store: Store,
+    pub(crate) secrets: Secrets,
     pub(crate) files: Files,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) credentials: watch::Receiver<Option<Credentials>>,
@@ -115,9 +118,12 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (request.method(), parts.as_slice()) {
         (&Method::GET, ["v1", "status"]) => Ok(json(&status(local).await?)),
-        (&Method::GET, ["v1", "functions"]) => Ok(json(&local.meter.with_totals(local.functions.table().reports()))),
+        (&Method::GET, ["v1", "functions"]) => Ok(json(&local.meter.with_totals(local.functions.table().reports(&local.secrets)))),
         (&Method::GET, ["v1", "logs"]) => logs::stream(local, request.uri().query().unwrap_or_default()),
         (&Method::GET, ["v1", "dead-letters"]) => dead_letters(local).await,
+        (&Method::GET, ["v1", "secrets"]) => Ok(json(&local.secrets.names())),
+        (&Method::PUT, ["v1", "secrets", name]) => secrets::put(local, parse(name)?, request).await,
+        (&Method::DELETE, ["v1", "secrets", name]) => secrets::delete(local, &parse(name)?).await,
         (&Method::POST, ["v1", "functions", name, "invoke"]) => invoke::invoke(local, &parse(name)?, request).await,
         (&Method::PUT, ["v1", "artifacts", digest]) => put_artifact(local, parse(digest)?, request).await,
         (&Method::PUT, ["v1", "functions", name]) => put_function(local, parse(name)?, request).await,
@@ -139,7 +145,7 @@ async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
         http: local.http.clone(),
         mqtt: local.mqtt.clone(),
         desired_epoch: table.desired_epoch,
-        functions: local.meter.with_totals(table.reports()),
+        functions: local.meter.with_totals(table.reports(&local.secrets)),
         vitals,
         admission: local.invoker.admission(),
         usage_unsent: *local.unsent.borrow(),
@@ -178,9 +184,13 @@ async fn put_function(local: &Arc<Local>, name: FunctionName, request: Request<I
         return Err(wrong(format!("the manifest names `{}`", manifest.name)));
     }
     manifest.check().map_err(wrong)?;
-    let size = std::fs::metadata(local.files.path(artifact.as_bytes()))
+    let path = local.files.path(artifact.as_bytes());
+    let size = std::fs::metadata(&path)
         .map_err(|_| Refusal::new(StatusCode::CONFLICT, format!("the artifact {artifact} is not here")).hint("upload it first"))?
         .len();
+    let asked = manifest.clone();
+    let verdict = blocking(move || Ok(sedge_protocol::artifact::inspect_for(&std::fs::read(path)?, &asked))).await?;
+    verdict.map_err(|fault| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string()))?;
     let revision = RevisionId::of(&artifact, &manifest);
     desired.send_modify(|desired| {
         desired.epoch += 1;

@@ -32,6 +32,7 @@ mod log_setup;
 mod logs;
 mod meter;
 mod renewal;
+mod secrets;
 mod serve;
 mod session;
 mod supervisor;

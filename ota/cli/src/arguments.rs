@@ -64,6 +64,8 @@ enum Command {
     Node(command::node::Node),
     #[command(subcommand)]
     Claim(command::claim::Claim),
+    #[command(subcommand)]
+    Secret(command::secret::Secret),
     Usage(command::usage::Usage),
     Errors(command::errors::Errors),
     Status(command::status::Status),
@@ -90,6 +92,7 @@ impl Arguments {
             Command::Rm(rm) => rm.run(&context),
             Command::Node(node) => node.run(&context),
             Command::Claim(claim) => claim.run(&context),
+            Command::Secret(secret) => secret.run(&context),
             Command::Usage(usage) => usage.run(&context),
             Command::Errors(errors) => errors.run(&context),
             Command::Status(status) => status.run(&context),

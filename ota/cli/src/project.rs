@@ -58,7 +58,7 @@ pub(crate) fn load(source: &Path, manifest: Option<&Path>, output: &Output) -> a
     let size = metadata.len();
     anyhow::ensure!(size <= ARTIFACT_BYTES_MAX, artifact::ArtifactError::TooLarge { size, max: ARTIFACT_BYTES_MAX });
     let wasm = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    let kind = artifact::inspect(&wasm).with_context(|| format!("{} cannot be published", path.display()))?;
+    let kind = artifact::inspect_for(&wasm, &manifest).with_context(|| format!("{} cannot be published", path.display()))?;
     Ok(Artifact { path, digest: Digest::of(&wasm), wasm, kind, manifest })
 }
 

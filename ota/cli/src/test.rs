@@ -54,7 +54,14 @@ pub(crate) fn rollout(done: u64, failed: u64, waiting: u64) -> Rollout {
 /// What a node says of `hello`.
 pub(crate) fn report(state: FunctionState) -> FunctionReport {
     let revision = revision();
-    FunctionReport { function: revision.function, running: None, state, assigned: Some(revision.id), totals: Counters::default() }
+    FunctionReport {
+        function: revision.function,
+        running: None,
+        state,
+        assigned: Some(revision.id),
+        missing_secrets: Vec::new(),
+        totals: Counters::default(),
+    }
 }
 
 /// A node that was lost five seconds before second 6.

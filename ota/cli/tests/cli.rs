@@ -373,7 +373,14 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
     let report = given.map(|given| {
         let revision = Some(RevisionId::of(&given.artifact, &given.manifest));
         let function = given.manifest.name;
-        FunctionReport { function, running: revision, assigned: revision, state: FunctionState::Running, totals: Counters::default() }
+        FunctionReport {
+            function,
+            running: revision,
+            assigned: revision,
+            state: FunctionState::Running,
+            missing_secrets: Vec::new(),
+            totals: Counters::default(),
+        }
     });
     let status = LocalStatus {
         version: "0".to_owned(),

@@ -273,8 +273,14 @@ mod tests {
 
     fn report(started_ms: u64, uptime_ms: u64, calls_ok: u64) -> Report {
         let totals = Counters { calls_ok, ..Counters::default() };
-        let function =
-            FunctionReport { function: "f".parse().unwrap(), running: None, state: FunctionState::Running, assigned: None, totals };
+        let function = FunctionReport {
+            function: "f".parse().unwrap(),
+            running: None,
+            state: FunctionState::Running,
+            assigned: None,
+            missing_secrets: Vec::new(),
+            totals,
+        };
         Report { functions: vec![function], vitals: Vitals { started_ms, uptime_ms, ..Vitals::default() }, ..Report::default() }
     }
 

@@ -8,6 +8,8 @@
 //! PUT  /v1/functions/{name}               LocalRevision     } what `sedge run` uses
 //! DELETE /v1/functions/{name}                               }
 //! GET  /v1/dead-letters                   [DeadLetter]
+//! GET  /v1/secrets                        [SecretName]: names only, there is no way to read a value
+//! PUT  /v1/secrets/{name}                 the value, raw  DELETE /v1/secrets/{name}
 //! ```
 //! A refusal is [`crate::api::Problem`].
 

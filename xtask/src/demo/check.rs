@@ -213,6 +213,7 @@ mod tests {
             running: Some(revision("2")),
             state: FunctionState::Running,
             assigned: Some(revision("2")),
+            missing_secrets: Vec::new(),
             totals: counters(calls_ok),
         }
     }

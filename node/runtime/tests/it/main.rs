@@ -5,8 +5,12 @@
 mod cache;
 mod command;
 mod component;
+mod files;
 mod guests;
 mod languages;
 mod limits;
+mod outgoing;
 mod reuse;
+mod server;
+mod sockets;
 mod support;

@@ -62,7 +62,10 @@ fn waiting(function: &Function) -> String {
 pub(crate) fn of_node(reports: &[FunctionReport], style: Style) -> String {
     let mut table = Table::new(&["FUNCTION", "RUNNING", "STATE", ">CALLS", ">FAILED", ">CPU", "NOTE"]);
     for report in reports {
-        let (state, tone, note) = state(&report.state);
+        let (state, tone, mut note) = state(&report.state);
+        if let Some(name) = report.missing_secrets.first().filter(|_| note.is_empty()) {
+            note = format!("lacks the secret {name}: sedge secret set {name}");
+        }
         table.row([
             Cell::toned(report.function.as_str(), Tone::Strong),
             report.running.map_or_else(|| "-".to_owned(), |revision| revision.short()).into(),

@@ -23,6 +23,7 @@ pub(crate) mod rm;
 pub(crate) mod rollout;
 pub(crate) mod rollouts;
 pub(crate) mod run;
+pub(crate) mod secret;
 pub(crate) mod status;
 pub(crate) mod usage;
 

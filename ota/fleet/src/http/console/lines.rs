@@ -159,6 +159,9 @@ impl NodeLine {
 impl Chip {
     fn of(report: &FunctionReport) -> Self {
         let (dot, said) = match &report.state {
+            FunctionState::Running if !report.missing_secrets.is_empty() => {
+                ("bad", format!("running, lacks the secret {}: set it on the node", report.missing_secrets[0]))
+            }
             FunctionState::Running => ("good", "running".to_owned()),
             FunctionState::Preparing => ("busy", "compiling".to_owned()),
             FunctionState::Fetching { bytes, total } => ("busy", format!("fetching {} %", bytes.saturating_mul(100) / (*total).max(1))),

@@ -43,6 +43,10 @@ fn letters_of_events_and_calls_are_listed_read_replayed_and_purged() -> Result<(
     let events = load.stop()?.len();
     let calls = [node.call("/faulty/trap", &[], "payload of the call")?, node.call("/faulty/status", &[], "")?];
     until("all are given up", || Ok((letters(&node)?.len() == events + 2).then_some(())))?;
+    // What is said of an end is on disk, and so is all that came before it.
+    for call in calls {
+        assert_eq!(node.over(call)?.state, InvocationState::Dead);
+    }
     let found = letters(&node)?;
     let of_call = found.iter().find(|letter| letter.invocation == Some(calls[0])).context("the call is among them")?;
     assert_eq!((of_call.subject.as_str(), of_call.attempts), ("POST /faulty/trap", 3));

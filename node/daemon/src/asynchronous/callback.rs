@@ -5,9 +5,9 @@ use super::{Calls, Happened};
 use crate::fault::clip;
 use crate::limits::CALLBACK_TIMEOUT;
 use crate::{chunks, clock};
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, Uri};
 use http_body_util::Full;
 use hyper::client::conn::http1;
@@ -122,12 +122,13 @@ async fn deliver(store: Store, record: Record) -> anyhow::Result<()> {
         ensure!(status.is_success(), "the receiver answered with status {status}");
         Ok(())
     };
+    tokio::pin!(exchange);
+    // The connection is driven here, so nothing of it outlives the attempt.
     tokio::select! {
-        // The connection is driven here, so nothing of it outlives the attempt.
-        biased;
-        result = exchange => result,
+        result = &mut exchange => result,
         ended = connection => match ended {
-            Ok(()) => bail!("the receiver closed the connection"),
+            // The answer may have been the last that came.
+            Ok(()) => exchange.await,
             Err(error) => Err(error.into()),
         },
     }
@@ -155,7 +156,7 @@ fn request(record: &Record, uri: &Uri, body: Vec<u8>) -> anyhow::Result<Request<
             request = request.header(CONTENT_TYPE, value);
         }
     }
-    Ok(request.body(Full::new(Bytes::from(body)))?)
+    Ok(request.header(CONTENT_LENGTH, body.len()).body(Full::new(Bytes::from(body)))?)
 }
 
 fn rfc3339(time_ms: u64) -> Option<String> {

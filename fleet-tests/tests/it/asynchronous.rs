@@ -14,12 +14,14 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Calls that are queued before the first kill.
-const CALLS: u64 = 1000;
+/// Calls that are accepted.
+const CALLS: u64 = 1200;
+/// How many of them are in line before the first kill, at least.
+const QUEUED_MIN: u64 = 1000;
 /// Kills while they are worked off.
 const KILLS: u64 = 5;
 /// Threads that call at the same time.
-const CALLERS: u64 = 25;
+const CALLERS: usize = 25;
 /// What a lease has beyond the timeout: the wait for admission and a margin.
 const LEASE_EXTRA: Duration = Duration::from_secs(6);
 
@@ -44,10 +46,11 @@ fn runs(node: &Node, number: u64) -> Result<u64> {
 
 fn in_parallel<T: Send>(work: impl Fn(u64) -> Result<T> + Sync) -> Result<Vec<T>> {
     thread::scope(|scope| {
-        let callers: Vec<_> = (0..CALLERS)
+        let callers: Vec<_> = (0_u64..)
+            .take(CALLERS)
             .map(|caller| {
                 let work = &work;
-                scope.spawn(move || (caller..CALLS).step_by(CALLERS as usize).map(work).collect::<Result<Vec<T>>>())
+                scope.spawn(move || (caller..CALLS).step_by(CALLERS).map(work).collect::<Result<Vec<T>>>())
             })
             .collect();
         let mut all = Vec::new();
@@ -66,10 +69,12 @@ fn a_thousand_queued_calls_survive_kills_and_none_runs_twice_beyond_its_lease() 
     let directory = directory()?;
     let mut node = Node::start(directory.path(), "node-1", None)?;
     let timeout = Duration::from_millis(500);
-    let manifest = average(500, 4)?;
-    node.give(&manifest, &artifact::guest("average")?)?;
+    // One at a time while they come, so that they pile up; then as many as there can be.
+    node.give(&average(500, 1)?, &artifact::guest("average")?)?;
     let ids: BTreeMap<u64, InvocationId> = in_parallel(|number| Ok((number, count_call(&node, number)?)))?.into_iter().collect();
     let queued = node.status()?.calls.waiting;
+    assert!(queued >= QUEUED_MIN, "{queued} in line");
+    node.give(&average(500, 32)?, &artifact::guest("average")?)?;
     for _ in 0..KILLS {
         let life = Duration::from_millis(rng.random_range(0..700));
         let begin = Instant::now();
@@ -107,7 +112,9 @@ fn a_long_run_that_was_cut_off_starts_again_only_after_its_lease() -> Result<()>
     manifest.limits.timeout_ms = 4000;
     node.give(&manifest, &artifact::guest("faulty")?)?;
     let id = node.call("/faulty/slow", &[], "")?;
-    until("it runs", || Ok((node.totals(&function("faulty")).is_ok() && node.invocation(id)?.state == InvocationState::Running).then_some(())))?;
+    until("it runs", || {
+        Ok((node.totals(&function("faulty")).is_ok() && node.invocation(id)?.state == InvocationState::Running).then_some(()))
+    })?;
     let first = node.invocation(id)?.began_ms.context("it has begun")?;
     node.kill9()?;
     node.restart()?;

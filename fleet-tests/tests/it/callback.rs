@@ -108,13 +108,32 @@ fn a_callback_survives_a_kill_and_a_dead_call_is_told_too() -> Result<()> {
     assert_eq!(node.over(waiting)?.state, InvocationState::Dead);
     node.kill9()?;
     node.restart()?;
-    let given_up = until("it is given up", || {
-        Ok(node.invocation(waiting)?.callback.filter(|callback| callback.state == CallbackState::GivenUp))
-    })?;
+    let given_up =
+        until("it is given up", || Ok(node.invocation(waiting)?.callback.filter(|callback| callback.state == CallbackState::GivenUp)))?;
     assert!(given_up.reason.as_deref().is_some_and(|reason| reason.contains("connect to")), "{given_up:?}");
     let told = node.call("/faulty/trap", &[("sedge-callback", &format!("http://{}/", receiver.address))], "")?;
     until("the receiver hears of it", || Ok((!receiver.heard().is_empty()).then_some(())))?;
     assert_eq!(receiver.heard()[0].headers.get("ce-type").map(String::as_str), Some("sedge.invocation.dead"));
     assert_eq!(node.invocation(told)?.state, InvocationState::Dead);
+    Ok(())
+}
+
+#[test]
+fn a_callback_to_a_function_of_the_node_needs_no_socket() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let mut manifest = artifact::manifest("faulty")?;
+    manifest.access.outgoing = vec!["http://average.sedge.internal".parse()?];
+    node.give(&manifest, &artifact::guest("faulty")?)?;
+    let id = node.call("/faulty/ok", &[("sedge-callback", "http://average.sedge.internal/told")], "")?;
+    let failed = until("the first attempt failed", || Ok(node.invocation(id)?.callback.and_then(|callback| callback.reason)))?;
+    assert_eq!(failed, "no function called `average` runs here");
+    // The receiver takes anything, and its log is its own matter.
+    let mut receiver = artifact::manifest("beat")?;
+    receiver.name = "average".parse()?;
+    node.give(&receiver, &artifact::guest("beat")?)?;
+    until("the callback is delivered", || {
+        Ok(node.invocation(id)?.callback.filter(|callback| callback.state == CallbackState::Delivered).map(drop))
+    })?;
     Ok(())
 }

@@ -215,7 +215,8 @@ mod tests {
         let id = InvocationId { number: 258, secret: u64::MAX };
         assert_eq!(id.to_string(), "0000000000000102ffffffffffffffff");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for wrong in ["", "1", "0000000000000102FFFFFFFFFFFFFFFF", "0000000000000102ffffffffffffffff0", "000000000000010+ffffffffffffffff"] {
+        for wrong in ["", "1", "0000000000000102FFFFFFFFFFFFFFFF", "0000000000000102ffffffffffffffff0", "000000000000010+ffffffffffffffff"]
+        {
             assert_eq!(wrong.parse::<InvocationId>(), Err(InvocationIdError), "{wrong}");
         }
         assert!("ääääääääääääääää".parse::<InvocationId>().is_err(), "32 bytes, no digits");
@@ -234,7 +235,8 @@ mod tests {
         let event: crate::Event =
             serde_json::from_str(r#"{"id":"e","source":"/s","type":"t","topic":"plant/1","data":"hot"}"#).expect("an event");
         for letter in [Letter::Call(call), Letter::Event(event)] {
-            let whole = DeadLetter { id: 7, function: "f".parse().expect("a name"), attempts: 5, reason: "trap".into(), time_ms: 9, letter };
+            let whole =
+                DeadLetter { id: 7, function: "f".parse().expect("a name"), attempts: 5, reason: "trap".into(), time_ms: 9, letter };
             let mut bytes = Vec::new();
             ciborium::into_writer(&whole, &mut bytes).expect("memory");
             assert_eq!(ciborium::from_reader::<DeadLetter, _>(bytes.as_slice()).expect("what was written"), whole);

@@ -1,22 +1,23 @@
 //! Tells somebody that a call is over: its answer as a CloudEvent, by HTTP, with attempts and backoff.
 
 use super::record::{Answered, Record};
-use super::{Calls, Happened};
+use super::{Calls, Happened, Parts};
 use crate::fault::clip;
 use crate::limits::CALLBACK_TIMEOUT;
 use crate::{chunks, clock};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Request, Uri};
-use http_body_util::Full;
+use http::{HeaderValue, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sedge_node_core::queue::{self, Item};
+use sedge_protocol::FunctionName;
 use sedge_protocol::invocation::{CallbackState, InvocationId};
 use sedge_protocol::limits::CALLBACK_BYTES_MAX;
-use sedge_protocol::manifest::Access;
-use sedge_store::{Batch, Durability, ItemId, Store, Tree};
+use sedge_protocol::manifest::{Access, INTERNAL_SUFFIX};
+use sedge_store::{Batch, Durability, ItemId, Tree};
 use tokio::net::TcpStream;
 
 /// Whether a function with this access may have its callers call back to `url`; what is wrong, and the line to add, if not.
@@ -55,9 +56,9 @@ impl Calls {
                 self.write(batch);
                 continue;
             };
-            let (store, report) = (self.parts.store.clone(), self.report.clone());
+            let (parts, report) = (self.parts.clone(), self.report.clone());
             self.parts.supervisor.work(async move {
-                let told = tokio::time::timeout(CALLBACK_TIMEOUT, deliver(store, record)).await;
+                let told = tokio::time::timeout(CALLBACK_TIMEOUT, deliver(&parts, record)).await;
                 let result = match told {
                     Ok(result) => result.map_err(|error| format!("{error:#}")),
                     Err(_) => Err(format!("no answer within {} s", CALLBACK_TIMEOUT.as_secs())),
@@ -104,7 +105,8 @@ impl Calls {
 }
 
 /// One attempt.
-async fn deliver(store: Store, record: Record) -> anyhow::Result<()> {
+async fn deliver(parts: &Parts, record: Record) -> anyhow::Result<()> {
+    let store = parts.store.clone();
     // What the receiver hears of must not be undone by a power cut.
     store.commit(Batch::new(), Durability::Grouped)?.durable().await?;
     let number = record.id.number;
@@ -113,15 +115,32 @@ async fn deliver(store: Store, record: Record) -> anyhow::Result<()> {
     let url = record.callback.as_ref().map(|callback| callback.url.clone()).context("no callback")?;
     let uri: Uri = url.parse()?;
     let request = request(&record, &uri, body)?;
-    let host = uri.host().context("no host")?.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(80))).await.with_context(|| format!("connect to {host}"))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        ensure!(status.is_success(), "the receiver answered with status {status}");
-        Ok(())
+    let host = uri.host().context("no host")?;
+    let status = match host.strip_suffix(INTERNAL_SUFFIX) {
+        Some(name) => inside(parts, name, request).await?,
+        None => outside(host.trim_start_matches('[').trim_end_matches(']'), uri.port_u16().unwrap_or(80), request).await?,
     };
+    ensure!(status.is_success(), "the receiver answered with status {status}");
+    Ok(())
+}
+
+/// To another function of the node, without a socket.
+async fn inside(parts: &Parts, name: &str, mut request: Request<Full<Bytes>>) -> anyhow::Result<StatusCode> {
+    let name: FunctionName = name.parse()?;
+    let active = parts.functions.table().active.get(&name).cloned();
+    let active = active.with_context(|| format!("no function called `{name}` runs here"))?;
+    *request.uri_mut() = format!("http://{name}{INTERNAL_SUFFIX}{}", request.uri()).parse()?;
+    let mut response = parts.invoker.http(&active, request).await?;
+    while let Some(frame) = response.body_mut().frame().await {
+        drop(frame?);
+    }
+    Ok(response.status())
+}
+
+async fn outside(host: &str, port: u16, request: Request<Full<Bytes>>) -> anyhow::Result<StatusCode> {
+    let stream = TcpStream::connect((host, port)).await.with_context(|| format!("connect to {host}"))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let exchange = async { Ok(sender.send_request(request).await?.status()) };
     tokio::pin!(exchange);
     // The connection is driven here, so nothing of it outlives the attempt.
     tokio::select! {
@@ -174,7 +193,9 @@ mod tests {
         let (error, hint) = check("http://10.0.0.8:8080/done", &access).unwrap_err();
         assert!(error.contains("may not send to http://10.0.0.8:8080"), "{error}");
         assert_eq!(hint.unwrap(), "add to function.toml under [access]: outgoing = [\"http://10.0.0.8:8080\"]");
-        for wrong in ["", "/path", "10.0.0.7:8080", "http://u@10.0.0.7:8080/", &format!("http://10.0.0.7:8080/{}", "x".repeat(CALLBACK_BYTES_MAX))] {
+        for wrong in
+            ["", "/path", "10.0.0.7:8080", "http://u@10.0.0.7:8080/", &format!("http://10.0.0.7:8080/{}", "x".repeat(CALLBACK_BYTES_MAX))]
+        {
             assert!(check(wrong, &access).is_err(), "{wrong}");
         }
     }

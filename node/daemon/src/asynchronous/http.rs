@@ -81,7 +81,8 @@ impl Handle {
                 Ok(json(StatusCode::OK, &self.find(id).await?.ok_or_else(unknown)?.view))
             }
             (_, None | Some("result")) => {
-                let mut answer = refuse(&Unfit::new(StatusCode::METHOD_NOT_ALLOWED, "an invocation is read with GET and cancelled with DELETE"));
+                let mut answer =
+                    refuse(&Unfit::new(StatusCode::METHOD_NOT_ALLOWED, "an invocation is read with GET and cancelled with DELETE"));
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, DELETE"));
                 Ok(answer)
             }
@@ -102,7 +103,8 @@ impl Handle {
         let failed = |error: String| Unfit::new(StatusCode::INTERNAL_SERVER_ERROR, error);
         let found: Option<Found> = tokio::task::spawn_blocking(read).await.map_err(|panic| failed(panic.to_string()))?.map_err(failed)?;
         if found.as_ref().is_some_and(|found| found.view.state.is_over()) {
-            let unwritten = |error: String| Unfit::new(StatusCode::SERVICE_UNAVAILABLE, format!("the disk does not keep what became of it: {error}"));
+            let unwritten =
+                |error: String| Unfit::new(StatusCode::SERVICE_UNAVAILABLE, format!("the disk does not keep what became of it: {error}"));
             let commit = self.store.commit(Batch::new(), Durability::Grouped).map_err(|error| unwritten(error.to_string()))?;
             commit.durable().await.map_err(|error| unwritten(error.to_string()))?;
         }

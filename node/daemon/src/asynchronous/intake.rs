@@ -123,13 +123,7 @@ impl Calls {
     }
 
     /// Puts a call back in line in the batch that takes its letter away.
-    pub(super) fn replay(
-        &mut self,
-        letter: &DeadLetter,
-        call: Call,
-        record: Option<Record>,
-        answer: oneshot::Sender<Result<(), Refused>>,
-    ) {
+    pub(super) fn replay(&mut self, letter: &DeadLetter, call: Call, record: Option<Record>, answer: oneshot::Sender<Result<(), Refused>>) {
         match self.put_back(letter, call, record) {
             Ok(commit) => self.acknowledge(commit, (), answer),
             Err(refused) => {

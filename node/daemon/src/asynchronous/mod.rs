@@ -239,15 +239,25 @@ impl Calls {
             let wake = clock::instant(wakes.into_iter().flatten().min().unwrap_or(sweep).min(sweep));
             tokio::select! {
                 biased;
-                () = kill.cancelled() => return Ok(()),
-                Some(happened) = self.happened.recv() => match happened {
-                    Happened::Ran { item, ran } => self.handle_ran(&item, ran),
-                    Happened::Told { item, result } => self.handle_told(&item, result),
-                },
+                () = kill.cancelled() => {
+                    // What was drained is written, else it would run again after the start.
+                    while let Ok(happened) = self.happened.try_recv() {
+                        self.handle_happened(happened);
+                    }
+                    return Ok(());
+                }
+                Some(happened) = self.happened.recv() => self.handle_happened(happened),
                 changed = functions.changed() => { changed?; self.follow_table(); }
                 Some(message) = self.inbox.recv() => self.handle_message(message),
                 () = tokio::time::sleep_until(wake) => {}
             }
+        }
+    }
+
+    fn handle_happened(&mut self, happened: Happened) {
+        match happened {
+            Happened::Ran { item, ran } => self.handle_ran(&item, ran),
+            Happened::Told { item, result } => self.handle_told(&item, result),
         }
     }
 

@@ -24,6 +24,14 @@ pub(super) struct Ended {
     letter: Option<DeadLetter>,
 }
 
+/// How a call ends.
+struct Ending {
+    end: End,
+    reason: Option<String>,
+    answer: Option<Answer>,
+    letter: Option<DeadLetter>,
+}
+
 /// An answer and its body.
 type Answer = (Answered, Vec<u8>);
 
@@ -56,7 +64,7 @@ impl Calls {
         // The function was removed meanwhile and its calls were buried.
         if self.queue.handle_done(&item.function, &item.topic).is_some() {
             let reason = (end == End::Failed).then(|| format!("the function answered with status {}", answer.0.status));
-            self.end(item, end, reason, Some(answer), None);
+            self.end(item, Ending { end, reason, answer: Some(answer), letter: None });
         }
     }
 
@@ -81,10 +89,11 @@ impl Calls {
         self.parts.errors.note(&item.function, None, &format!("asynchronous call given up after {attempts} attempts: {reason}"));
         let call = Letter::Call(Call::clone(&item.payload));
         let letter = dead_letters::letter(item.payload.id.number, &item.function, attempts, reason, call);
-        self.end(item, End::Dead, Some(clip(reason)), answer, Some(letter));
+        self.end(item, Ending { end: End::Dead, reason: Some(clip(reason)), answer, letter: Some(letter) });
     }
 
-    fn end(&mut self, item: &Item<Arc<Call>>, end: End, reason: Option<String>, answer: Option<Answer>, letter: Option<DeadLetter>) {
+    fn end(&mut self, item: &Item<Arc<Call>>, ending: Ending) {
+        let Ending { end, reason, answer, letter } = ending;
         let Some(live) = self.live.get(&item.payload.id.number) else { return };
         let mut record = live.record.clone();
         record.end(end, reason, wall(), self.now());

@@ -92,7 +92,7 @@ impl Calls {
         };
         if matches!(record.life, Life::Running { .. }) {
             let reason = "the daemon or the node ended during the run";
-            log::info!(function:% = record.function, invocation:% = record.id, after_ms = resume.after.as_millis() as u64; "a call was cut off and waits for the end of its lease");
+            log::info!(function:% = record.function, invocation:% = record.id, after:? = resume.after; "a call was cut off and waits for the end of its lease");
             record.again(resume.failed, reason.to_owned());
         }
         let live = Live { record, bytes: item.bytes.len() };

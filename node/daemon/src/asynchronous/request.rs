@@ -45,7 +45,8 @@ pub(crate) async fn read(active: &Active, target: String, request: Request<Incom
     let callback = callback_of(active, &head.headers)?;
     let headers = headers(&head, &target)?;
     let too_large = || {
-        let mut unfit = Unfit::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an asynchronous call has a body of at most {CALL_BYTES_MAX} bytes"));
+        let mut unfit =
+            Unfit::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an asynchronous call has a body of at most {CALL_BYTES_MAX} bytes"));
         unfit.problem.hint = Some("call the function synchronously, or send a reference to the data".to_owned());
         unfit
     };

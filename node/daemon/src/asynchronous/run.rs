@@ -2,10 +2,10 @@
 
 use super::record::Answered;
 use super::{Calls, Happened, wall};
+use crate::clock;
 use crate::functions::Active;
 use crate::invoke::{Failed, Invoker};
 use crate::limits::{ADMISSION_WAIT_MAX, ANSWER_HEAD_BYTES_MAX, CALL_REFUSED_PAUSE};
-use crate::clock;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};

@@ -1,10 +1,10 @@
 //! `POST /v1/functions/{name}/invoke`: a request as it is, with `?async=true` one that is kept and run later, or with `?topic=` an event.
 
 use super::{Local, LocalBody, Refusal, collect, json, parse};
-use crate::{asynchronous, clock};
 use crate::functions::Active;
 use crate::http::{boxed, refuse};
 use crate::invoke::Failed;
+use crate::{asynchronous, clock};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Either;
 use hyper::body::Incoming;

@@ -57,7 +57,7 @@ impl Calls {
                 continue;
             };
             let (parts, report) = (self.parts.clone(), self.report.clone());
-            self.parts.supervisor.work(async move {
+            self.parts.supervisor.spread(async move {
                 let told = tokio::time::timeout(CALLBACK_TIMEOUT, deliver(&parts, record)).await;
                 let result = match told {
                     Ok(result) => result.map_err(|error| format!("{error:#}")),

@@ -65,7 +65,7 @@ impl Calls {
         live.record.put(&mut batch);
         let commit = self.parts.store.commit(batch, Durability::Grouped);
         let (invoker, report) = (self.parts.invoker.clone(), self.report.clone());
-        self.parts.supervisor.work(async move {
+        self.parts.supervisor.spread(async move {
             let ran = match commit {
                 Ok(commit) => under(lease, commit, &invoker, &active, &item.payload).await,
                 Err(error) => Ran::NotBegun(error.to_string()),

@@ -64,6 +64,8 @@ pub(crate) const CALL_HEAD_BYTES_MAX: usize = 32 * 1024;
 pub(crate) const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Longest wait for the body of an asynchronous call.
 pub(crate) const CALL_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Wait for admission that the lease of a call allows for.
+pub(crate) const CALL_ADMISSION_MAX: Duration = Duration::from_secs(5);
 /// Pause of a call that was not admitted.
 pub(crate) const CALL_REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Pause before the end of a call is written again, when the disk did not take it.

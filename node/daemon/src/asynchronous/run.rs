@@ -5,7 +5,7 @@ use super::{Calls, Happened, wall};
 use crate::clock;
 use crate::functions::Active;
 use crate::invoke::{Failed, Invoker};
-use crate::limits::{ADMISSION_WAIT_MAX, ANSWER_HEAD_BYTES_MAX, CALL_REFUSED_PAUSE};
+use crate::limits::{ANSWER_HEAD_BYTES_MAX, CALL_ADMISSION_MAX, CALL_REFUSED_PAUSE};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
@@ -54,7 +54,7 @@ impl Calls {
     }
 
     fn begin(&mut self, item: Item<Arc<Call>>, active: Arc<Active>) {
-        let span = Duration::from_millis(active.assignment.manifest.limits.timeout_ms) + ADMISSION_WAIT_MAX + LEASE_MARGIN;
+        let span = Duration::from_millis(active.assignment.manifest.limits.timeout_ms) + CALL_ADMISSION_MAX + LEASE_MARGIN;
         let lease = Lease::grant(clock::moment(), span);
         let Some(live) = self.live.get_mut(&item.payload.id.number) else {
             self.queue.handle_done(&item.function, &item.topic);

@@ -3,9 +3,12 @@
 #![allow(clippy::print_stdout, reason = "seeds and counts belong to the result of a test")]
 
 mod artifact;
+mod asynchronous;
+mod callback;
 mod claim;
 mod config;
 mod damage;
+mod dead_letters;
 mod fault;
 mod full_disk;
 mod ledger;

@@ -4,6 +4,7 @@
 //! event ─▶ Queue ─▶ Dispatch ─▶ (an invocation) ─▶ Queue: done | retry at | dead letter
 //! Desired ─▶ assignment::diff ─▶ fetch, prepare, stop
 //! trigger ─▶ timer::next_fire            machine ─▶ Capacity            line of a function's log ─▶ Flow: keep | drop
+//! asynchronous call ─▶ asynchronous: Life, Lease, Keys, Shelf
 //! invocation ─▶ Ledger ─▶ records to persist ─▶ batches to send ─▶ watermark
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! Absent on purpose: who does it. The daemon moves bytes, timers and files.
 
 pub mod assignment;
+pub mod asynchronous;
 pub mod capacity;
 pub mod controller;
 pub mod fair;

@@ -5,8 +5,10 @@
 mod broker;
 
 use crate::assigner::{self, Assigner};
+use crate::asynchronous;
 use crate::bus::{self, Bus};
 use crate::config::Config;
+use crate::dead_letters::DeadLetters;
 use crate::enrol::Vault;
 use crate::executor::Executors;
 use crate::fault::Errors;
@@ -32,7 +34,7 @@ use sd_notify::NotifyState;
 use sedge_node_core::Capacity;
 use sedge_protocol::local::FleetLink;
 use sedge_runtime::{Assets, Egress, Engine, EngineConfig, Host, Machine};
-use sedge_store::{Blobs, Files, Recovery, Store, StoreConfig};
+use sedge_store::{Blobs, Files, Pending, Recovery, Store, StoreConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -281,18 +283,46 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     };
     assigner.restore().await?;
     supervisor.service("assigner", assigner.run(common.desired.subscribe()));
+    let letters = DeadLetters::open(opened.store.clone(), Arc::clone(&handle.stats)).context("read the dead letters")?;
+    let (calls, events) = start_calls(config, supervisor, (&opened.store, &letters), opened.recovery.pending, &common)?;
     let parts = bus::Parts {
         store: opened.store.clone(),
         functions: common.functions.clone(),
         invoker: common.invoker.clone(),
         errors: common.errors.clone(),
+        letters: letters.clone(),
         supervisor: supervisor.clone(),
         fan_out: ports.broker.is_some().then_some(fan_out),
     };
-    supervisor.service("bus", Bus::new(parts, &handle, inbox, opened.recovery.pending).run());
+    supervisor.service("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, (&handle, &opened.store), &common);
-    start_sources(ports, supervisor, handle, messages, SourceParts { config, common, store: opened.store, files: opened.files })
+    let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters };
+    start_sources(ports, supervisor, handle, messages, parts)
+}
+
+/// Starts what keeps asynchronous calls; answers the items of the store's queue that are the bus's.
+fn start_calls(
+    config: &Config,
+    supervisor: &Supervisor,
+    (store, letters): (&Store, &DeadLetters),
+    pending: Vec<Pending>,
+    common: &Common,
+) -> anyhow::Result<(asynchronous::Handle, Vec<Pending>)> {
+    let defaults = StoreConfig::default();
+    let parts = asynchronous::Parts {
+        store: store.clone(),
+        functions: common.functions.clone(),
+        invoker: common.invoker.clone(),
+        errors: common.errors.clone(),
+        letters: letters.clone(),
+        supervisor: supervisor.clone(),
+        waiting_max: config.store.queue_items_max.unwrap_or(defaults.queue_items_max) / 2,
+        waiting_bytes_max: config.store.queue_bytes_max.unwrap_or(defaults.queue_bytes_max) / 2,
+    };
+    let (calls, handle, events) = asynchronous::open(parts, pending).context("read the asynchronous calls")?;
+    supervisor.service("asynchronous", calls.run());
+    Ok((handle, events))
 }
 
 async fn start_usage(supervisor: &Supervisor, store: &Store, common: &Common) -> anyhow::Result<()> {
@@ -343,6 +373,8 @@ struct SourceParts<'a> {
     common: Common,
     store: Store,
     files: Files,
+    calls: asynchronous::Handle,
+    letters: DeadLetters,
 }
 
 fn start_sources(
@@ -352,12 +384,13 @@ fn start_sources(
     messages: mpsc::Receiver<sedge_mqtt::Message>,
     parts: SourceParts<'_>,
 ) -> anyhow::Result<()> {
-    let SourceParts { config, common, store, files } = parts;
+    let SourceParts { config, common, store, files, calls, letters } = parts;
     let http_address = ports.http.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.to_string());
     let mqtt_address = ports.broker.as_ref().map(|broker| broker.address().to_string());
     log::info!(http = http_address.as_deref().unwrap_or("off"), mqtt = mqtt_address.as_deref().unwrap_or("off"); "listening");
     if let Some(listener) = ports.http {
-        supervisor.service("http", http::run(listener, common.functions.clone(), common.invoker.clone(), supervisor.clone()));
+        let serve = http::run(listener, common.functions.clone(), common.invoker.clone(), calls.clone(), supervisor.clone());
+        supervisor.service("http", serve);
     }
     if let Some(broker) = ports.broker {
         broker.start(supervisor, messages);
@@ -369,6 +402,8 @@ fn start_sources(
         meter: common.meter,
         logs: common.logs,
         bus: handle,
+        calls,
+        letters,
         store,
         secrets: common.secrets,
         files,

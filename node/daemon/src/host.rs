@@ -100,7 +100,7 @@ impl Host for NodeHost {
             extensions: BTreeMap::new(),
             data: message.to_vec(),
         };
-        let publication = Publication { event, kept: true, fan_out: true, only: None, answer: None };
+        let publication = Publication { event, kept: true, fan_out: true, only: None, letter: None, answer: None };
         self.bus.publish(publication).map_err(|refusal| HostError::Full(refusal.to_string()))
     }
 

@@ -1,5 +1,6 @@
 //! HTTP triggers: one listener, requests go to the function with the longest matching route.
 
+use crate::asynchronous;
 use crate::functions::{Functions, Routed};
 use crate::invoke::{Failed, Invoker};
 use crate::limits::HTTP_CONNECTIONS_MAX;
@@ -17,10 +18,21 @@ use tokio::net::TcpListener;
 type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
 
 /// Serves until the daemon stops; requests that run are finished.
-pub(crate) async fn run(listener: TcpListener, functions: Functions, invoker: Invoker, supervisor: Supervisor) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    listener: TcpListener,
+    functions: Functions,
+    invoker: Invoker,
+    calls: asynchronous::Handle,
+    supervisor: Supervisor,
+) -> anyhow::Result<()> {
     let answer = move |request| {
-        let (functions, invoker) = (functions.clone(), invoker.clone());
-        async move { answer(&functions, &invoker, request).await }
+        let (functions, invoker, calls) = (functions.clone(), invoker.clone(), calls.clone());
+        async move {
+            if asynchronous::wanted(&request) {
+                return calls.answer(request).await.map(Either::Right);
+            }
+            answer(&functions, &invoker, request).await
+        }
     };
     serve::run(listener, (HTTP_CONNECTIONS_MAX, Where::Executors), supervisor, answer).await
 }

@@ -58,6 +58,8 @@ enum Command {
     Rollouts(command::rollouts::Rollouts),
     Logs(command::logs::Logs),
     Invoke(command::invoke::Invoke),
+    #[command(subcommand)]
+    Invocation(command::invocation::Invocation),
     DeadLetters(command::dead_letters::DeadLetters),
     Rm(command::rm::Rm),
     #[command(subcommand)]
@@ -88,6 +90,7 @@ impl Arguments {
             Command::Rollouts(rollouts) => rollouts.run(&context),
             Command::Logs(logs) => logs.run(&context),
             Command::Invoke(invoke) => invoke.run(&context),
+            Command::Invocation(invocation) => invocation.run(&context),
             Command::DeadLetters(letters) => letters.run(&context),
             Command::Rm(rm) => rm.run(&context),
             Command::Node(node) => node.run(&context),

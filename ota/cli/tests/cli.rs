@@ -6,7 +6,7 @@ mod server;
 
 use sedge_protocol::api::{NewRevision, Revision, Status};
 use sedge_protocol::artifact::Kind;
-use sedge_protocol::local::{FleetLink, LocalRevision, LocalStatus};
+use sedge_protocol::local::{CallCounts, FleetLink, LocalRevision, LocalStatus};
 use sedge_protocol::message::{FunctionReport, FunctionState, Vitals};
 use sedge_protocol::usage::Counters;
 use sedge_protocol::{Digest, RevisionId};
@@ -394,6 +394,7 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
         admission: sedge_protocol::local::Admission::default(),
         usage_unsent: 0,
         store_bytes_written: 0,
+        calls: CallCounts::default(),
     };
     match asked.line() {
         line if line == "GET /v1/status" => (200, serde_json::to_string(&status).unwrap()),

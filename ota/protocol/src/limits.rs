@@ -70,3 +70,9 @@ pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 pub const ARTIFACT_CHUNK_BYTES: usize = 64 * 1024;
 /// Largest enrolment request or answer.
 pub const ENROL_BYTES_MAX: usize = 64 * 1024;
+/// Largest body of an asynchronous call, and of the answer that is kept for it.
+pub const CALL_BYTES_MAX: usize = 256 * 1024;
+/// Longest idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Longest address of a callback.
+pub const CALLBACK_BYTES_MAX: usize = 2048;

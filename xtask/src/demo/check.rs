@@ -231,6 +231,7 @@ mod tests {
             admission: sedge_protocol::local::Admission::default(),
             usage_unsent: 0,
             store_bytes_written: 0,
+            calls: sedge_protocol::local::CallCounts::default(),
         };
         let row = UsageRow {
             node: "gw-1".parse().unwrap(),

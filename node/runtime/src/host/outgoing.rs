@@ -44,7 +44,7 @@ pub(crate) struct Outgoing {
 
 /// Where a request goes.
 enum Way {
-    Outside(Client),
+    Outside(Box<Client>),
     Inside(FunctionName),
 }
 
@@ -74,7 +74,7 @@ impl Outgoing {
             return Err(Error::HttpRequestDenied);
         }
         let Some(name) = internal_name(host) else {
-            return Ok(Way::Outside(self.host.egress().client(&info.revision.function)));
+            return Ok(Way::Outside(Box::new(self.host.egress().client(&info.revision.function))));
         };
         // Inside the node nothing is encrypted and nothing listens.
         let plain = *scheme == Scheme::HTTP && authority.port_u16().is_none_or(|port| port == 80);
@@ -106,7 +106,7 @@ impl WasiHttpHooks for Outgoing {
             Way::Outside(client) => {
                 let (host, info) = (Arc::clone(&self.host), self.call.info().clone());
                 Box::new(async move {
-                    let sent = send(client, request, &options, left).await;
+                    let sent = send(*client, request, &options, left).await;
                     let (response, permit) = sent.inspect_err(|error| tell(&*host, &info, &origin, error)).map_err(|failed| failed.code)?;
                     Ok((received(response, traffic, &options, Some(permit)), done()))
                 })

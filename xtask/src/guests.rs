@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn every_project_and_template_has_a_valid_manifest() {
         let functions = workspace::root().join("node/functions");
-        for guest in all(&functions).unwrap() {
+        for guest in all(&functions).unwrap().into_iter().filter(|guest| !guest.template) {
             sedge_build::Project::open(&guest.project).unwrap();
         }
         for template in fs::read_dir(functions.join("templates")).unwrap() {

@@ -39,7 +39,11 @@ fn count_call(node: &Node, number: u64) -> Result<InvocationId> {
 }
 
 fn runs(node: &Node, number: u64) -> Result<u64> {
-    let result = node.invoke(&function("average"), &format!("plant/c{number}/temperature"), r#"{"value":20}"#)?;
+    // Asked by many at a time, so the node may refuse one for the moment.
+    let result = until("the node takes a call", || {
+        let result = node.invoke(&function("average"), &format!("plant/c{number}/temperature"), r#"{"value":20}"#)?;
+        Ok(result.ok.then_some(result))
+    })?;
     let answer: serde_json::Value = serde_json::from_str(&result.output)?;
     Ok(answer["count"].as_u64().with_context(|| result.output.clone())? - 1)
 }

@@ -124,6 +124,8 @@ fn a_callback_to_a_function_of_the_node_needs_no_socket() -> Result<()> {
     let node = Node::start(directory.path(), "node-1", None)?;
     let mut manifest = artifact::manifest("faulty")?;
     manifest.access.outgoing = vec!["http://average.sedge.internal".parse()?];
+    // More attempts than it takes to bring the receiver.
+    manifest.retry.attempts = 50;
     node.give(&manifest, &artifact::guest("faulty")?)?;
     let id = node.call("/faulty/ok", &[("sedge-callback", "http://average.sedge.internal/told")], "")?;
     let failed = until("the first attempt failed", || Ok(node.invocation(id)?.callback.and_then(|callback| callback.reason)))?;

@@ -63,9 +63,9 @@ fn what_the_manifest_did_not_ask_for_is_refused_everywhere_with_the_line_to_add(
     let done = sedge(Some(&fleet.data()), &["publish", &guest.to_string_lossy(), "--manifest", &path.to_string_lossy()])?;
     assert!(done.code != Some(0) && done.stderr.contains(LINE), "{done:?}");
     let refused = fleet.publish(&manifest, &wasm).unwrap_err().to_string();
-    assert!(refused.contains(LINE), "{refused}");
+    assert!(refused.contains("422") && refused.replace("\\\"", "\"").contains(LINE), "{refused}");
     let refused = node.give(&manifest, &wasm).unwrap_err().to_string();
-    assert!(refused.contains("422") && refused.contains(LINE), "{refused}");
+    assert!(refused.contains("422") && refused.replace("\\\"", "\"").contains(LINE), "{refused}");
     Ok(())
 }
 

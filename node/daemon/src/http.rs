@@ -130,3 +130,20 @@ fn say(status: StatusCode, text: &str) -> Answer {
 pub(crate) fn boxed(answer: Answer) -> Response<http_body_util::combinators::UnsyncBoxBody<Bytes, anyhow::Error>> {
     answer.map(|body| body.map_err(|error| anyhow::anyhow!("{error}")).boxed_unsync())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_hears_why_and_when_to_come_again() {
+        for (why, retry_after_ms, status, seconds) in [
+            (Why::Concurrency, 2_500, StatusCode::TOO_MANY_REQUESTS, "3"),
+            (Why::Overload, 4, StatusCode::SERVICE_UNAVAILABLE, "1"),
+            (Why::Memory, 0, StatusCode::SERVICE_UNAVAILABLE, "1"),
+        ] {
+            let answer = turn_away(&Refusal { why, retry_after_ms });
+            assert_eq!((answer.status(), answer.headers()[RETRY_AFTER].to_str().unwrap()), (status, seconds), "{why}");
+        }
+    }
+}

@@ -128,8 +128,14 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
         (&Method::GET, ["v1", "secrets"]) => Ok(json(&local.secrets.names())),
         (&Method::PUT, ["v1", "secrets", name]) => secrets::put(local, parse(name)?, request).await,
         (&Method::DELETE, ["v1", "secrets", name]) => secrets::delete(local, &parse(name)?).await,
-        (_, ["v1", "dead-letters", rest @ ..]) => dead_letters::route(local, request.method(), rest, request.uri().query()).await,
-        (method, ["v1", "invocations", rest @ ..]) => manage(local, method, &rest.join("/")).await,
+        (_, ["v1", "dead-letters", rest @ ..]) => {
+            let head = whole(request).await?;
+            dead_letters::route(local, &head.method, rest, head.uri.query()).await
+        }
+        (_, ["v1", "invocations", rest @ ..]) => {
+            let head = whole(request).await?;
+            manage(local, &head.method, &rest.join("/")).await
+        }
         (&Method::POST, ["v1", "functions", name, "invoke"]) => invoke::invoke(local, &parse(name)?, request).await,
         (&Method::PUT, ["v1", "artifacts", digest]) => put_artifact(local, parse(digest)?, request).await,
         (&Method::PUT, ["v1", "functions", name]) => put_function(local, parse(name)?, request).await,
@@ -233,6 +239,13 @@ async fn collect(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, 
     let body = Limited::new(request.into_body(), bytes_max).collect().await;
     body.map(http_body_util::Collected::to_bytes)
         .map_err(|error| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body cannot be read: {error}")))
+}
+
+/// The head of a request whose body says nothing, read to its end: a connection that is closed over unread bytes cuts the answer off.
+async fn whole(request: Request<Incoming>) -> Result<http::request::Parts, Refusal> {
+    let (head, body) = request.into_parts();
+    collect(Request::from_parts(head.clone(), body), 1024).await?;
+    Ok(head)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> Result<T, Refusal> {

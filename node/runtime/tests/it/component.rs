@@ -180,7 +180,10 @@ async fn state_is_written_read_and_counted() {
 #[tokio::test]
 async fn a_bucket_that_is_not_granted_stays_shut() {
     let bench = Bench::new();
-    let (result, _) = handle(&bench.wat(KEYVALUE, ""), b"").await;
+    // Without any store it is refused before it runs; with another one, when it opens this one.
+    let refused = bench.try_bytes(&wat::parse_str(KEYVALUE).unwrap(), "").unwrap_err().to_string();
+    assert!(refused.contains("add `keyvalue = [\"default\"]`"), "{refused}");
+    let (result, _) = handle(&bench.wat(KEYVALUE, "[access]\nkeyvalue = ['another']\n"), b"").await;
     assert_eq!(result, Err(Failure::Exit { code: 1 }));
     assert!(bench.host.values.lock().unwrap().is_empty());
 }

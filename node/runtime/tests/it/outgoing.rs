@@ -106,7 +106,8 @@ async fn machines_that_do_not_answer_as_they_should_are_told_apart() {
     }
     for url in [cut, format!("{good}/stall")] {
         let (status, text, ending) = ask(&reach, &format!("/reach/fetch?{url}"), "").await;
-        assert_eq!((status, text.as_str()), (200, "the response body was not finished"), "{url}");
+        // Whether the head was on its way before the answer broke off is chance; that it broke off is told either way.
+        assert!(matches!(status, 0 | 200) && text == "the response body was not finished", "{url}: {status} {text}");
         assert!(ending.result.is_err(), "half an answer never looks whole");
     }
 }

@@ -8,6 +8,7 @@ use fleet_tests::http::Target;
 use fleet_tests::{Node, Subscriber, artifact, until};
 use http::Method;
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::time::{Duration, Instant};
 
 const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -151,6 +152,31 @@ fn a_trace_goes_through_functions_and_one_that_is_not_valid_begins_anew() -> Res
     let (first, second) = (variable(&mid, "TRACEPARENT")?, variable(&out, "CE_TRACEPARENT")?);
     assert_eq!((first.len(), &first[..35]), (55, &second[..35]), "one trace");
     assert_ne!(&first[36..52], &second[36..52], "two spans");
+    Ok(())
+}
+
+#[test]
+fn outgoing_calls_carry_the_trace_inside_the_node_and_beyond() -> Result<()> {
+    let (directory, listener) = (directory()?, std::net::TcpListener::bind("127.0.0.1:0")?);
+    let outside = format!("http://{}", listener.local_addr()?);
+    let node = node_with(&directory, "")?;
+    let access = format!("[access]\nkeyvalue = ['own']\nblobstore = ['files']\noutgoing = ['http://faulty.sedge.internal', '{outside}']\n");
+    let manifest = artifact::manifest_of(&format!("name = 'reach'\n[[trigger]]\nhttp = '/reach/*'\n{access}"))?;
+    node.give(&manifest, &artifact::guest("reach")?)?;
+    let seen = fetch(&node, "/reach/fetch?http://faulty.sedge.internal/trace", &[("traceparent", CALLER)])?;
+    assert!(seen.starts_with(&format!("00-{TRACE}-")) && seen != CALLER, "{seen}");
+    let head = std::thread::spawn(move || -> Result<String> {
+        let (stream, _) = listener.accept()?;
+        let mut head = String::new();
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while reader.read_line(&mut head)? > 2 {}
+        write!(&stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+        Ok(head)
+    });
+    fetch(&node, &format!("/reach/fetch?{outside}/x"), &[("traceparent", CALLER), ("tracestate", "vendor=1")])?;
+    let head = head.join().map_err(|_| anyhow::anyhow!("the other machine panicked"))??;
+    assert!(head.contains(&format!("traceparent: 00-{TRACE}-")) && head.contains("tracestate: vendor=1"), "{head}");
+    assert!(!head.contains(CALLER), "the span is the function's own");
     Ok(())
 }
 

@@ -161,6 +161,11 @@ fn read_collector(section: Section<'_>) -> Option<Collector> {
         section.reject("headers", format!("`{name}` or its value cannot be a header of HTTP"));
     }
     let ca_file = section.text("ca_file").unwrap_or_else(|| "/etc/ssl/certs/ca-certificates.crt".to_owned());
+    if url.as_ref().is_some_and(|url| url.starts_with("https:"))
+        && let Err(error) = std::fs::metadata(&ca_file)
+    {
+        section.reject("ca_file", format!("`{ca_file}`: {error}; name a file with the certificates that the collector's is signed by"));
+    }
     let sample_millionths = section.millionths("sample_ratio").unwrap_or(1_000_000);
     let interval = Duration::from_secs(section.integer("interval_s", 1..=3600).unwrap_or(15));
     section.finish();
@@ -266,6 +271,8 @@ mod tests {
         for part in ["telemetry.otlp", "telemetry.sample_ratio", "`a b`"] {
             assert!(faults.to_string().contains(part), "{part}: {faults}");
         }
+        let faults = parse("c", "[telemetry]\notlp = 'https://c:4318'\nca_file = '/no/such/file'\n").unwrap_err().to_string();
+        assert!(faults.contains("telemetry.ca_file"), "{faults}");
         assert!(parse("c", "[telemetry]\n").unwrap_err().to_string().contains("`telemetry.otlp` is missing"));
     }
 

@@ -123,4 +123,18 @@ mod tests {
         headers.insert("traceparent", http::HeaderValue::from_static("00-nonsense"));
         assert_eq!(none.of_request(&headers).parent_id(), None);
     }
+
+    #[test]
+    fn what_finds_the_line_full_is_dropped_and_counted() {
+        let (tracer, mut kept) = line(1_000_000);
+        let manifest = sedge_protocol::Manifest::from_toml("f", "name = 'f'").unwrap().0;
+        let revision = sedge_protocol::RevisionId::of(&sedge_protocol::Digest::of(b""), &manifest);
+        let counts = crate::meter::Meter::default().of(&manifest.name, revision);
+        let ending = Ending { result: Ok(()), usage: sedge_runtime::Usage::default() };
+        for _ in 0..=SPANS_WAITING_MAX {
+            tracer.record(Span::new(Trace::root(1, 2, true), (Arc::clone(&counts), Kind::Http), "i".into(), &ending));
+        }
+        assert_eq!(tracer.dropped().load(Relaxed), 1);
+        assert!(kept.try_recv().is_ok());
+    }
 }

@@ -424,8 +424,14 @@ mod tests {
         meter.ended(&counts, Kind::Timer, &ending());
         drop(counts);
         let state = sedge_protocol::message::FunctionState::Running;
-        let report =
-            || FunctionReport { function: name.clone(), running: None, state: state.clone(), assigned: None, totals: Counters::default() };
+        let report = || FunctionReport {
+            function: name.clone(),
+            running: None,
+            state: state.clone(),
+            assigned: None,
+            totals: Counters::default(),
+            missing_secrets: Vec::new(),
+        };
         assert_eq!(meter.take().len(), 1);
         assert!(meter.all().0.is_empty(), "nobody can count for it any more");
         assert_eq!(meter.with_totals(vec![report()])[0].totals.calls_ok, 1);

@@ -17,7 +17,9 @@
 pub mod artifact;
 pub mod call;
 pub mod cli;
+pub mod collector;
 pub mod disk;
+pub mod exposition;
 pub mod fleet;
 pub mod http;
 pub mod link;

@@ -21,3 +21,4 @@ mod rollout;
 mod service;
 mod support;
 mod systemd;
+mod telemetry;

@@ -10,6 +10,7 @@ use crate::fault::Errors;
 use crate::fetch::{FetchError, Fetcher};
 use crate::functions::{Active, Table, TableWriter};
 use crate::gate::Gate;
+use crate::meter::Meter;
 use crate::supervisor::Supervisor;
 use anyhow::Context as _;
 use sedge_node_core::assignment::{Step, diff};
@@ -40,6 +41,7 @@ pub(crate) struct Assigner {
     pub(crate) engine: Engine,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) gate: Gate,
+    pub(crate) meter: Meter,
     pub(crate) fetcher: Fetcher,
     pub(crate) errors: Errors,
     pub(crate) table: TableWriter,
@@ -236,6 +238,7 @@ impl Assigner {
         let manifest = Arc::new(assignment.manifest.clone());
         let reference =
             RevisionRef { function: manifest.name.clone(), revision: assignment.revision, digest: assignment.artifact, manifest };
+        let begin = std::time::Instant::now();
         let (engine, host, path) = (self.engine.clone(), Arc::clone(&self.host), path.to_owned());
         let function = tokio::task::spawn_blocking(move || engine.prepare(&path, &reference, host)).await??;
         let need = function.memory_reservation();
@@ -246,7 +249,9 @@ impl Assigner {
             assignment.manifest.limits.reserved,
             self.gate.capacity().memory_bytes
         );
-        Ok(Active::new(assignment.clone(), function))
+        let active = Active::new(assignment.clone(), function, &self.meter);
+        active.counts.init_us.observe(u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX));
+        Ok(active)
     }
 
     fn activate(&self, active: Active) {

@@ -1,5 +1,6 @@
 //! `sedged.toml`: read strictly, every fault at once.
 
+use crate::telemetry::Collector;
 use sedge_protocol::label::Labels;
 use sedge_protocol::strict::{Fault, Faults, Reader, Section};
 use sedge_protocol::{Digest, NodeId};
@@ -31,6 +32,10 @@ pub(crate) struct Config {
     pub(crate) machine: Machine,
     /// What functions may use of the node.
     pub(crate) functions: FunctionSettings,
+    /// Where Prometheus reads, beside the local API; nowhere when absent.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// The OpenTelemetry collector; none when absent.
+    pub(crate) collector: Option<Collector>,
 }
 
 /// The embedded broker.
@@ -117,22 +122,54 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Faults> {
         file: PathBuf::from(file),
         data_dir,
         shutdown_grace: Duration::from_secs(grace),
-        http: read_http(root.section("http")),
+        http: read_listen(root.section("http")),
         mqtt: read_mqtt(root.section("mqtt")),
         socket: read_socket(root.section("local")),
         fleet: read_fleet(root.section("fleet")),
         store: read_store(root.section("store")),
         machine: read_machine(root.section("machine")),
         functions: read_functions(root.section("functions")),
+        metrics: read_listen(root.section("metrics")),
+        collector: read_collector(root.section("telemetry")),
     };
     root.finish();
     reader.finish(Some(config))
 }
 
-fn read_http(section: Section<'_>) -> Option<SocketAddr> {
+fn read_listen(section: Section<'_>) -> Option<SocketAddr> {
     let listen = section.is_present().then(|| section.require("listen")).flatten();
     section.finish();
     listen
+}
+
+fn read_collector(section: Section<'_>) -> Option<Collector> {
+    if !section.is_present() {
+        section.finish();
+        return None;
+    }
+    let url: Option<String> = section.require("otlp");
+    let whole =
+        |url: &String| url.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")));
+    if url.as_ref().is_some_and(|url| !whole(url)) {
+        section.reject("otlp", "write it as http://host:4318 or https://host:4318; /v1/traces and /v1/metrics are added");
+    }
+    let headers: Vec<(String, String)> = section.free("headers").into_iter().collect();
+    let valid = |(name, value): &&(String, String)| {
+        http::HeaderName::try_from(name.as_str()).is_ok() && http::HeaderValue::try_from(value.as_str()).is_ok()
+    };
+    for (name, _) in headers.iter().filter(|header| !valid(header)) {
+        section.reject("headers", format!("`{name}` or its value cannot be a header of HTTP"));
+    }
+    let ca_file = section.text("ca_file").unwrap_or_else(|| "/etc/ssl/certs/ca-certificates.crt".to_owned());
+    if url.as_ref().is_some_and(|url| url.starts_with("https:"))
+        && let Err(error) = std::fs::metadata(&ca_file)
+    {
+        section.reject("ca_file", format!("`{ca_file}`: {error}; name a file with the certificates that the collector's is signed by"));
+    }
+    let sample_millionths = section.millionths("sample_ratio").unwrap_or(1_000_000);
+    let interval = Duration::from_secs(section.integer("interval_s", 1..=3600).unwrap_or(15));
+    section.finish();
+    Some(Collector { url: url?, headers, ca_file: PathBuf::from(ca_file), sample_millionths, interval })
 }
 
 fn read_mqtt(section: Section<'_>) -> Option<Mqtt> {
@@ -219,6 +256,24 @@ mod tests {
     fn a_broker_open_to_the_network_needs_users() {
         assert!(parse("c", "[mqtt]\nlisten = '0.0.0.0:1883'\n").is_err());
         assert!(parse("c", "[mqtt]\nlisten = '0.0.0.0:1883'\n[mqtt.users]\nsensor = 'secret'\n").is_ok());
+    }
+
+    #[test]
+    fn a_collector_is_read_and_its_faults_are_named() {
+        let text = "[metrics]\nlisten = '127.0.0.1:9464'\n[telemetry]\notlp = 'http://c:4318'\nsample_ratio = 0.25\n\
+                    [telemetry.headers]\nauthorization = 'Bearer x'\n";
+        let config = parse("c", text).unwrap();
+        let collector = config.collector.unwrap();
+        assert_eq!((collector.sample_millionths, collector.headers.len(), config.metrics.map(|at| at.port())), (250_000, 1, Some(9464)));
+        assert!(!format!("{collector:?}").contains("Bearer"), "headers may be secrets");
+        let faults =
+            parse("c", "[telemetry]\notlp = 'collector:4318'\nsample_ratio = 1.5\n[telemetry.headers]\n'a b' = 'x'\n").unwrap_err();
+        for part in ["telemetry.otlp", "telemetry.sample_ratio", "`a b`"] {
+            assert!(faults.to_string().contains(part), "{part}: {faults}");
+        }
+        let faults = parse("c", "[telemetry]\notlp = 'https://c:4318'\nca_file = '/no/such/file'\n").unwrap_err().to_string();
+        assert!(faults.contains("telemetry.ca_file"), "{faults}");
+        assert!(parse("c", "[telemetry]\n").unwrap_err().to_string().contains("`telemetry.otlp` is missing"));
     }
 
     #[test]

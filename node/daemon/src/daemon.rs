@@ -27,6 +27,7 @@ use crate::renewal::{self, Renewal};
 use crate::secrets::Secrets;
 use crate::session::{self, Link, Session};
 use crate::supervisor::{Ended, Supervisor};
+use crate::telemetry::{self, Export, Sources, Tracer};
 use crate::usage_sync::{self, UsageSync};
 use crate::{clock, http, timers, vitals, warm};
 use anyhow::Context as _;
@@ -75,6 +76,7 @@ struct Ports {
     http: Option<TcpListener>,
     broker: Option<broker::Parts>,
     local: UnixListener,
+    metrics: Option<TcpListener>,
 }
 
 async fn serve(config: Config, executors: Executors) -> Result<(), StartError> {
@@ -99,23 +101,22 @@ async fn serve(config: Config, executors: Executors) -> Result<(), StartError> {
 async fn bind(config: &Config, handle: &bus::BusHandle) -> Result<Ports, StartError> {
     let mut faults = Vec::new();
     let file = config.file.display();
-    let http = match config.http {
-        None => None,
-        Some(address) => match TcpListener::bind(address).await {
-            Ok(listener) => Some(listener),
-            Err(error) => {
-                faults.push(format!("{file}: http.listen {address}: {error}"));
-                None
-            }
-        },
-    };
+    let mut listeners = [None, None];
+    for ((key, address), listener) in [("http", config.http), ("metrics", config.metrics)].into_iter().zip(&mut listeners) {
+        let Some(address) = address else { continue };
+        match TcpListener::bind(address).await {
+            Ok(bound) => *listener = Some(bound),
+            Err(error) => faults.push(format!("{file}: {key}.listen {address}: {error}")),
+        }
+    }
+    let [http, metrics] = listeners;
     let broker = config.mqtt.as_ref().and_then(|mqtt| {
         let bound = broker::bind(mqtt, handle.clone());
         bound.map_err(|error| faults.push(format!("{file}: mqtt.listen {}: {error:#}", mqtt.listen))).ok()
     });
     let local = local::bind(&config.socket).map_err(|error| faults.push(format!("{file}: local.socket: {error:#}"))).ok();
     match local {
-        Some(local) if faults.is_empty() => Ok(Ports { http, broker, local }),
+        Some(local) if faults.is_empty() => Ok(Ports { http, broker, local, metrics }),
         Some(_) | None => Err(StartError::Config(faults)),
     }
 }
@@ -234,6 +235,7 @@ struct Common {
     desired: watch::Sender<sedge_protocol::message::Desired>,
     credentials: watch::Sender<Option<crate::enrol::Credentials>>,
     unsent: watch::Sender<u64>,
+    sources: Sources,
 }
 
 async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Result<()> {
@@ -241,13 +243,30 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     let (functions, table) = Functions::new();
     let (meter, logs, errors) = (Meter::default(), Logs::new(), Errors::default());
     let gate = Gate::new(opened.capacity);
+    let (tracer, spans) = config.collector.as_ref().map(|collector| telemetry::line(collector.sample_millionths)).unzip();
+    let tracer: Tracer = tracer.unwrap_or_default();
+    let unsent = watch::channel(0).0;
+    let sources = Sources {
+        meter: meter.clone(),
+        gate: gate.clone(),
+        bus: handle.clone(),
+        store: opened.store.clone(),
+        logs: logs.clone(),
+        unsent: unsent.subscribe(),
+        spans_dropped: tracer.dropped(),
+    };
+    if let (Some(collector), Some(spans)) = (&config.collector, spans) {
+        let export = Export::new(collector.clone(), spans, sources.clone(), supervisor.clone())?;
+        supervisor.service("telemetry", export.run());
+    }
     let state = if config.fleet.is_some() { FleetLink::Unclaimed } else { FleetLink::None };
     let common = Common {
-        invoker: Invoker::new(gate.clone(), meter.clone(), logs.clone(), errors.clone()),
+        invoker: Invoker::new(gate.clone(), meter.clone(), (logs.clone(), errors.clone()), tracer),
         link: watch::channel(Link::without(state)).0,
         desired: watch::channel(assigner::restore_desired(&opened.store)?).0,
         credentials: watch::channel(None).0,
-        unsent: watch::channel(0).0,
+        unsent,
+        sources,
         secrets: opened.secrets,
         functions,
         meter,
@@ -274,6 +293,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         engine: opened.engine,
         host,
         gate,
+        meter: common.meter.clone(),
         fetcher: Fetcher::new(opened.files.clone(), common.link.subscribe()),
         errors: common.errors.clone(),
         table,
@@ -387,13 +407,18 @@ fn start_sources(
     let SourceParts { config, common, store, files, calls, letters } = parts;
     let http_address = ports.http.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.to_string());
     let mqtt_address = ports.broker.as_ref().map(|broker| broker.address().to_string());
-    log::info!(http = http_address.as_deref().unwrap_or("off"), mqtt = mqtt_address.as_deref().unwrap_or("off"); "listening");
+    let metrics_address = ports.metrics.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.to_string());
+    let shown = |address: &Option<String>| address.as_deref().unwrap_or("off").to_owned();
+    log::info!(http = shown(&http_address), mqtt = shown(&mqtt_address), metrics = shown(&metrics_address); "listening");
     if let Some(listener) = ports.http {
         let serve = http::run(listener, common.functions.clone(), common.invoker.clone(), calls.clone(), supervisor.clone());
         supervisor.service("http", serve);
     }
     if let Some(broker) = ports.broker {
         broker.start(supervisor, messages);
+    }
+    if let Some(listener) = ports.metrics {
+        supervisor.service("metrics", telemetry::serve(listener, common.sources.clone(), supervisor.clone()));
     }
     supervisor.service("timers", timers::run(common.functions.clone(), handle.clone(), supervisor.clone()));
     let local = Local {
@@ -413,6 +438,8 @@ fn start_sources(
         desired: config.fleet.is_none().then(|| common.desired.clone()),
         http: http_address,
         mqtt: mqtt_address,
+        metrics: metrics_address,
+        sources: common.sources,
         supervisor: supervisor.clone(),
     };
     supervisor.service("local", local::run(local, ports.local));

@@ -1,6 +1,8 @@
 //! The functions that run now: one table, replaced as a whole at every change.
 
+use crate::meter::{Counts, Meter};
 use crate::secrets::Secrets;
+use crate::telemetry::Requests;
 use sedge_protocol::manifest::{Durability, Trigger};
 use sedge_protocol::message::{Assignment, FunctionReport, FunctionState};
 use sedge_protocol::{FunctionName, Manifest, RevisionId, Topic};
@@ -14,11 +16,21 @@ use tokio::sync::watch;
 pub(crate) struct Active {
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) function: Function,
+    /// Where its invocations are counted.
+    pub(crate) counts: Arc<Counts>,
+    /// Where its requests are counted, for each trigger of the manifest.
+    routes: Vec<Arc<Requests>>,
 }
 
 impl Active {
-    pub(crate) fn new(assignment: Assignment, function: Function) -> Self {
-        Self { assignment: Arc::new(assignment), function }
+    pub(crate) fn new(assignment: Assignment, function: Function, meter: &Meter) -> Self {
+        let counts = meter.of(assignment.function(), assignment.revision);
+        let route = |trigger: &Trigger| match trigger {
+            Trigger::Http { route } => meter.route(Some(route.as_str())),
+            Trigger::Mqtt { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => meter.route(None),
+        };
+        let routes = assignment.manifest.triggers.iter().map(route).collect();
+        Self { assignment: Arc::new(assignment), function, counts, routes }
     }
 
     pub(crate) fn name(&self) -> &FunctionName {
@@ -64,13 +76,14 @@ impl<T> Default for Routes<T> {
     }
 }
 
-impl<T: Clone> Routes<T> {
-    fn add(&mut self, manifest: &Manifest, taker: &T) {
-        for trigger in &manifest.triggers {
+impl<T> Routes<T> {
+    /// `taker` makes who takes the trigger at a place of the manifest.
+    fn add(&mut self, manifest: &Manifest, taker: impl Fn(usize) -> T) {
+        for (at, trigger) in manifest.triggers.iter().enumerate() {
             let Trigger::Http { route } = trigger else { continue };
             match route.as_str().strip_suffix("/*") {
-                Some(prefix) => self.prefix.insert(prefix.to_owned(), taker.clone()),
-                None => self.exact.insert(route.as_str().to_owned(), taker.clone()),
+                Some(prefix) => self.prefix.insert(prefix.to_owned(), taker(at)),
+                None => self.exact.insert(route.as_str().to_owned(), taker(at)),
             };
         }
     }
@@ -95,7 +108,7 @@ pub(crate) struct Table {
     pub(crate) active: BTreeMap<FunctionName, Arc<Active>>,
     pub(crate) states: BTreeMap<FunctionName, (Arc<Assignment>, FunctionState)>,
     pub(crate) desired_epoch: u64,
-    routes: Routes<Arc<Active>>,
+    routes: Routes<(Arc<Active>, Arc<Requests>)>,
     coming: Routes<()>,
 }
 
@@ -110,11 +123,11 @@ impl Table {
         self.routes = Routes::default();
         self.coming = Routes::default();
         for active in self.active.values() {
-            self.routes.add(&active.assignment.manifest, active);
+            self.routes.add(&active.assignment.manifest, |at| (Arc::clone(active), Arc::clone(&active.routes[at])));
         }
         for (assignment, state) in self.states.values() {
             if matches!(state, FunctionState::Fetching { .. } | FunctionState::Preparing) {
-                self.coming.add(&assignment.manifest, &());
+                self.coming.add(&assignment.manifest, |_| ());
             }
         }
         self
@@ -122,10 +135,15 @@ impl Table {
 
     /// The function that takes `path`.
     pub(crate) fn route(&self, path: &str) -> Routed {
+        self.route_counted(path).0
+    }
+
+    /// The function that takes `path`, and where the requests of that route are counted.
+    pub(crate) fn route_counted(&self, path: &str) -> (Routed, Option<Arc<Requests>>) {
         match self.routes.find(path) {
-            Some(active) => Routed::Active(Arc::clone(active)),
-            None if self.coming.find(path).is_some() => Routed::Coming,
-            None => Routed::Nowhere,
+            Some((active, requests)) => (Routed::Active(Arc::clone(active)), Some(Arc::clone(requests))),
+            None if self.coming.find(path).is_some() => (Routed::Coming, None),
+            None => (Routed::Nowhere, None),
         }
     }
 
@@ -212,7 +230,7 @@ mod tests {
         let mut routes = Routes::default();
         for (name, route) in [("all", "/*"), ("prefix", "/hello/*"), ("exact", "/hello"), ("deep", "/hello/you/*")] {
             let manifest = Manifest::from_toml("f", &format!("name = '{name}'\n[[trigger]]\nhttp = '{route}'\n")).unwrap().0;
-            routes.add(&manifest, &name);
+            routes.add(&manifest, |_| name);
         }
         for (path, taker) in [
             ("/hello", "exact"),

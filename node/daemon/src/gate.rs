@@ -16,7 +16,7 @@ use crate::functions::{Active, Functions};
 use crate::limits::{CALL_WAIT_MAX, GATE_SAMPLE, GATE_WAKE_MIN};
 use crate::supervisor::Supervisor;
 use pressure::Pressure;
-use sedge_node_core::controller::{Arrival, Change, Refusal, RoomId, Sample, Share, Ticket, Verdict, Why};
+use sedge_node_core::controller::{Arrival, Change, Reason, Refusal, RoomId, Sample, Share, Ticket, Verdict, Why};
 use sedge_node_core::{Capacity, Controller};
 use sedge_protocol::local::Admission;
 use sedge_protocol::{FunctionName, Manifest};
@@ -26,6 +26,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
+
+/// Why the limit moves.
+const MOVES: [Reason; 4] = [Reason::Stretch, Reason::MemoryPressure, Reason::CpuPressure, Reason::Used];
 
 /// What the box gives to functions. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,6 +44,8 @@ struct Shared {
     /// What guests that ended since the last sample could have run, and did.
     runnable_us: AtomicU64,
     cpu_us: AtomicU64,
+    /// How often the limit moved, for each of [`MOVES`].
+    moves: [AtomicU64; MOVES.len()],
     capacity: Capacity,
 }
 
@@ -88,7 +93,7 @@ impl Gate {
         let state = Mutex::new(State { controller, waiting: BTreeMap::new() });
         let (runnable_us, cpu_us) = (AtomicU64::new(0), AtomicU64::new(0));
         let asleep = AtomicBool::new(false);
-        Self(Arc::new(Shared { state, stir: Notify::new(), asleep, runnable_us, cpu_us, capacity }))
+        Self(Arc::new(Shared { state, stir: Notify::new(), asleep, runnable_us, cpu_us, moves: Default::default(), capacity }))
     }
 
     /// What the gate hands out.
@@ -123,6 +128,11 @@ impl Gate {
             waiting: controller.waiting() as u64,
             memory_free_bytes: controller.memory_free(),
         }
+    }
+
+    /// How often the limit moved, by reason.
+    pub(crate) fn moves(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        MOVES.into_iter().zip(&self.0.moves).map(|(reason, count)| (reason.as_str(), count.load(Relaxed)))
     }
 
     /// Waits for a slot and for memory, as long as the controller finds it sensible.
@@ -270,6 +280,9 @@ impl Gate {
         let sample = Sample { stretch, memory_pressure, cpu_pressure };
         let change = self.state().controller.tune(sample);
         if let Some(Change { from, to, reason }) = change {
+            if let Some(at) = MOVES.iter().position(|known| *known == reason) {
+                self.0.moves[at].fetch_add(1, Relaxed);
+            }
             log::info!(from, to, reason = reason.as_str(); "limit of invocations moved");
             self.settle();
         }

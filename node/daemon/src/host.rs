@@ -14,10 +14,9 @@ use keyvalue::Keyvalue;
 use sedge_protocol::manifest::SecretName;
 use sedge_protocol::{Event, FunctionName, Topic};
 use sedge_runtime::{
-    Assets, BlobChange, CallAnswer, CallInfo, Egress, Host, HostError, KeyPage, LogLine, Secret, StoreRef, Swap, WasiBody,
+    Assets, BlobChange, CallAnswer, CallInfo, Egress, Host, HostError, KeyPage, LogLine, Secret, StoreRef, Swap, Trace, WasiBody,
 };
 use sedge_store::Blobs;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The host of all functions of this node.
@@ -97,7 +96,7 @@ impl Host for NodeHost {
             time_ms: Some(clock::wall().0),
             topic: topic.clone(),
             content_type: content_type.map(ToOwned::to_owned),
-            extensions: BTreeMap::new(),
+            extensions: call.trace.iter().flat_map(Trace::extensions).collect(),
             data: message.to_vec(),
         };
         let publication = Publication { event, kept: true, fan_out: true, only: None, letter: None, answer: None };

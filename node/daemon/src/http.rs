@@ -6,6 +6,7 @@ use crate::invoke::{Failed, Invoker};
 use crate::limits::HTTP_CONNECTIONS_MAX;
 use crate::serve::{self, Where};
 use crate::supervisor::Supervisor;
+use crate::telemetry::{Counted, Requests};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -13,9 +14,12 @@ use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
 use sedge_node_core::controller::{Refusal, Why};
 use sedge_runtime::{Failure, ResponseBody};
+use std::sync::Arc;
+use std::time::Instant;
 use tokio::net::TcpListener;
 
-type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
+type AnswerBody = Either<ResponseBody, Full<Bytes>>;
+type Answer = Response<AnswerBody>;
 
 /// Serves until the daemon stops; requests that run are finished.
 pub(crate) async fn run(
@@ -25,28 +29,41 @@ pub(crate) async fn run(
     calls: asynchronous::Handle,
     supervisor: Supervisor,
 ) -> anyhow::Result<()> {
+    let ways = Arc::new(Ways { unrouted: invoker.meter().route(None), functions, invoker, calls });
     let answer = move |request| {
-        let (functions, invoker, calls) = (functions.clone(), invoker.clone(), calls.clone());
-        async move {
-            if asynchronous::wanted(&request) {
-                return calls.answer(request).await.map(Either::Right);
-            }
-            answer(&functions, &invoker, request).await
-        }
+        let ways = Arc::clone(&ways);
+        async move { answer(&ways, request).await }
     };
     serve::run(listener, (HTTP_CONNECTIONS_MAX, Where::Executors), supervisor, answer).await
 }
 
-async fn answer(functions: &Functions, invoker: &Invoker, request: Request<Incoming>) -> Answer {
-    let active = match functions.table().route(request.uri().path()) {
-        Routed::Active(active) => active,
-        Routed::Coming => return later("the function for this path is not ready yet, try again later\n"),
-        Routed::Nowhere => return say(StatusCode::NOT_FOUND, "no function has a route for this path\n"),
+/// Where requests go.
+struct Ways {
+    functions: Functions,
+    invoker: Invoker,
+    calls: asynchronous::Handle,
+    /// Counts what no route takes.
+    unrouted: Arc<Requests>,
+}
+
+async fn answer(ways: &Ways, request: Request<Incoming>) -> Response<Counted<AnswerBody>> {
+    let begin = Instant::now();
+    let (routed, requests) = ways.functions.table().route_counted(request.uri().path());
+    let open = requests.as_ref().unwrap_or(&ways.unrouted).open(request.method(), begin);
+    let answer = if asynchronous::wanted(&request) {
+        ways.calls.answer(request).await.map(Either::Right)
+    } else {
+        match routed {
+            Routed::Active(active) => match ways.invoker.http_on(&active, requests.as_ref(), with_authority(request)).await {
+                Ok(response) => response.map(Either::Left),
+                Err(failed) => refuse(&failed),
+            },
+            Routed::Coming => later("the function for this path is not ready yet, try again later\n"),
+            Routed::Nowhere => say(StatusCode::NOT_FOUND, "no function has a route for this path\n"),
+        }
     };
-    match invoker.http(&active, with_authority(request)).await {
-        Ok(response) => response.map(Either::Left),
-        Err(failed) => refuse(&failed),
-    }
+    let status = answer.status();
+    answer.map(|body| open.answered(status, body))
 }
 
 /// HTTP/1 requests carry their authority in `Host` only; guests expect it in the URI.

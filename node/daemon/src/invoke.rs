@@ -3,15 +3,16 @@
 use crate::fault::Errors;
 use crate::functions::Active;
 use crate::gate::{Gate, Permit, Place};
-use crate::logs::Logs;
-use crate::meter::Meter;
+use crate::logs::{Logs, ids};
+use crate::meter::{Counts, Kind, Meter};
+use crate::telemetry::{Requests, Span, Tracer};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use sedge_node_core::controller::Refusal;
 use sedge_protocol::local::{Admission, LogEntry};
 use sedge_protocol::{Event, FunctionName};
-use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Usage};
+use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Trace, Usage};
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,14 @@ pub(crate) enum Failed {
     Ran(#[from] Failure),
 }
 
+/// What is known of an invocation before it is admitted.
+struct Begin {
+    kind: Kind,
+    trace: Trace,
+    /// Method and route of a request, when its span is recorded.
+    request: Option<(Method, Option<Arc<Requests>>)>,
+}
+
 /// Runs invocations. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Invoker {
@@ -35,15 +44,21 @@ pub(crate) struct Invoker {
     meter: Meter,
     logs: Logs,
     errors: Errors,
+    tracer: Tracer,
     /// Prefix of invocation ids: differs between runs of the daemon.
     run: Arc<str>,
     next: Arc<AtomicU64>,
 }
 
 impl Invoker {
-    pub(crate) fn new(gate: Gate, meter: Meter, logs: Logs, errors: Errors) -> Self {
+    pub(crate) fn new(gate: Gate, meter: Meter, (logs, errors): (Logs, Errors), tracer: Tracer) -> Self {
         let run = format!("{:08x}", rand::random::<u32>()).into();
-        Self { gate, meter, logs, errors, run, next: Arc::default() }
+        Self { gate, meter, logs, errors, tracer, run, next: Arc::default() }
+    }
+
+    /// Where invocations are counted.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// How much runs at once.
@@ -59,7 +74,21 @@ impl Invoker {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let invocation = self.admit(active, |_| {}).await?;
+        self.http_on(active, None, request).await
+    }
+
+    /// [`Invoker::http`] for a request that came by a route.
+    pub(crate) async fn http_on<B>(
+        &self,
+        active: &Active,
+        route: Option<&Arc<Requests>>,
+        request: Request<B>,
+    ) -> Result<Response<ResponseBody>, Failed>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let invocation = self.admit(active, self.begin_request(&request, route), |_| {}).await?;
         Ok(active.function.http(request, invocation).await?)
     }
 
@@ -76,8 +105,9 @@ impl Invoker {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
+        let begin = self.begin_request(&request, None);
         let admitted = self.gate.admit_called(active).await;
-        let invocation = self.invocation(active, admitted, |_| {})?.called_by(callers);
+        let invocation = self.invocation(active, begin, admitted, |_| {})?.called_by(callers);
         Ok(active.function.http(request, invocation).await?)
     }
 
@@ -85,7 +115,7 @@ impl Invoker {
     ///
     /// Cancel safe, as [`Invoker::http`].
     pub(crate) async fn event(&self, active: &Active, event: &Event) -> Result<Reply, Failed> {
-        let invocation = self.admit(active, |_| {}).await?;
+        let invocation = self.admit(active, self.begin(event), |_| {}).await?;
         Ok(active.function.event(event, invocation).await?)
     }
 
@@ -95,7 +125,7 @@ impl Invoker {
     pub(crate) async fn event_measured(&self, active: &Active, event: &Event) -> (Result<Reply, Failed>, Usage) {
         let (tell, told) = oneshot::channel();
         let invocation = match self
-            .admit(active, |usage| {
+            .admit(active, self.begin(event), |usage| {
                 let _unheard = tell.send(usage);
             })
             .await
@@ -112,44 +142,64 @@ impl Invoker {
         self.gate.is_full(function)
     }
 
-    async fn admit(&self, active: &Active, tell: impl FnOnce(Usage) + Send + 'static) -> Result<Invocation, Refusal> {
+    fn begin(&self, event: &Event) -> Begin {
+        let kind = match event.kind.as_str() {
+            "sedge.timer" => Kind::Timer,
+            "sedge.invoke" => Kind::Other,
+            _ => Kind::Pubsub,
+        };
+        Begin { kind, trace: self.tracer.of_event(event), request: None }
+    }
+
+    fn begin_request<B>(&self, request: &Request<B>, route: Option<&Arc<Requests>>) -> Begin {
+        let trace = self.tracer.of_request(request.headers());
+        let seen = self.tracer.records(&trace).then(|| (request.method().clone(), route.cloned()));
+        Begin { kind: Kind::Http, trace, request: seen }
+    }
+
+    async fn admit(&self, active: &Active, begin: Begin, tell: impl FnOnce(Usage) + Send + 'static) -> Result<Invocation, Refusal> {
         let admitted = self.gate.admit(active).await;
-        self.invocation(active, admitted, tell)
+        self.invocation(active, begin, admitted, tell)
     }
 
     /// An invocation with its place, or the count of one that got none.
     fn invocation(
         &self,
         active: &Active,
+        begin: Begin,
         admitted: Result<(Permit, Place), Refusal>,
         tell: impl FnOnce(Usage) + Send + 'static,
     ) -> Result<Invocation, Refusal> {
         let (permit, place) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => {
-                self.meter.shed(active.name(), active.revision());
+                self.meter.shed(&active.counts, refused.why);
                 return Err(refused);
             }
         };
         let id: Arc<str> = format!("{}-{}", self.run, self.next.fetch_add(1, Ordering::Relaxed)).into();
-        let (this, assignment, name) = (self.clone(), Arc::clone(&active.assignment), Arc::clone(&id));
+        let (this, counts, name) = (self.clone(), Arc::clone(&active.counts), Arc::clone(&id));
+        let Begin { kind, trace, request } = begin;
+        let of_guest = trace.clone();
         let ended = move |ending: Ending| {
-            let function = assignment.function();
-            this.meter.ended(function, assignment.revision, &ending);
+            this.meter.ended(&counts, kind, &ending);
             if let Err(failure) = &ending.result {
-                this.report(&assignment, &name, failure);
+                this.report(&counts, (&name, &trace), failure);
             }
             tell(ending.usage);
+            if this.tracer.records(&trace) {
+                this.tracer.record(Span::new(trace, (counts, kind), name, &ending).with_request(request));
+            }
         };
-        let invocation = Invocation::new(id, (), ended).on_gone(move |usage| permit.used(usage));
+        let invocation = Invocation::new(id, (), ended).in_trace(of_guest).on_gone(move |usage| permit.used(usage));
         Ok(match place {
             Place::Room(room) => invocation.in_room(room),
             Place::Warm(warm) => invocation.in_warm(warm),
         })
     }
 
-    fn report(&self, assignment: &sedge_protocol::message::Assignment, invocation: &str, failure: &Failure) {
-        let (function, revision) = (assignment.function(), assignment.revision);
+    fn report(&self, counts: &Counts, (invocation, trace): (&str, &Trace), failure: &Failure) {
+        let (function, revision) = (&counts.function, counts.revision);
         let reason = failure.to_string();
         match failure.fault() {
             Fault::Caller => {
@@ -164,6 +214,7 @@ impl Invoker {
             }
         }
         self.errors.note(function, Some(revision), &reason);
+        let (trace_id, span_id) = ids(trace);
         self.logs.keep(Arc::new(LogEntry {
             time_ms: crate::clock::wall().0,
             level: "error".to_owned(),
@@ -171,6 +222,8 @@ impl Invoker {
             revision,
             invocation: invocation.to_owned(),
             text: format!("invocation failed: {reason}"),
+            trace_id: Some(trace_id),
+            span_id: Some(span_id),
         }));
     }
 }

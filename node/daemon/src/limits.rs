@@ -96,3 +96,21 @@ pub(crate) const SECRETS_MAX: usize = 256;
 pub(crate) const MISSING_SECRETS_MAX: usize = 4;
 /// Largest file of certificates.
 pub(crate) const CA_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Connections to the listener of metrics at the same time.
+pub(crate) const METRICS_CONNECTIONS_MAX: usize = 16;
+/// Spans between invocations and the exporter; beyond that they are dropped and counted.
+pub(crate) const SPANS_WAITING_MAX: usize = 4096;
+/// Spans in one request to the collector.
+pub(crate) const SPAN_BATCH_MAX: usize = 512;
+/// How long a span may wait for others to be sent with.
+pub(crate) const SPAN_PAUSE: Duration = Duration::from_secs(1);
+/// Longest request to the collector.
+pub(crate) const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// First pause before the collector is tried again.
+pub(crate) const EXPORT_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before the collector is tried again.
+pub(crate) const EXPORT_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for the collector when the daemon ends.
+pub(crate) const EXPORT_LAST_MAX: Duration = Duration::from_secs(2);
+/// Functions of which dropped lines are counted apart.
+pub(crate) const LOG_FUNCTIONS_MAX: usize = 1000;

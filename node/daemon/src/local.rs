@@ -18,6 +18,7 @@ use crate::secrets::Secrets;
 use crate::serve::{self, Where};
 use crate::session::Link;
 use crate::supervisor::Supervisor;
+use crate::telemetry::{Sources, TEXT_MEDIA};
 use crate::vitals;
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -60,6 +61,8 @@ pub(crate) struct Local {
     pub(crate) desired: Option<watch::Sender<Desired>>,
     pub(crate) http: Option<String>,
     pub(crate) mqtt: Option<String>,
+    pub(crate) metrics: Option<String>,
+    pub(crate) sources: Sources,
     pub(crate) supervisor: Supervisor,
 }
 
@@ -125,6 +128,7 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
         (&Method::GET, ["v1", "status"]) => Ok(json(&status(local).await?)),
         (&Method::GET, ["v1", "functions"]) => Ok(json(&local.meter.with_totals(local.functions.table().reports(&local.secrets)))),
         (&Method::GET, ["v1", "logs"]) => logs::stream(local, request.uri().query().unwrap_or_default()),
+        (&Method::GET, ["v1", "metrics"]) => metrics(local).await,
         (&Method::GET, ["v1", "secrets"]) => Ok(json(&local.secrets.names())),
         (&Method::PUT, ["v1", "secrets", name]) => secrets::put(local, parse(name)?, request).await,
         (&Method::DELETE, ["v1", "secrets", name]) => secrets::delete(local, &parse(name)?).await,
@@ -156,6 +160,7 @@ async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
         fleet: local.link.borrow().state,
         http: local.http.clone(),
         mqtt: local.mqtt.clone(),
+        metrics: local.metrics.clone(),
         desired_epoch: table.desired_epoch,
         functions: local.meter.with_totals(table.reports(&local.secrets)),
         vitals,
@@ -164,6 +169,14 @@ async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
         store_bytes_written: store.write_bytes,
         calls: local.calls.counts(),
     })
+}
+
+async fn metrics(local: &Arc<Local>) -> Result<Response<LocalBody>, Refusal> {
+    let sources = local.sources.clone();
+    let text = blocking(move || Ok(sources.text())).await?;
+    let mut response = boxed(Response::new(Full::new(Bytes::from(text))));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT_MEDIA));
+    Ok(response)
 }
 
 async fn manage(local: &Arc<Local>, method: &Method, rest: &str) -> Result<Response<LocalBody>, Refusal> {

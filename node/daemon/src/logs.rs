@@ -1,23 +1,25 @@
 //! What functions write: the newest lines, for `sedge logs`, and the daemon's own log.
 
 use crate::clock;
-use crate::limits::{LOG_LAG_MAX, LOG_LINES_MAX, LOG_LINES_PER_SECOND_MAX};
+use crate::limits::{LOG_FUNCTIONS_MAX, LOG_LAG_MAX, LOG_LINES_MAX, LOG_LINES_PER_SECOND_MAX};
 use sedge_node_core::Flow;
 use sedge_node_core::flow::Verdict;
 use sedge_protocol::FunctionName;
 use sedge_protocol::local::LogEntry;
-use sedge_runtime::{CallInfo, LogLevel, LogLine, LogStream};
-use std::collections::VecDeque;
+use sedge_runtime::{CallInfo, LogLevel, LogLine, LogStream, Trace};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::broadcast;
 
 /// The newest lines and who follows them. Cheap to clone.
-// Two leaf locks, held for a push or a copy and never across an await.
+// Three leaf locks, held for a push or a copy and never across an await.
 #[derive(Debug, Clone)]
 pub(crate) struct Logs {
     ring: Arc<Mutex<VecDeque<Arc<LogEntry>>>>,
     flow: Arc<Mutex<Flow>>,
     live: broadcast::Sender<Arc<LogEntry>>,
+    /// Lines that were dropped since the start.
+    dropped: Arc<Mutex<BTreeMap<FunctionName, u64>>>,
 }
 
 impl Logs {
@@ -26,6 +28,7 @@ impl Logs {
             ring: Arc::default(),
             flow: Arc::new(Mutex::new(Flow::new(LOG_LINES_PER_SECOND_MAX))),
             live: broadcast::channel(LOG_LAG_MAX).0,
+            dropped: Arc::default(),
         }
     }
 
@@ -39,7 +42,7 @@ impl Logs {
             }
         };
         match verdict {
-            Verdict::Drop => return,
+            Verdict::Drop => return self.count_dropped(&call.revision.function),
             Verdict::Keep { dropped: 0 } => {}
             Verdict::Keep { dropped } => {
                 self.pass(call, "warn", log::Level::Warn, format!("{dropped} lines were dropped: the function writes too many a second"));
@@ -49,11 +52,27 @@ impl Logs {
         self.pass(call, name, level, line.text);
     }
 
+    /// Lines that were dropped since the start, by function.
+    pub(crate) fn dropped(&self) -> BTreeMap<FunctionName, u64> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn count_dropped(&self, function: &FunctionName) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = dropped.get_mut(function) {
+            *count += 1;
+        } else if dropped.len() < LOG_FUNCTIONS_MAX {
+            dropped.insert(function.clone(), 1);
+        }
+    }
+
     fn pass(&self, call: &CallInfo, name: &str, level: log::Level, text: String) {
         let (function, revision) = (&call.revision.function, call.revision.revision);
+        let (trace, span) = call.trace.as_ref().map(ids).unzip();
         log::log!(
             target: "sedge_function", level,
-            function:% = function, revision:% = revision.short(), invocation:% = call.invocation, stream = name;
+            function:% = function, revision:% = revision.short(), invocation:% = call.invocation, stream = name,
+            trace_id = trace.as_deref().unwrap_or_default(), span_id = span.as_deref().unwrap_or_default();
             "{text}"
         );
         let entry = LogEntry {
@@ -63,6 +82,8 @@ impl Logs {
             revision,
             invocation: call.invocation.to_string(),
             text,
+            trace_id: trace,
+            span_id: span,
         };
         self.keep(Arc::new(entry));
     }
@@ -86,6 +107,11 @@ impl Logs {
         newest.reverse();
         (newest, self.live.subscribe())
     }
+}
+
+/// Trace and span as logs write them.
+pub(crate) fn ids(trace: &Trace) -> (String, String) {
+    (format!("{:032x}", trace.trace_id()), format!("{:016x}", trace.span_id()))
 }
 
 fn level_of(stream: LogStream) -> (&'static str, log::Level) {

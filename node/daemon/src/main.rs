@@ -40,6 +40,7 @@ mod secrets;
 mod serve;
 mod session;
 mod supervisor;
+mod telemetry;
 mod timers;
 mod usage_sync;
 mod vitals;

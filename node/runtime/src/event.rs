@@ -1,5 +1,6 @@
 //! How an event reaches a guest: as an HTTP request (CloudEvents, binary mode), or as environment and standard input.
 
+use crate::trace::{TRACEPARENT, TRACESTATE, Trace};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Full;
@@ -8,8 +9,9 @@ use std::fmt::Write as _;
 
 const SPEC_VERSION: &str = "1.0";
 
-/// The attributes of an event with their CloudEvents names, `datacontenttype` excepted.
-fn attributes(event: &Event) -> Vec<(String, String)> {
+/// The attributes of an event with their CloudEvents names, `datacontenttype` excepted. The span of the invocation stands for the one
+/// that the event came from.
+fn attributes(event: &Event, trace: Option<&Trace>) -> Vec<(String, String)> {
     let mut list = vec![
         ("specversion".to_owned(), SPEC_VERSION.to_owned()),
         ("id".to_owned(), event.id.clone()),
@@ -20,16 +22,19 @@ fn attributes(event: &Event) -> Vec<(String, String)> {
     if let Some(time) = event.time_ms.and_then(rfc3339) {
         list.push(("time".to_owned(), time));
     }
-    list.extend(event.extensions.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let replaced = |name: &str| trace.is_some() && (name == TRACEPARENT.as_str() || name == TRACESTATE.as_str());
+    let extensions = event.extensions.iter().filter(|(name, _)| !replaced(name));
+    list.extend(extensions.map(|(name, value)| (name.clone(), value.clone())));
+    list.extend(trace.into_iter().flat_map(Trace::extensions));
     list
 }
 
 /// The HTTP binding in binary mode: `POST /`, attributes as `ce-*`, data as body.
-pub(crate) fn request(event: &Event) -> Request<Full<Bytes>> {
+pub(crate) fn request(event: &Event, trace: Option<&Trace>) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(Bytes::from(event.data.clone())));
     *request.method_mut() = http::Method::POST;
     let headers = request.headers_mut();
-    for (name, value) in attributes(event) {
+    for (name, value) in attributes(event, trace) {
         let name = HeaderName::try_from(format!("ce-{name}"));
         if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(escape(&value))) {
             headers.insert(name, value);
@@ -42,15 +47,21 @@ pub(crate) fn request(event: &Event) -> Request<Full<Bytes>> {
     request
 }
 
-/// Attributes as environment variables: `CE_ID`, `CE_TYPE`, …
-pub(crate) fn environment(event: &Event) -> Vec<(String, String)> {
+/// Attributes as environment variables: `CE_ID`, `CE_TYPE`, …; the trace also under the names that tools look for.
+pub(crate) fn environment(event: &Event, trace: Option<&Trace>) -> Vec<(String, String)> {
     let content_type = event.content_type.clone().map(|value| ("datacontenttype".to_owned(), value));
-    attributes(event)
+    attributes(event, trace)
         .into_iter()
         .chain(content_type)
         .filter(|(_, value)| !value.contains('\0'))
         .map(|(name, value)| (format!("CE_{}", name.to_ascii_uppercase()), value))
+        .chain(trace.into_iter().flat_map(trace_environment))
         .collect()
+}
+
+/// A trace as environment variables: `TRACEPARENT`, `TRACESTATE`.
+pub(crate) fn trace_environment(trace: &Trace) -> impl Iterator<Item = (String, String)> {
+    trace.extensions().map(|(name, value)| (name.to_ascii_uppercase(), value))
 }
 
 /// Percent-encodes what the HTTP binding does not allow in a header: space, `"`, `%` and everything beyond ASCII.
@@ -90,7 +101,7 @@ mod tests {
 
     #[test]
     fn an_event_is_a_request_in_binary_mode() {
-        let request = request(&event());
+        let request = request(&event(), None);
         let header = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(request.method(), "POST");
         assert_eq!(request.uri(), "/");
@@ -105,9 +116,23 @@ mod tests {
 
     #[test]
     fn an_event_is_an_environment() {
-        let environment: BTreeMap<String, String> = environment(&event()).into_iter().collect();
+        let environment: BTreeMap<String, String> = environment(&event(), None).into_iter().collect();
         assert_eq!(environment["CE_TOPIC"], "plant/käse/temp");
         assert_eq!(environment["CE_DATACONTENTTYPE"], "application/json");
         assert_eq!(environment["CE_QOS"], "1");
+    }
+
+    #[test]
+    fn the_span_of_the_invocation_stands_for_that_of_the_event() {
+        let mut event = event();
+        event.extensions.insert("traceparent".to_owned(), Trace::root(1, 2, true).to_string());
+        event.extensions.insert("tracestate".to_owned(), "old=1".to_owned());
+        let own = Trace::root(1, 2, true).follow(3);
+        let request = request(&event, Some(&own));
+        assert_eq!(request.headers()["ce-traceparent"].to_str().unwrap(), own.to_string());
+        assert!(!request.headers().contains_key("ce-tracestate"));
+        let environment: BTreeMap<String, String> = environment(&event, Some(&own)).into_iter().collect();
+        assert_eq!((&environment["CE_TRACEPARENT"], &environment["TRACEPARENT"]), (&own.to_string(), &own.to_string()));
+        assert!(!environment.contains_key("TRACESTATE") && !environment.contains_key("CE_TRACESTATE"));
     }
 }

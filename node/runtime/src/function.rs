@@ -20,6 +20,7 @@ use crate::instance::Instance;
 use crate::limits::{FAILURE_CHARS_MAX, INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::state::{State, Surroundings};
 use crate::stdio::Pipe;
+use crate::trace::Trace;
 use crate::turns::Turns;
 use crate::usage::{Call, Invocation};
 use bytes::Bytes;
@@ -49,6 +50,8 @@ pub struct Reply {
     pub data: Bytes,
     /// Its media type, if the function names one.
     pub content_type: Option<String>,
+    /// The span it comes from.
+    pub trace: Option<Trace>,
 }
 
 /// A revision that is ready to run. Cheap to clone.
@@ -169,28 +172,31 @@ impl Function {
         }
         run.call.count_in(event.data.len());
         let stdin = std::future::ready(Ok(Bytes::from(event.data.clone())));
-        let data = self.command(stdin, event::environment(event), REPLY_BYTES_MAX, run).await?;
-        Ok(Reply { data, content_type: None })
+        let trace = run.call.info().trace.clone();
+        let environment = event::environment(event, trace.as_ref());
+        let data = self.command(stdin, environment, REPLY_BYTES_MAX, run).await?;
+        Ok(Reply { data, content_type: None, trace })
     }
 
     fn begin(&self, invocation: Invocation) -> Run {
         let cold = !self.0.warm.swap(true, Relaxed);
-        let Invocation { id, callers, warm, hold: permit, gone, room, ended } = invocation;
-        let call = Call::begin(CallInfo { revision: Arc::clone(&self.0.revision), invocation: id, callers }, cold, ended);
+        let Invocation { id, trace, callers, warm, hold: permit, gone, room, ended } = invocation;
+        let info = CallInfo { revision: Arc::clone(&self.0.revision), invocation: id, callers, trace };
+        let call = Call::begin(info, cold, ended);
         let held = Held { permit, gone, room, ticking: self.0.shared.clock.ticking() };
         Run { parts: Arc::clone(&self.0), call, held, warm }
     }
 
     async fn reply(&self, event: &Event, run: Run) -> Result<Reply, Failure> {
         let call = Arc::clone(&run.call);
-        let response = self.answer(event::request(event), run).await?;
+        let response = self.answer(event::request(event, call.info().trace.as_ref()), run).await?;
         let (parts, body) = response.into_parts();
         let data = body.collect(REPLY_BYTES_MAX).await.map_err(|failure| call.fail(failure))?;
         if !parts.status.is_success() {
             return Err(call.fail(Failure::Status { code: parts.status.as_u16(), said: first_line(&data) }));
         }
         let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        Ok(Reply { data, content_type: content_type.map(str::to_owned) })
+        Ok(Reply { data, content_type: content_type.map(str::to_owned), trace: call.info().trace.clone() })
     }
 
     /// Runs the incoming handler until it has answered.
@@ -201,6 +207,9 @@ impl Function {
     {
         self.name_authority(&mut request);
         let Run { parts, call, mut held, warm } = run;
+        if let Some(trace) = &call.info().trace {
+            trace.write_to(request.headers_mut());
+        }
         let without_body = request.method() == Method::HEAD;
         let request = request.map(|body| RequestBody::new(body, &call));
         let severance = request.body().severance();
@@ -246,12 +255,15 @@ impl Function {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        let environment = vec![
+        let mut environment = vec![
             ("CE_TYPE".to_owned(), "http.request".to_owned()),
             ("HTTP_METHOD".to_owned(), head.method.to_string()),
             ("HTTP_PATH".to_owned(), head.uri.path().to_owned()),
             ("HTTP_QUERY".to_owned(), head.uri.query().unwrap_or_default().to_owned()),
         ];
+        if let Some(trace) = &run.call.info().trace {
+            environment.extend(event::trace_environment(trace));
+        }
         let body = RequestBody::new(body, &run.call);
         let output = self.command(body.collect(), environment, OUTPUT_BYTES_MAX, run).await?;
         let text = std::str::from_utf8(&output).is_ok();

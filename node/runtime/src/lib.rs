@@ -37,6 +37,7 @@ mod linker;
 mod pool;
 mod state;
 mod stdio;
+mod trace;
 mod turns;
 mod usage;
 
@@ -51,5 +52,6 @@ pub use host::{
 };
 pub use idle::Warm;
 pub use pool::{Machine, Plan};
+pub use trace::Trace;
 pub use usage::{Ending, Invocation, Usage};
 pub use wasmtime_wasi_http::{Error as HttpError, WasiBody};

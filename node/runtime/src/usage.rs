@@ -10,6 +10,7 @@
 use crate::failure::Failure;
 use crate::host::{CallInfo, RevisionRef};
 use crate::idle::Warm;
+use crate::trace::Trace;
 use cpu_time::ThreadTime;
 use sedge_protocol::FunctionName;
 use std::any::Any;
@@ -59,6 +60,7 @@ const PREPARATION: &str = "preparation";
 pub struct Invocation {
     pub(crate) id: Arc<str>,
     pub(crate) callers: Arc<[FunctionName]>,
+    pub(crate) trace: Option<Trace>,
     pub(crate) warm: Option<Warm>,
     pub(crate) hold: Box<dyn Any + Send>,
     pub(crate) gone: Option<Gone>,
@@ -72,7 +74,7 @@ impl Invocation {
     /// that happens; it must not block.
     pub fn new(id: impl Into<Arc<str>>, hold: impl Send + 'static, ended: impl FnOnce(Ending) + Send + 'static) -> Self {
         let (hold, room, ended) = (Box::new(hold), Box::new(()), Box::new(ended));
-        Self { id: id.into(), callers: Arc::default(), warm: None, hold, gone: None, room, ended }
+        Self { id: id.into(), trace: None, callers: Arc::default(), warm: None, hold, gone: None, room, ended }
     }
 
     /// Says which functions wait for this one, the outermost first.
@@ -94,6 +96,13 @@ impl Invocation {
     #[must_use]
     pub fn in_room(mut self, room: impl Send + 'static) -> Self {
         self.room = Box::new(room);
+        self
+    }
+
+    /// The span of the invocation; the guest sees it as `traceparent`.
+    #[must_use]
+    pub fn in_trace(mut self, trace: Trace) -> Self {
+        self.trace = Some(trace);
         self
     }
 
@@ -143,7 +152,7 @@ impl Call {
 
     /// What happens in an instance before it has an invocation; the one that gets it [takes it over](Self::take_over).
     pub(crate) fn preparation(revision: Arc<RevisionRef>) -> Arc<Self> {
-        Arc::new(Self::new(CallInfo { revision, invocation: PREPARATION.into(), callers: Arc::default() }, false, None))
+        Arc::new(Self::new(CallInfo { revision, invocation: PREPARATION.into(), callers: Arc::default(), trace: None }, false, None))
     }
 
     fn new(info: CallInfo, cold: bool, ended: Option<Ended>) -> Self {

@@ -388,6 +388,7 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
         fleet: FleetLink::None,
         http: Some("127.0.0.1:9".to_owned()),
         mqtt: Some("127.0.0.1:8".to_owned()),
+        metrics: None,
         desired_epoch: 0,
         functions: report.into_iter().collect(),
         vitals: Vitals::default(),

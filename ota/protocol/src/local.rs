@@ -16,6 +16,7 @@
 //! POST /v1/dead-letters/{id}/replay       DeadLettersDone
 //! POST /v1/functions/{name}/invoke?async=true              an asynchronous call ─▶ invocation::Accepted
 //! GET, DELETE /v1/invocations/{id}        invocation::Invocation; GET …/result is the function's answer
+//! GET  /v1/metrics                        text for Prometheus
 //! ```
 //! A refusal is [`crate::api::Problem`].
 
@@ -37,6 +38,9 @@ pub struct LocalStatus {
     pub http: Option<String>,
     /// Where MQTT is served.
     pub mqtt: Option<String>,
+    /// Where Prometheus reads, beside this API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// The desired state it has accepted.
     pub desired_epoch: u64,
     /// Functions.
@@ -109,6 +113,12 @@ pub struct LogEntry {
     pub invocation: String,
     /// The line.
     pub text: String,
+    /// The trace that the invocation belongs to, 32 digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// Its span, 16 digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
 }
 
 /// A revision given to a node without a fleet.

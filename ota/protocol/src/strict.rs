@@ -175,6 +175,22 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A share from 0 to 1, in millionths.
+    #[must_use]
+    pub fn millionths(&self, key: &str) -> Option<u32> {
+        let item = self.item(key)?;
+        #[expect(clippy::cast_precision_loss, reason = "only 0 and 1 are inside the range")]
+        let number = item.as_float().or_else(|| item.as_integer().map(|number| number as f64));
+        match number {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "inside the range")]
+            Some(number) if (0.0..=1.0).contains(&number) => Some((number * 1e6).round() as u32),
+            Some(_) | None => {
+                self.wrong_type(key, item, "a number from 0 to 1");
+                None
+            }
+        }
+    }
+
     /// `true` or `false`.
     #[must_use]
     pub fn boolean(&self, key: &str) -> Option<bool> {

@@ -225,6 +225,7 @@ mod tests {
             fleet: FleetLink::Online,
             http: None,
             mqtt: None,
+            metrics: None,
             desired_epoch: 0,
             functions: vec![report(at_node)],
             vitals: Vitals::default(),

@@ -7,9 +7,8 @@ use crate::{clock, dead_letters};
 use sedge_node_core::queue::{self, Item};
 use sedge_protocol::local::Letter;
 use sedge_protocol::{Event, Topic};
-use sedge_runtime::Reply;
+use sedge_runtime::{Reply, Trace};
 use sedge_store::{Batch, Commit, CommitError, Durability};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +104,7 @@ fn answer(item: &Item<Arc<Queued>>, topic: &Topic, reply: Reply) -> Event {
         time_ms: Some(clock::wall().0),
         topic: topic.clone(),
         content_type: reply.content_type,
-        extensions: BTreeMap::from([("cause".to_owned(), cause.id.clone())]),
+        extensions: [("cause".to_owned(), cause.id.clone())].into_iter().chain(reply.trace.iter().flat_map(Trace::extensions)).collect(),
         data: reply.data.to_vec(),
     }
 }

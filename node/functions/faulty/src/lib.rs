@@ -42,6 +42,10 @@ impl Guest for Faulty {
             "big" => respond(answer, 200, &vec![b'x'; BIG_BYTES]),
             "fetch" => respond(answer, 200, fetch().as_bytes()),
             "status" => respond(answer, 500, b"as you wished"),
+            "trace" => {
+                println!("traced");
+                respond(answer, 200, &request.headers().get("traceparent").concat());
+            }
             _ => respond(answer, 404, b"no such fault"),
         }
     }

@@ -12,6 +12,7 @@ pub(crate) mod outgoing;
 pub(crate) mod sockets;
 
 use crate::assets::Assets;
+use crate::trace::Trace;
 use bytes::Bytes;
 pub use egress::{Egress, EgressError};
 use http::{Request, Response};
@@ -44,6 +45,8 @@ pub struct CallInfo {
     pub invocation: Arc<str>,
     /// The functions that wait for it, the outermost first; empty when nobody on this node called it.
     pub callers: Arc<[FunctionName]>,
+    /// Its span, which outgoing calls and what it publishes carry on; none while an instance is made ahead.
+    pub trace: Option<Trace>,
 }
 
 /// Where a line of guest output came from.

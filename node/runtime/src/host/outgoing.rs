@@ -11,6 +11,7 @@ use super::egress::Client;
 use super::{CallInfo, Host, LogLevel, LogLine, LogStream};
 use crate::limits::{BODY_CHUNK_BYTES_MAX, BODY_CHUNKS_WAITING, CONNECT_TIMEOUT};
 use crate::state::refusal;
+use crate::trace::TRACEPARENT;
 use crate::usage::{Call, Traffic};
 use bytes::Bytes;
 use http::uri::Scheme;
@@ -84,11 +85,15 @@ impl Outgoing {
 }
 
 impl WasiHttpHooks for Outgoing {
-    fn send_request(&mut self, request: Request<WasiBody>, options: Option<RequestOptions>, _sent: Io) -> Sending {
+    fn send_request(&mut self, mut request: Request<WasiBody>, options: Option<RequestOptions>, _sent: Io) -> Sending {
         let way = match self.way(&request) {
             Ok(way) => way,
             Err(error) => return Box::new(std::future::ready(Err(error))),
         };
+        // A guest that says itself which trace this belongs to is believed.
+        if let Some(trace) = self.call.info().trace.as_ref().filter(|_| !request.headers().contains_key(TRACEPARENT)) {
+            trace.write_to(request.headers_mut());
+        }
         let traffic = Arc::clone(self.call.traffic());
         let options = options.unwrap_or_default();
         let left = self.call.deadline().saturating_duration_since(Instant::now());

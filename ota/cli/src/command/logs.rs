@@ -74,6 +74,8 @@ mod tests {
             function: manifest.name,
             invocation: "1".to_owned(),
             text: "\u{1b}]0;owned\u{7}hot\n".to_owned(),
+            trace_id: None,
+            span_id: None,
         };
         assert_eq!(line(&entry, Style::PLAIN), "22:13:20.120 warn   average  �]0;owned�hot");
     }

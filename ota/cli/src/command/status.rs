@@ -123,6 +123,7 @@ hello     1,234       4        12.3  2.50 s  1.50 GiB·s";
             fleet: FleetLink::None,
             http: Some("127.0.0.1:80".to_owned()),
             mqtt: None,
+            metrics: None,
             desired_epoch: 0,
             functions: Vec::new(),
             admission: Admission::default(),

@@ -7,6 +7,7 @@ mod broker;
 use crate::assigner::{self, Assigner};
 use crate::bus::{self, Bus};
 use crate::config::Config;
+use crate::dumps::Dumps;
 use crate::enrol::Vault;
 use crate::executor::Executors;
 use crate::fault::Errors;
@@ -141,7 +142,7 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
         let memory_bytes = config.machine.memory_mb.map_or(measured.memory_bytes, |mb| (mb << 20).min(measured.memory_bytes));
         let mut capacity = Capacity::of(measured.cores, memory_bytes);
         capacity.invocations = config.machine.invocations.unwrap_or(capacity.invocations);
-        let engine = open_engine(&config.data_dir, Machine { cores: measured.cores, memory_bytes })?;
+        let engine = open_engine(&config, Machine { cores: measured.cores, memory_bytes })?;
         capacity.invocations = capacity.invocations.min(engine.plan().slots);
         Ok(Opened { store, recovery, files, engine, capacity })
     })
@@ -182,10 +183,11 @@ fn tell(recovery: &Recovery) {
     }
 }
 
-fn open_engine(data_dir: &Path, machine: Machine) -> anyhow::Result<Engine> {
-    let cache_dir = data_dir.join("compiled");
+fn open_engine(config: &Config, machine: Machine) -> anyhow::Result<Engine> {
+    let cache_dir = config.data_dir.join("compiled");
     std::fs::create_dir_all(&cache_dir).with_context(|| format!("create {}", cache_dir.display()))?;
-    Engine::new(EngineConfig { machine, cache_dir }).context("start the engine")
+    let engine = EngineConfig { machine, cache_dir };
+    if config.machine.debug_info { Engine::for_debugger(engine) } else { Engine::new(engine) }.context("start the engine")
 }
 
 /// What the start needs besides ports and disk.
@@ -193,7 +195,7 @@ struct Start<'a> {
     config: &'a Config,
     supervisor: &'a Supervisor,
     handle: bus::BusHandle,
-    inbox: mpsc::Receiver<bus::Publication>,
+    inbox: bus::Inbox,
     fan_out: mpsc::Sender<sedge_mqtt::Message>,
     messages: mpsc::Receiver<sedge_mqtt::Message>,
 }
@@ -228,7 +230,8 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         logs,
         errors,
     };
-    let host: Arc<dyn Host> = Arc::new(NodeHost::new(opened.store.clone(), handle.clone(), common.logs.clone()));
+    let host: Arc<dyn Host> =
+        Arc::new(NodeHost::new(opened.store.clone(), handle.clone(), common.logs.clone(), Dumps::new(config.data_dir.join("core-dumps"))));
     supervisor.service("gate", gate.clone().run(common.functions.clone(), opened.engine.clone(), supervisor.clone()));
     supervisor.service("warm", warm::run(common.functions.clone(), gate.clone(), supervisor.clone()));
     let mut assigner = Assigner {

@@ -152,7 +152,14 @@ impl Table {
                     Some((assignment, state)) => (Some(assignment.revision), state.clone()),
                     None => (None, FunctionState::Running),
                 };
-                FunctionReport { function: name.clone(), running, state, assigned, totals: sedge_protocol::usage::Counters::default() }
+                FunctionReport {
+                    function: name.clone(),
+                    running,
+                    state,
+                    assigned,
+                    totals: sedge_protocol::usage::Counters::default(),
+                    health: sedge_protocol::message::Health::default(),
+                }
             })
             .collect()
     }

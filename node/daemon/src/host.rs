@@ -3,11 +3,12 @@
 //! Keys in the store: function, 0, bucket, 0, key. Function and bucket names cannot hold a zero byte, so no function reads another's state.
 
 use crate::bus::{BusHandle, Publication};
+use crate::dumps::Dumps;
 use crate::limits::KV_PAGE_KEYS;
 use crate::{clock, logs::Logs};
 use bytes::Bytes;
 use sedge_protocol::{Event, FunctionName, Topic};
-use sedge_runtime::{CallInfo, Host, HostError, KeyPage, LogLine, Swap};
+use sedge_runtime::{CallInfo, Host, HostError, KeyPage, LogLine, LogStream, Swap};
 use sedge_store::{Batch, CommitError, Durability, Store, Tree};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,14 +20,18 @@ pub(crate) struct NodeHost {
     store: Store,
     bus: BusHandle,
     logs: Logs,
+    dumps: Dumps,
+    /// Guests may run on threads that know no runtime.
+    blocking: tokio::runtime::Handle,
     /// Makes read-modify-write of one key atomic. Held for a read and a commit in memory.
     atomic: Mutex<()>,
     published: AtomicU64,
 }
 
 impl NodeHost {
-    pub(crate) fn new(store: Store, bus: BusHandle, logs: Logs) -> Self {
-        Self { store, bus, logs, atomic: Mutex::new(()), published: AtomicU64::new(0) }
+    /// Call it inside the daemon's runtime.
+    pub(crate) fn new(store: Store, bus: BusHandle, logs: Logs, dumps: Dumps) -> Self {
+        Self { store, bus, logs, dumps, blocking: tokio::runtime::Handle::current(), atomic: Mutex::new(()), published: AtomicU64::new(0) }
     }
 
     fn commit(&self, batch: Batch) -> Result<(), HostError> {
@@ -134,7 +139,22 @@ impl Host for NodeHost {
             data: message.to_vec(),
         };
         let publication = Publication { event, kept: true, fan_out: true, only: None, answer: None };
-        self.bus.publish(publication).map_err(|refusal| HostError::Full(refusal.to_string()))
+        self.bus.publish(publication).map_err(|refusal| HostError::Full(refusal.to_string()))?;
+        self.logs.published(call, topic, &message, content_type);
+        Ok(())
+    }
+
+    fn core_dump(&self, call: &CallInfo, dump: Vec<u8>) {
+        let Some(path) = self.dumps.take(call) else { return };
+        let (dumps, logs, call) = (self.dumps.clone(), self.logs.clone(), call.clone());
+        // Megabytes to a slow disk: neither the guest nor its thread waits for that.
+        drop(self.blocking.spawn_blocking(move || {
+            let text = match dumps.write(&path, &dump) {
+                Ok(()) => format!("core dump: {} ({} bytes)", path.display(), dump.len()),
+                Err(error) => format!("no core dump: {}: {error}", path.display()),
+            };
+            logs.write(&call, LogLine { stream: LogStream::Trap, text });
+        }));
     }
 
     fn log(&self, call: &CallInfo, line: LogLine) {

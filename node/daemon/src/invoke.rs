@@ -5,17 +5,17 @@ use crate::functions::Active;
 use crate::gate::{Gate, Place};
 use crate::logs::Logs;
 use crate::meter::Meter;
+use crate::watch::Watched;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use sedge_node_core::controller::Refusal;
 use sedge_protocol::Event;
-use sedge_protocol::local::{Admission, LogEntry};
-use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Usage};
+use sedge_protocol::local::{Admission, Cause, LogEntry};
+use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody};
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::oneshot;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -59,37 +59,46 @@ impl Invoker {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let invocation = self.admit(active, |_| {}).await?;
-        Ok(active.function.http(request, invocation).await?)
+        let cause = |request: &Request<B>| Cause::Request {
+            method: request.method().to_string(),
+            path: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+        };
+        let watched = self.logs.watch(|| cause(&request));
+        self.http_watched(active, request, watched).await
+    }
+
+    /// As [`Invoker::http`], for one who watches.
+    pub(crate) async fn http_watched<B>(
+        &self,
+        active: &Active,
+        request: Request<B>,
+        watched: Watched,
+    ) -> Result<Response<ResponseBody>, Failed>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let invocation = self.admit(active, watched.clone()).await?;
+        let result = active.function.http(request, invocation).await;
+        watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
+        Ok(result?)
     }
 
     /// Handles an event.
     ///
     /// Cancel safe, as [`Invoker::http`].
     pub(crate) async fn event(&self, active: &Active, event: &Event) -> Result<Reply, Failed> {
-        let invocation = self.admit(active, |_| {}).await?;
+        let watched = self.logs.watch(|| Cause::Event { id: event.id.clone(), topic: event.topic.clone() });
+        self.event_watched(active, event, watched).await
+    }
+
+    /// As [`Invoker::event`], for one who watches.
+    pub(crate) async fn event_watched(&self, active: &Active, event: &Event, watched: Watched) -> Result<Reply, Failed> {
+        let invocation = self.admit(active, watched).await?;
         Ok(active.function.event(event, invocation).await?)
     }
 
-    /// Handles an event and tells what it used.
-    ///
-    /// Cancel safe, as [`Invoker::http`].
-    pub(crate) async fn event_measured(&self, active: &Active, event: &Event) -> (Result<Reply, Failed>, Usage) {
-        let (tell, told) = oneshot::channel();
-        let invocation = match self
-            .admit(active, |usage| {
-                let _unheard = tell.send(usage);
-            })
-            .await
-        {
-            Ok(invocation) => invocation,
-            Err(refused) => return (Err(refused.into()), Usage::default()),
-        };
-        let result = active.function.event(event, invocation).await;
-        (result.map_err(Failed::from), told.await.unwrap_or_default())
-    }
-
-    async fn admit(&self, active: &Active, tell: impl FnOnce(Usage) + Send + 'static) -> Result<Invocation, Refusal> {
+    async fn admit(&self, active: &Active, watched: Watched) -> Result<Invocation, Refusal> {
         let (permit, place) = match self.gate.admit(active).await {
             Ok(admitted) => admitted,
             Err(refused) => {
@@ -105,7 +114,7 @@ impl Invoker {
             if let Err(failure) = &ending.result {
                 this.report(&assignment, &name, failure);
             }
-            tell(ending.usage);
+            watched.ended(&assignment, &name, &ending);
         };
         let invocation = Invocation::new(id, (), ended).on_gone(move |usage| permit.used(usage));
         Ok(match place {
@@ -137,6 +146,7 @@ impl Invoker {
             revision,
             invocation: invocation.to_owned(),
             text: format!("invocation failed: {reason}"),
+            dropped: 0,
         }));
     }
 }

@@ -1,7 +1,10 @@
 //! The local API: HTTP over a Unix socket, for `sedge` on the same box. Bodies are those of `sedge_protocol::local`.
 
 mod invoke;
+mod lines;
 mod logs;
+mod removal;
+mod trace;
 
 use crate::bus::BusHandle;
 use crate::enrol::Credentials;
@@ -117,10 +120,17 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
         (&Method::GET, ["v1", "status"]) => Ok(json(&status(local).await?)),
         (&Method::GET, ["v1", "functions"]) => Ok(json(&local.meter.with_totals(local.functions.table().reports()))),
         (&Method::GET, ["v1", "logs"]) => logs::stream(local, request.uri().query().unwrap_or_default()),
+        (&Method::GET, ["v1", "invocations", "stream"]) => logs::invocations(local, request.uri().query().unwrap_or_default()),
         (&Method::GET, ["v1", "dead-letters"]) => dead_letters(local).await,
+        (&Method::POST, ["v1", "functions", name, "trace"]) => trace::trace(local, &parse(name)?, request).await,
+        (&Method::GET, ["v1", "functions", name, "state"]) => removal::kept(local, &parse(name)?).await,
+        (&Method::DELETE, ["v1", "functions", name, "state"]) => removal::state(local, &parse(name)?).await,
         (&Method::POST, ["v1", "functions", name, "invoke"]) => invoke::invoke(local, &parse(name)?, request).await,
         (&Method::PUT, ["v1", "artifacts", digest]) => put_artifact(local, parse(digest)?, request).await,
         (&Method::PUT, ["v1", "functions", name]) => put_function(local, parse(name)?, request).await,
+        (&Method::DELETE, ["v1", "functions", name]) if request.uri().query() == Some("state=true") => {
+            removal::function_and_state(local, &parse(name)?).await
+        }
         (&Method::DELETE, ["v1", "functions", name]) => delete_function(local, &parse(name)?),
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))),
     }

@@ -5,10 +5,12 @@
 //! ```
 
 use crate::clock;
-use sedge_protocol::message::FunctionReport;
+use sedge_node_core::health::Failures;
+use sedge_protocol::limits::HEALTH_REASON_BYTES_MAX;
+use sedge_protocol::message::{FunctionReport, Health, LastFailure};
 use sedge_protocol::usage::{Counters, WINDOW_MS, Window};
 use sedge_protocol::{FunctionName, RevisionId};
-use sedge_runtime::{Ending, Fault};
+use sedge_runtime::{Ending, Failure, Fault};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,12 +25,36 @@ pub(crate) struct Meter(Arc<Mutex<Counts>>);
 struct Counts {
     windows: BTreeMap<Window, Counters>,
     totals: BTreeMap<FunctionName, Counters>,
+    /// Functions that have failed since the daemon started.
+    troubles: BTreeMap<FunctionName, Trouble>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    failures: Failures,
+    last: LastFailure,
 }
 
 impl Meter {
     /// Counts the end of an invocation.
     pub(crate) fn ended(&self, function: &FunctionName, revision: RevisionId, ending: &Ending) {
         self.count(function, revision, &counters(ending));
+        if let Err(failure) = &ending.result
+            && failure.fault() == Fault::Function
+        {
+            self.note(function, failure);
+        }
+    }
+
+    fn note(&self, function: &FunctionName, failure: &Failure) {
+        let mut reason = crate::fault::clip(&failure.to_string());
+        reason.truncate(reason.floor_char_boundary(HEALTH_REASON_BYTES_MAX));
+        let last = LastFailure { time_ms: clock::wall().0, reason };
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Trouble { failures: Failures::default(), last: last.clone() };
+        let trouble = counts.troubles.entry(function.clone()).or_insert_with(fresh);
+        trouble.failures.note(clock::mono());
+        trouble.last = last;
     }
 
     /// Counts an invocation that was refused for overload.
@@ -41,11 +67,15 @@ impl Meter {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).windows)
     }
 
-    /// The reports with the sums since the daemon started.
+    /// The reports with the sums and the health since the daemon started.
     pub(crate) fn with_totals(&self, mut reports: Vec<FunctionReport>) -> Vec<FunctionReport> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for report in &mut reports {
             report.totals = counts.totals.get(&report.function).copied().unwrap_or_default();
+            if let Some(trouble) = counts.troubles.get(&report.function) {
+                let failed_hour = trouble.failures.last_hour(clock::mono());
+                report.health = Health { failed_hour, last_failure: Some(trouble.last.clone()) };
+            }
         }
         reports
     }
@@ -90,7 +120,8 @@ fn counters(ending: &Ending) -> Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sedge_runtime::{Failure, Usage};
+    use sedge_protocol::message::FunctionState;
+    use sedge_runtime::Usage;
 
     #[test]
     fn faults_of_the_platform_are_free() {
@@ -100,5 +131,30 @@ mod tests {
         assert_eq!(count(Err(Failure::NoResponse)).calls_failed, 1);
         let free = count(Err(Failure::Busy { reason: String::new() }));
         assert_eq!((free.calls_platform, free.cpu_us), (1, 0));
+    }
+
+    #[test]
+    fn health_is_the_last_failure_of_the_functions_own_and_how_many_there_were() {
+        let meter = Meter::default();
+        let (function, revision) = ("f".parse().unwrap(), "ab".repeat(32).parse().unwrap());
+        let end = |result| meter.ended(&function, revision, &Ending { result, usage: Usage::default() });
+        let report = || FunctionReport {
+            function: function.clone(),
+            running: None,
+            state: FunctionState::Running,
+            assigned: None,
+            totals: Counters::default(),
+            health: Health::default(),
+        };
+        let health = || meter.with_totals(vec![report()]).remove(0).health;
+        end(Ok(()));
+        end(Err(Failure::Cancelled));
+        end(Err(Failure::Busy { reason: String::new() }));
+        assert!(health().is_good(), "neither a caller's nor the node's fault is the function's");
+        end(Err(Failure::NoResponse));
+        end(Err(Failure::Trap { message: "x".repeat(5000) }));
+        assert_eq!(health().failed_hour, 2);
+        let reason = health().last_failure.unwrap().reason;
+        assert!(reason.starts_with("trap: x") && reason.len() == HEALTH_REASON_BYTES_MAX, "{reason}");
     }
 }

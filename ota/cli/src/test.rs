@@ -2,7 +2,7 @@
 
 use sedge_protocol::api::{Function, Node, NodeState, Revision, Rollout, Running, Waiting};
 use sedge_protocol::artifact::Kind;
-use sedge_protocol::message::{FunctionReport, FunctionState, Vitals};
+use sedge_protocol::message::{FunctionReport, FunctionState, Health, Vitals};
 use sedge_protocol::usage::Counters;
 use sedge_protocol::{Digest, Labels, Manifest, RevisionId};
 
@@ -33,6 +33,7 @@ pub(crate) fn function() -> Function {
         running: vec![Running { revision: revision.id, nodes }],
         waiting: vec![waiting],
         usage: usage(),
+        health: Health::default(),
     }
 }
 
@@ -54,7 +55,14 @@ pub(crate) fn rollout(done: u64, failed: u64, waiting: u64) -> Rollout {
 /// What a node says of `hello`.
 pub(crate) fn report(state: FunctionState) -> FunctionReport {
     let revision = revision();
-    FunctionReport { function: revision.function, running: None, state, assigned: Some(revision.id), totals: Counters::default() }
+    FunctionReport {
+        function: revision.function,
+        running: None,
+        state,
+        assigned: Some(revision.id),
+        totals: Counters::default(),
+        health: Health::default(),
+    }
 }
 
 /// A node that was lost five seconds before second 6.

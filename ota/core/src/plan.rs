@@ -132,6 +132,7 @@ impl fmt::Display for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sedge_protocol::message::Health;
     use sedge_protocol::usage::Counters;
     use sedge_protocol::{Digest, Manifest};
 
@@ -140,7 +141,7 @@ mod tests {
     }
 
     fn report(running: Option<RevisionId>, assigned: Option<RevisionId>, state: FunctionState) -> FunctionReport {
-        FunctionReport { function: "f".parse().unwrap(), running, state, assigned, totals: Counters::default() }
+        FunctionReport { function: "f".parse().unwrap(), running, state, assigned, totals: Counters::default(), health: Health::default() }
     }
 
     fn node(epoch: u64, revision: RevisionId, reported_epoch: u64, reports: Vec<FunctionReport>) -> NodeFacts {

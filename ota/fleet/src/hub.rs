@@ -268,13 +268,19 @@ fn rates(before: &Report, after: &Report) -> Option<Rates> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sedge_protocol::message::{FunctionReport, FunctionState, Vitals};
+    use sedge_protocol::message::{FunctionReport, FunctionState, Health, Vitals};
     use sedge_protocol::usage::Counters;
 
     fn report(started_ms: u64, uptime_ms: u64, calls_ok: u64) -> Report {
         let totals = Counters { calls_ok, ..Counters::default() };
-        let function =
-            FunctionReport { function: "f".parse().unwrap(), running: None, state: FunctionState::Running, assigned: None, totals };
+        let function = FunctionReport {
+            function: "f".parse().unwrap(),
+            running: None,
+            state: FunctionState::Running,
+            assigned: None,
+            totals,
+            health: Health::default(),
+        };
         Report { functions: vec![function], vitals: Vitals { started_ms, uptime_ms, ..Vitals::default() }, ..Report::default() }
     }
 

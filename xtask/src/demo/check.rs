@@ -195,7 +195,7 @@ impl View {
 mod tests {
     use super::*;
     use sedge_protocol::local::FleetLink;
-    use sedge_protocol::message::{FunctionReport, Vitals};
+    use sedge_protocol::message::{FunctionReport, Health, Vitals};
     use sedge_protocol::{Digest, Manifest};
 
     fn revision(text: &str) -> RevisionId {
@@ -214,6 +214,7 @@ mod tests {
             state: FunctionState::Running,
             assigned: Some(revision("2")),
             totals: counters(calls_ok),
+            health: Health::default(),
         }
     }
 

@@ -114,7 +114,7 @@ impl Bus {
         }
     }
 
-    fn write(&self, batch: Batch, durability: Durability) {
+    pub(super) fn write(&self, batch: Batch, durability: Durability) {
         match self.parts.store.commit(batch, durability) {
             Ok(commit) => drop(commit),
             // The event stays in the journal and is tried again after a restart: at least once.

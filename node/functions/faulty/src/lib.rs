@@ -21,6 +21,7 @@ impl Guest for Faulty {
         match wish(&request).as_str() {
             "ok" => respond(answer, 200, b"ok"),
             "trap" => core::arch::wasm32::unreachable(),
+            "panic" => panic!("as you wished"),
             "loop" => spin(),
             "allocate" => allocate(),
             "nothing" => {}

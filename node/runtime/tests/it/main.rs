@@ -8,3 +8,4 @@ mod component;
 mod guests;
 mod limits;
 mod support;
+mod trap;

@@ -19,6 +19,7 @@ pub(crate) struct MemoryHost {
     pub(crate) values: Mutex<BTreeMap<(String, String), Vec<u8>>>,
     pub(crate) messages: Mutex<Vec<(Topic, Bytes)>>,
     pub(crate) lines: Mutex<Vec<LogLine>>,
+    pub(crate) dumps: Mutex<Vec<Vec<u8>>>,
 }
 
 impl MemoryHost {
@@ -78,6 +79,10 @@ impl Host for MemoryHost {
 
     fn log(&self, _: &CallInfo, line: LogLine) {
         self.lines.lock().unwrap().push(line);
+    }
+
+    fn core_dump(&self, _: &CallInfo, dump: Vec<u8>) {
+        self.dumps.lock().unwrap().push(dump);
     }
 }
 

@@ -6,6 +6,7 @@ mod artifact;
 mod claim;
 mod config;
 mod damage;
+mod desk;
 mod fault;
 mod full_disk;
 mod ledger;

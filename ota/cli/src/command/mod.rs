@@ -24,6 +24,7 @@ pub(crate) mod rollout;
 pub(crate) mod rollouts;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod test;
 pub(crate) mod usage;
 
 /// For commands that speak to one node of this machine.

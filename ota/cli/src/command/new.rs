@@ -41,6 +41,7 @@ const RUST_HTTP: &[File] = &[
     ("function.toml", include_str!("../../../../node/functions/templates/rust-http/function.toml")),
     ("event.json", include_str!("../../../../node/functions/templates/rust-http/event.json")),
     ("src/lib.rs", include_str!("../../../../node/functions/templates/rust-http/src/lib.rs")),
+    ("tests/answers.toml", include_str!("../../../../node/functions/templates/rust-http/tests/answers.toml")),
     (".gitignore", include_str!("../../../../node/functions/templates/rust-http/.gitignore")),
 ];
 
@@ -50,6 +51,7 @@ const RUST_COMMAND: &[File] = &[
     ("function.toml", include_str!("../../../../node/functions/templates/rust-command/function.toml")),
     ("event.json", include_str!("../../../../node/functions/templates/rust-command/event.json")),
     ("src/main.rs", include_str!("../../../../node/functions/templates/rust-command/src/main.rs")),
+    ("tests/events.toml", include_str!("../../../../node/functions/templates/rust-command/tests/events.toml")),
     (".gitignore", include_str!("../../../../node/functions/templates/rust-command/.gitignore")),
 ];
 
@@ -77,7 +79,9 @@ impl New {
             context.output.show(&json!({ "function": self.name, "path": dir }), |_| String::new())?;
         }
         context.output.said("created", Tone::Good, &format!("{} in {}", self.name, dir.display()));
-        context.output.note(&format!("next: `sedge run {}` starts a node for it on this machine", dir.display()));
+        context
+            .output
+            .note(&format!("next: `sedge test {0}` runs its cases, `sedge run {0}` starts a node for it on this machine", dir.display()));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -115,7 +119,7 @@ mod tests {
             let name = template.to_possible_value().unwrap();
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../node/functions/templates").join(name.get_name());
             let count = |dir: &Path| fs::read_dir(dir).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_file()).count();
-            assert_eq!(count(&dir) + count(&dir.join("src")), template.files().len(), "{}", name.get_name());
+            assert_eq!(count(&dir) + count(&dir.join("src")) + count(&dir.join("tests")), template.files().len(), "{}", name.get_name());
         }
     }
 }

@@ -5,8 +5,8 @@ use sedge_protocol::Manifest;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A command that imports what no function gets: sockets.
-pub const IMPORTS_SOCKETS: &str = r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#;
+/// A component that imports what no function gets: TLS of the host's.
+pub const IMPORTS_TLS: &str = r#"(component (import "wasi:tls/types@0.2.0" (instance)))"#;
 /// A command that imports a function of nobody.
 pub const IMPORTS_ENV: &str = r#"(module (import "env" "steal" (func)) (func (export "_start")))"#;
 /// A module that nobody can call.

@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub enum Target {
 pub struct Answer {
     /// Status.
     pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
     /// Body.
     pub body: Bytes,
 }
@@ -39,6 +42,14 @@ impl Answer {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+
+    /// The body as what its JSON says.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body).with_context(|| format!("{}: {}", self.status, self.text()))
+    }
 }
 
 /// Sends one request and reads the whole answer.
@@ -46,8 +57,18 @@ impl Answer {
 /// # Errors
 /// When there is no whole answer.
 pub fn exchange(target: &Target, method: Method, path: &str, body: impl Into<Bytes>) -> Result<Answer> {
+    exchange_with(target, method, path, &[], body)
+}
+
+/// [`exchange`] with more headers.
+///
+/// # Errors
+/// When there is no whole answer.
+pub fn exchange_with(target: &Target, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Result<Answer> {
     let what = format!("{method} {path}");
-    let request = Request::builder().method(method).uri(path).header("host", "localhost").body(Full::new(body.into()))?;
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let request = request.body(Full::new(body.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = async {
         match target {
@@ -57,7 +78,7 @@ pub fn exchange(target: &Target, method: Method, path: &str, body: impl Into<Byt
     };
     let answer = runtime.block_on(async { tokio::time::timeout(EXCHANGE_MAX, answer).await });
     let answer = answer.with_context(|| format!("{what}: no answer"))?.with_context(|| what)?;
-    Ok(Answer { status: answer.status(), body: answer.into_body() })
+    Ok(Answer { status: answer.status(), headers: answer.headers().clone(), body: answer.into_body() })
 }
 
 async fn send(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, request: Request<Full<Bytes>>) -> Result<Response<Bytes>> {

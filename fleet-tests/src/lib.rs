@@ -15,6 +15,7 @@
 //! Absent on purpose: the simulation of whole fleets, which needs no processes, and measurements (`cargo xtask bench`).
 
 pub mod artifact;
+pub mod call;
 pub mod cli;
 pub mod disk;
 pub mod fleet;

@@ -1,4 +1,7 @@
-//! Builds the example functions: `node/functions/<project>` to `target/guests/<name>.wasm`, only those whose sources changed.
+//! Builds the example functions, `node/functions/<project>` to `target/guests/<name>.wasm`, and a project of each template of
+//! `sedge new` to `target/guests/template-<template>.wasm`; only those whose sources changed.
+//!
+//! Python and JavaScript take minutes and a hundred megabytes of tools: they are built with `--all`, or by name.
 //!
 //! Beside each artifact lies `<name>.fingerprint`: the digest over sources, features and this program's way of building.
 
@@ -7,7 +10,7 @@ use std::process::ExitCode;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
-use sedge_build::{Builder, Progress, Toolchain};
+use sedge_build::{Builder, Language, Progress, Toolchain};
 
 use crate::progress::Step;
 use crate::tool::Log;
@@ -19,11 +22,17 @@ const RECIPE: &str = "1";
 /// Second artifacts of a project, by cargo features: name, project, features.
 const VARIANTS: [(&str, &str, &[&str]); 1] = [("average-v2", "average", &["v2"])];
 
+/// Functions that take long for another reason: many dependencies, each compiled.
+const SLOW: [&str; 1] = ["sdk-spin"];
+
 /// What to build.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
     /// Names of functions; all if none is given
     names: Vec<String>,
+    /// Also those that take minutes: Python, JavaScript, TypeScript, and a large SDK
+    #[arg(long)]
+    all: bool,
     /// Compile against a private copy of the toolchain even if the target is installed
     #[arg(long)]
     private_toolchain: bool,
@@ -37,6 +46,11 @@ impl Options {
     pub(crate) fn of(names: &[&str]) -> Self {
         Self { names: names.iter().map(|name| (*name).to_owned()).collect(), ..Self::default() }
     }
+
+    /// Every function; those of large tools if `all` says so.
+    pub(crate) fn every(all: bool) -> Self {
+        Self { all, ..Self::default() }
+    }
 }
 
 /// One artifact to make.
@@ -45,11 +59,23 @@ struct Guest {
     name: String,
     project: PathBuf,
     features: &'static [&'static str],
+    /// Whether the project is a template, whose files still have to be given a name.
+    template: bool,
+}
+
+impl Guest {
+    fn of(name: String, project: PathBuf) -> Self {
+        Self { name, project, features: &[], template: false }
+    }
+
+    fn is_heavy(&self) -> bool {
+        SLOW.contains(&self.name.as_str()) || Language::detect(&self.project).is_some_and(Language::is_heavy)
+    }
 }
 
 /// Builds what `options` ask for.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let guests = select(all(&workspace::root().join("node/functions"))?, &options.names)?;
+    let guests = select(all(&workspace::root().join("node/functions"))?, options)?;
     let out = workspace::guests();
     fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
     let toolchain = toolchain::guests(options.private_toolchain);
@@ -59,32 +85,77 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every guest of the directory, variants included, by name.
+/// Every guest of the directory, variants and templates included, by name.
 fn all(functions: &Path) -> Result<Vec<Guest>> {
-    let mut guests = Vec::new();
-    for entry in fs::read_dir(functions).with_context(|| format!("read {}", functions.display()))? {
-        let project = entry?.path();
-        if project.join("function.toml").is_file() {
-            let name = project.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            guests.push(Guest { name, project, features: &[] });
-        }
-    }
+    let projects = projects(functions)?;
+    let templates = projects_if_there(&functions.join("templates"))?;
+    let mut guests: Vec<_> = projects.into_iter().map(|(name, project)| Guest::of(name, project)).collect();
     for (name, project, features) in VARIANTS {
         if let Some(base) = guests.iter().find(|guest| guest.name == project) {
-            let project = base.project.clone();
-            guests.push(Guest { name: name.to_owned(), project, features });
+            guests.push(Guest { features, ..Guest::of(name.to_owned(), base.project.clone()) });
         }
     }
+    let named = |(name, project): (String, PathBuf)| Guest { template: true, ..Guest::of(format!("template-{name}"), project) };
+    guests.extend(templates.into_iter().map(named));
     guests.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(guests)
 }
 
-fn select(guests: Vec<Guest>, names: &[String]) -> Result<Vec<Guest>> {
+/// The projects in a directory, by name.
+fn projects(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut projects = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
+        let project = entry?.path();
+        if project.join("function.toml").is_file() {
+            projects.push((project.file_name().unwrap_or_default().to_string_lossy().into_owned(), project));
+        }
+    }
+    Ok(projects)
+}
+
+fn projects_if_there(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    if dir.is_dir() { projects(dir) } else { Ok(Vec::new()) }
+}
+
+fn select(guests: Vec<Guest>, options: &Options) -> Result<Vec<Guest>> {
+    let names = &options.names;
     if let Some(unknown) = names.iter().find(|name| guests.iter().all(|guest| guest.name != **name)) {
         let known: Vec<_> = guests.iter().map(|guest| guest.name.as_str()).collect();
         bail!("no function `{unknown}`; there are: {}", known.join(", "));
     }
-    Ok(guests.into_iter().filter(|guest| names.is_empty() || names.contains(&guest.name)).collect())
+    let wanted = |guest: &Guest| if names.is_empty() { options.all || !guest.is_heavy() } else { names.contains(&guest.name) };
+    Ok(guests.into_iter().filter(wanted).collect())
+}
+
+/// The project to build: a template's files with a name in them, written where they differ, so that what its tools installed stays.
+fn project(guest: &Guest, out: &Path) -> Result<PathBuf> {
+    if !guest.template {
+        return Ok(guest.project.clone());
+    }
+    let project = out.join("templates").join(&guest.name);
+    let mut open = vec![PathBuf::new()];
+    while let Some(below) = open.pop() {
+        let dir = guest.project.join(&below);
+        for entry in fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
+            let entry = entry?;
+            let name = below.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                open.push(name);
+                continue;
+            }
+            let text = fs::read_to_string(entry.path()).with_context(|| format!("read {}", entry.path().display()))?;
+            write(&project.join(name), &text.replace("{{name}}", &guest.name))?;
+        }
+    }
+    Ok(project)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    let written = fs::create_dir_all(path.parent().unwrap_or(path)).and_then(|()| fs::write(path, text));
+    written.with_context(|| format!("write {}", path.display()))
 }
 
 fn make(guest: &Guest, toolchain: &Toolchain, out: &Path, options: &Options) -> Result<()> {
@@ -100,7 +171,8 @@ fn make(guest: &Guest, toolchain: &Toolchain, out: &Path, options: &Options) -> 
     // The features of a variant change what cargo calls up to date, so each keeps its own outputs.
     let target = out.join("build").join(guest.features.join("-"));
     let builder = Builder::new(toolchain.clone()).features(guest.features).target_dir(&target);
-    let built = builder.build(&guest.project, &mut |progress| match progress {
+    let project = project(guest, out)?;
+    let built = builder.build(&project, &mut |progress| match progress {
         Progress::Step(what) => step.now(what),
         Progress::Line(line) => {
             log.line(line);
@@ -166,10 +238,31 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let dir = functions();
-        let error = select(all(dir.path()).unwrap(), &["helo".into()]).unwrap_err().to_string();
+        let error = select(all(dir.path()).unwrap(), &Options::of(&["helo"])).unwrap_err().to_string();
         assert_eq!(error, "no function `helo`; there are: average, average-v2, hello");
-        let chosen = select(all(dir.path()).unwrap(), &["hello".into()]).unwrap();
+        let chosen = select(all(dir.path()).unwrap(), &Options::of(&["hello"])).unwrap();
         assert_eq!(chosen.len(), 1);
+    }
+
+    #[test]
+    fn large_tools_are_not_fetched_unasked() {
+        let dir = functions();
+        fs::write(dir.path().join("hello/app.py"), "").unwrap();
+        let chosen = |options: &Options| select(all(dir.path()).unwrap(), options).unwrap().len();
+        assert_eq!((chosen(&Options::every(false)), chosen(&Options::every(true)), chosen(&Options::of(&["hello"]))), (2, 3, 1));
+    }
+
+    #[test]
+    fn a_template_becomes_a_project_that_has_a_name() {
+        let dir = functions();
+        fs::create_dir_all(dir.path().join("templates/go/src")).unwrap();
+        fs::write(dir.path().join("templates/go/function.toml"), "name = '{{name}}'").unwrap();
+        fs::write(dir.path().join("templates/go/src/a.go"), "package main").unwrap();
+        let guest = all(dir.path()).unwrap().into_iter().find(|guest| guest.template).unwrap();
+        assert_eq!(guest.name, "template-go");
+        let project = project(&guest, dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(project.join("function.toml")).unwrap(), "name = 'template-go'");
+        assert!(project.join("src/a.go").is_file());
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let needs: Vec<Need> = NEEDS.into_iter().chain(NEEDS_ALL.into_iter().filter(|_| options.all)).collect();
     install::ensure(&needs)?;
     let timed = Timed::begin("guests");
-    guests::run(&guests::Options::default())?;
+    guests::run(&guests::Options::every(options.all))?;
     timed.end();
     let timed = Timed::begin("programs");
     binaries::build(Profile::Dev)?;

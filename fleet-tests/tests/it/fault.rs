@@ -75,9 +75,12 @@ fn an_event_that_fails_every_attempt_becomes_a_dead_letter_and_holds_nothing_els
     let acknowledged = load.stop()?;
     until("every reading has its reply", || Ok((replies.received().len() == acknowledged.len() - 1).then_some(())))?;
     let letters = node.ask(http::Method::GET, "/v1/dead-letters", "")?;
-    let letters: Vec<sedge_protocol::local::DeadLetter> = serde_json::from_slice(&letters.body)?;
+    let letters: Vec<sedge_protocol::local::DeadLetterHead> = serde_json::from_slice(&letters.body)?;
     assert_eq!((letters.len(), letters[0].function.as_str(), letters[0].attempts), (1, "faulty", 3));
-    assert!(letters[0].reason.contains("trap") && letters[0].event.data == b"trap", "{letters:?}");
+    assert!(letters[0].reason.contains("trap") && letters[0].subject == "test/faulty", "{letters:?}");
+    let letter = node.ask(http::Method::GET, &format!("/v1/dead-letters/{}", letters[0].id), "")?;
+    let letter: sedge_protocol::local::DeadLetter = serde_json::from_slice(&letter.body)?;
+    assert_eq!(letter.letter.payload(), b"trap");
     assert_eq!(node.totals(&function("faulty"))?.calls_failed, 3);
     Ok(())
 }

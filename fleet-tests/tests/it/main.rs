@@ -3,9 +3,12 @@
 #![allow(clippy::print_stdout, reason = "seeds and counts belong to the result of a test")]
 
 mod artifact;
+mod asynchronous;
+mod callback;
 mod claim;
 mod config;
 mod damage;
+mod dead_letters;
 mod desk;
 mod fault;
 mod full_disk;
@@ -13,6 +16,7 @@ mod ledger;
 mod main_path;
 mod offline;
 mod power_cut;
+mod reach;
 mod refusal;
 mod rollout;
 mod service;

@@ -14,7 +14,7 @@ fn refused() -> Result<Vec<(&'static str, Vec<u8>, &'static str)>> {
     Ok(vec![
         ("a script", b"#!/bin/sh\necho hello\n".to_vec(), "not valid WebAssembly"),
         ("a module nobody can call", artifact::wasm(artifact::EXPORTS_NOTHING)?, "wasi:http/incoming-handler"),
-        ("sockets", artifact::wasm(artifact::IMPORTS_SOCKETS)?, "wasi:sockets/tcp@0.2.0"),
+        ("TLS of the host", artifact::wasm(artifact::IMPORTS_TLS)?, "wasi:tls/types@0.2.0"),
         ("an unknown import", artifact::wasm(artifact::IMPORTS_ENV)?, "env.steal"),
     ])
 }
@@ -47,6 +47,25 @@ fn publish_refuses_naming_the_import_or_the_rule_and_what_runs_goes_on() -> Resu
     }
     assert_eq!(node.running(&hello)?, Some(revision.id));
     assert_eq!(node.fetch("/hello")?.status.as_u16(), 200);
+    Ok(())
+}
+
+#[test]
+fn what_the_manifest_did_not_ask_for_is_refused_everywhere_with_the_line_to_add() -> Result<()> {
+    const LINE: &str = "add `keyvalue = [\"default\"]` under [access] in function.toml";
+    let directory = directory()?;
+    let fleet = fleet_tests::Fleet::start(directory.path())?;
+    let node = Node::start(directory.path(), "node-2", None)?;
+    let (wasm, manifest) = (artifact::guest("average")?, artifact::manifest_of("name = 'average'\n")?);
+    let path = directory.path().join("function.toml");
+    fs::write(&path, "name = 'average'\n")?;
+    let guest = artifact::guest_path("average")?;
+    let done = sedge(Some(&fleet.data()), &["publish", &guest.to_string_lossy(), "--manifest", &path.to_string_lossy()])?;
+    assert!(done.code != Some(0) && done.stderr.contains(LINE), "{done:?}");
+    let refused = fleet.publish(&manifest, &wasm).unwrap_err().to_string();
+    assert!(refused.contains(LINE), "{refused}");
+    let refused = node.give(&manifest, &wasm).unwrap_err().to_string();
+    assert!(refused.contains("422") && refused.contains(LINE), "{refused}");
     Ok(())
 }
 

@@ -1,20 +1,24 @@
 //! Builds a function's project into the Wasm file that is published.
 //!
 //! ```text
-//! function.toml ──┐
-//!                 ├─▶ Project ──▶ Builder ──command──▶ cargo / sh ──▶ artifact.wasm
-//! Cargo.toml ─────┘                  │
-//!                                    └─ Toolchain::wasm_target: target installed → rustup → private copy
+//! function.toml ───┐
+//!                  ├─▶ Project ──▶ Builder ──commands──▶ cargo / go / npm / zig / … / sh ──▶ *.wasm ──assets──▶ artifact
+//! Cargo.toml, ─────┘                  │
+//! go.mod, app.py, …                   ├─ Toolchain::wasm_target: target installed → rustup → private copy
+//!                                     └─ bring: in PATH → installed before → pip into the user's cache
 //! ```
 //!
-//! Invariants: the user's own toolchain directory is only ever changed by the user's own `rustup`; a private copy becomes visible
-//! under its name only when it is complete; every command's output is handed to the caller line by line while it runs.
+//! Invariants: the user's own toolchain directory is only ever changed by the user's own `rustup`; a private copy or tool becomes
+//! visible under its name only when it is complete; every command is said before it runs, and its output is handed to the caller line
+//! by line while it runs.
 //!
-//! Absent on purpose: judging the artifact (that is `sedge-protocol`), optimising it (the guest's release profile does), and any
-//! language but Rust without a `[build]` table: with one, every language works.
+//! Absent on purpose: judging the artifact (that is `sedge-protocol`), and optimising it (the guest's release profile does).
 
 mod archive;
+mod assets;
+mod bring;
 mod fingerprint;
+mod language;
 mod project;
 mod sysroot;
 pub mod tool;
@@ -22,10 +26,13 @@ mod toolchain;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
+use std::{env, fs, io};
 
 pub use archive::ArchiveError;
+pub use assets::AddAssetsError;
+pub use bring::BringError;
 pub use fingerprint::{contents, fingerprint};
+pub use language::Language;
 pub use project::{Project, ProjectError, Recipe};
 use serde::Deserialize;
 pub use toolchain::{RustGuest, TARGET, Toolchain, ToolchainError};
@@ -48,6 +55,20 @@ pub enum BuildError {
     /// There is no standard library for guests.
     #[error("no toolchain for {TARGET}")]
     Toolchain(#[source] ToolchainError),
+    /// A language's own tool could not be had.
+    #[error(transparent)]
+    Bring(#[from] BringError),
+    /// The files that go into the artifact.
+    #[error(transparent)]
+    Assets(#[from] AddAssetsError),
+    /// The project lacks something that its language's tool asks for.
+    #[error("{} is missing: {why}", missing.display())]
+    Needs {
+        /// What is missing.
+        missing: PathBuf,
+        /// What for, and where it comes from.
+        why: &'static str,
+    },
     /// The build command failed; the source carries the end of its output.
     #[error("build {}", project.display())]
     Command {
@@ -56,6 +77,15 @@ pub enum BuildError {
         /// What the tool said.
         #[source]
         cause: tool::ToolError,
+    },
+    /// The place of the artifact cannot be made.
+    #[error("create {}", path.display())]
+    Write {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
     },
     /// The command succeeded and left no such file.
     #[error("the build left no artifact at {}", .0.display())]
@@ -113,18 +143,45 @@ impl Builder {
         let project = Project::open(dir)?;
         let guest =
             if project.needs_rust() { Some(self.toolchain.wasm_target(dir, progress).map_err(BuildError::Toolchain)?) } else { None };
-        progress(Progress::Step(&format!("compiling {}", project.manifest.name)));
-        match &project.recipe {
+        let built = match &project.recipe {
             Recipe::Command { command, artifact } => {
+                progress(Progress::Step(command));
                 let mut shell = Command::new("sh");
                 shell.args(["-c", command]).current_dir(dir);
                 guest.iter().for_each(|guest| guest.apply(&mut shell));
                 run(dir, &mut shell, &mut |line| progress(Progress::Line(line)))?;
-                let artifact = dir.join(artifact);
-                if artifact.is_file() { Ok(artifact) } else { Err(BuildError::NoArtifact(artifact)) }
+                left(dir.join(artifact))?
             }
-            Recipe::Cargo => self.cargo(dir, guest.as_ref(), progress),
+            Recipe::Language { language, artifact } => self.language(dir, *language, artifact, progress)?,
+            Recipe::Cargo => self.cargo(dir, guest.as_ref(), progress)?,
+        };
+        let Some(assets) = &project.assets else { return Ok(built) };
+        progress(Progress::Step(&format!("adding the files of {}", assets.display())));
+        // Not in place: the language's tool would find its own result changed.
+        let target = self.target_dir.clone().unwrap_or_else(|| dir.join("target"));
+        let artifact = target.join("with-assets").join(format!("{}.wasm", project.manifest.name));
+        assets::add(&built, &dir.join(assets), &artifact)?;
+        Ok(artifact)
+    }
+
+    fn language(
+        &self,
+        dir: &Path,
+        language: Language,
+        artifact: &Path,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<PathBuf, BuildError> {
+        language::check(language, dir)?;
+        let out = dir.join(artifact);
+        if let Some(parent) = out.parent() {
+            let cause = fs::create_dir_all(parent).err();
+            cause.map_or(Ok(()), |cause| Err(BuildError::Write { path: parent.to_owned(), cause }))?;
         }
+        for mut command in language.commands(dir, artifact, self.toolchain.home(), progress)? {
+            progress(Progress::Step(&language::shown(&command)));
+            run(dir, command.current_dir(dir), &mut |line| progress(Progress::Line(line)))?;
+        }
+        left(out)
     }
 
     fn cargo(&self, dir: &Path, guest: Option<&RustGuest>, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, BuildError> {
@@ -138,6 +195,7 @@ impl Builder {
         });
         guest.into_iter().for_each(|guest| guest.apply(&mut cargo));
 
+        progress(Progress::Step(&format!("cargo build --release --target {TARGET}")));
         let manifest = fs::canonicalize(dir.join("Cargo.toml")).unwrap_or_else(|_| dir.join("Cargo.toml"));
         let mut artifacts =
             artifacts_of(&mut cargo, &manifest, progress).map_err(|cause| BuildError::Command { project: dir.to_owned(), cause })?;
@@ -160,6 +218,11 @@ fn artifacts_of(cargo: &mut Command, manifest: &Path, progress: &mut dyn FnMut(P
     };
     tool::run_reading(cargo, &mut data, &mut |line| progress(Progress::Line(line)))?;
     Ok(artifacts)
+}
+
+/// The artifact, if it is there.
+fn left(artifact: PathBuf) -> Result<PathBuf, BuildError> {
+    if artifact.is_file() { Ok(artifact) } else { Err(BuildError::NoArtifact(artifact)) }
 }
 
 fn run(dir: &Path, command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<(), BuildError> {
@@ -224,7 +287,7 @@ mod tests {
         let mut said = Vec::new();
         let wasm = build(dir.path(), &mut |progress| said.push(format!("{progress:?}"))).unwrap();
         assert_eq!(wasm, dir.path().join("out.wasm"));
-        assert_eq!(said, ["Step(\"compiling shell\")", "Line(\"working\")"]);
+        assert_eq!(said, ["Step(\"echo working; printf x > out.wasm\")", "Line(\"working\")"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::language::Language;
 use sedge_protocol::Manifest;
 use sedge_protocol::strict::Faults;
 
@@ -16,6 +17,8 @@ pub struct Project {
     pub manifest: Manifest,
     /// How it is built.
     pub recipe: Recipe,
+    /// The directory of files that go into the artifact, relative to the project.
+    pub assets: Option<PathBuf>,
 }
 
 /// How a project is built.
@@ -23,6 +26,13 @@ pub struct Project {
 pub enum Recipe {
     /// By cargo, which also says where the artifact is.
     Cargo,
+    /// By the tool of another language, which is brought if it is not there.
+    Language {
+        /// The language.
+        language: Language,
+        /// Where the artifact goes, relative to the project.
+        artifact: PathBuf,
+    },
     /// By a shell command in the project's directory.
     Command {
         /// The command.
@@ -54,10 +64,14 @@ pub enum ProjectError {
     #[error("{}: [build] has a command, so it must also name the artifact", .0.display())]
     NoArtifact(PathBuf),
     /// The artifact is not inside the project.
-    #[error("{}: the artifact must be a path inside the project", .0.display())]
+    #[error("{}: artifact and assets must be paths inside the project", .0.display())]
     Outside(PathBuf),
     /// No command, and no language that is known.
-    #[error("{}: no [build] command, and no Cargo.toml to tell the language by", .0.display())]
+    #[error(
+        "{}: no [build] command, and no file to tell the language by: \
+         Cargo.toml, go.mod, package.json, asconfig.json, build.zig, main.zig, app.py, *.c",
+        .0.display()
+    )]
     UnknownLanguage(PathBuf),
 }
 
@@ -76,15 +90,19 @@ impl Project {
             Err(cause) => return Err(ProjectError::Read { path, cause }),
         };
         let (manifest, build) = Manifest::from_toml(&path.to_string_lossy(), &text)?;
+        let assets = build.assets.map(PathBuf::from);
+        if assets.as_ref().is_some_and(|assets| !is_inside(assets)) {
+            return Err(ProjectError::Outside(path));
+        }
         let recipe = match (build.command, build.artifact.map(PathBuf::from)) {
             (Some(_), None) => return Err(ProjectError::NoArtifact(path)),
             (_, Some(artifact)) if !is_inside(&artifact) => {
                 return Err(ProjectError::Outside(path));
             }
             (Some(command), Some(artifact)) => Recipe::Command { command, artifact },
-            (None, artifact) => detect(dir, artifact, path)?,
+            (None, artifact) => detect(dir, artifact, &manifest).ok_or(ProjectError::UnknownLanguage(path))?,
         };
-        Ok(Self { manifest, recipe })
+        Ok(Self { manifest, recipe, assets })
     }
 
     /// Whether building it takes a Rust toolchain for guests.
@@ -92,19 +110,22 @@ impl Project {
     pub fn needs_rust(&self) -> bool {
         match &self.recipe {
             Recipe::Cargo => true,
+            Recipe::Language { .. } => false,
             Recipe::Command { command, .. } => command.split_whitespace().any(|word| matches!(word, "cargo" | "rustc")),
         }
     }
 }
 
-fn detect(dir: &Path, artifact: Option<PathBuf>, manifest: PathBuf) -> Result<Recipe, ProjectError> {
-    if !dir.join("Cargo.toml").is_file() {
-        return Err(ProjectError::UnknownLanguage(manifest));
+fn detect(dir: &Path, artifact: Option<PathBuf>, manifest: &Manifest) -> Option<Recipe> {
+    if dir.join("Cargo.toml").is_file() {
+        return Some(match artifact {
+            None => Recipe::Cargo,
+            Some(artifact) => Recipe::Command { command: format!("cargo build --release --target {}", crate::TARGET), artifact },
+        });
     }
-    Ok(match artifact {
-        None => Recipe::Cargo,
-        Some(artifact) => Recipe::Command { command: format!("cargo build --release --target {}", crate::TARGET), artifact },
-    })
+    let language = Language::detect(dir)?;
+    let artifact = artifact.unwrap_or_else(|| Path::new("target").join(format!("{}.wasm", manifest.name)));
+    Some(Recipe::Language { language, artifact })
 }
 
 fn is_inside(artifact: &Path) -> bool {
@@ -147,15 +168,25 @@ mod tests {
     }
 
     #[test]
+    fn another_language_leaves_its_artifact_under_target() {
+        let project = open("name = \"a\"\n[build]\nassets = \"site\"", &["go.mod"]).unwrap();
+        assert_eq!(project.recipe, Recipe::Language { language: Language::Go, artifact: "target/a.wasm".into() });
+        assert_eq!(project.assets, Some("site".into()));
+        let project = open("name = \"a\"\n[build]\nartifact = \"b.wasm\"", &["app.py"]).unwrap();
+        assert_eq!(project.recipe, Recipe::Language { language: Language::Python, artifact: "b.wasm".into() });
+    }
+
+    #[test]
     fn faults_are_told_apart() {
         let check = |manifest, expected: &str| {
             let error = open(manifest, &[]).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
-        check("name = \"a\"", "no Cargo.toml");
+        check("name = \"a\"", "no file to tell the language by");
         check("name = \"a\"\n[build]\ncommand = \"make\"", "must also name the artifact");
         check("name = \"a\"\n[build]\ncommand = \"make\"\nartifact = \"../a.wasm\"", "inside the project");
         check("name = \"a\"\n[build]\ncommand = \"make\"\nartifact = \"/a.wasm\"", "inside the project");
+        check("name = \"a\"\n[build]\nassets = \"../a\"", "inside the project");
         check("name = \"a\"\nbuilt = 1", "built");
         let empty = tempfile::tempdir().unwrap();
         assert!(matches!(Project::open(empty.path()), Err(ProjectError::Missing(_))));

@@ -114,6 +114,11 @@ impl Toolchain {
         Self::new(&cache.unwrap_or_else(env::temp_dir).join("sedge/toolchain"))
     }
 
+    /// Where tools and private copies are kept.
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// Looks for `rust-src-*.tar.xz` and `wasi-libc-*.tar.xz` in `dir` too, after `$SEDGE_TOOLCHAIN_DIR`.
     #[must_use]
     pub fn archives(mut self, dir: &Path) -> Self {

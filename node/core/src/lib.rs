@@ -5,6 +5,7 @@
 //! Desired ─▶ assignment::diff ─▶ fetch, prepare, stop
 //! trigger ─▶ timer::next_fire            machine ─▶ Capacity            line of a function's log ─▶ Flow: keep | drop
 //! failed invocation ─▶ Failures: how many within the last hour
+//! asynchronous call ─▶ asynchronous: Life, Lease, Keys, Shelf
 //! invocation ─▶ Ledger ─▶ records to persist ─▶ batches to send ─▶ watermark
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! Absent on purpose: who does it. The daemon moves bytes, timers and files.
 
 pub mod assignment;
+pub mod asynchronous;
 pub mod capacity;
 pub mod controller;
 pub mod fair;

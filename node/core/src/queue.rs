@@ -220,6 +220,35 @@ impl<T: Clone> Queue<T> {
         lanes.flat_map(|lane| &lane.items).filter(|item| item.kept).count()
     }
 
+    /// Holds a lane back that nobody has begun, until `until`.
+    pub fn delay(&mut self, function: &FunctionName, topic: &Topic, until: Mono) {
+        let Some(entry) = self.functions.get_mut(function) else { return };
+        let Some(lane) = entry.lanes.get_mut(topic).filter(|lane| lane.state == LaneState::Ready) else { return };
+        lane.state = LaneState::BackingOff { until };
+        entry.ready.retain(|ready| ready != topic);
+        self.wakes.insert((until, function.clone(), topic.clone()));
+    }
+
+    /// Takes the first event of a lane out of line; `None` when it is in flight or not there.
+    pub fn withdraw(&mut self, function: &FunctionName, topic: &Topic) -> Option<Item<T>> {
+        let entry = self.functions.get_mut(function)?;
+        let lane = entry.lanes.get_mut(topic).filter(|lane| lane.state != LaneState::InFlight)?;
+        let item = lane.items.pop_front()?;
+        if let LaneState::BackingOff { until } = lane.state {
+            self.wakes.remove(&(until, function.clone(), topic.clone()));
+            lane.state = LaneState::Ready;
+            entry.ready.push_back(topic.clone());
+        }
+        if lane.items.is_empty() {
+            entry.lanes.remove(topic);
+            entry.ready.retain(|ready| ready != topic);
+        }
+        entry.volatile -= usize::from(!item.kept);
+        self.waiting -= 1;
+        self.take_turn(function);
+        Some(item)
+    }
+
     /// Events that wait or are in flight.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -378,6 +407,25 @@ mod tests {
         assert_eq!((queue.waiting(), queue.dropped(), queue.kept(&name("f"))), (VOLATILE_MAX, 1, 0));
         queue.push(item(0, "f", "b", true));
         assert_eq!((queue.kept(&name("f")), queue.kept(&name("g"))), (1, 0));
+    }
+
+    #[test]
+    fn what_has_not_begun_can_be_held_back_and_withdrawn() {
+        let mut queue = Queue::default();
+        let (f, a, b) = (name("f"), "a".parse().unwrap(), "b".parse().unwrap());
+        queue.open(&f, settings(8, 3));
+        queue.push(item(1, "f", "a", true));
+        queue.push(item(2, "f", "b", true));
+        queue.delay(&f, &a, Mono(50));
+        assert_eq!(drain(&mut queue, Mono(49)), [2]);
+        assert_eq!(queue.withdraw(&f, &b), None, "it is in flight");
+        assert_eq!(queue.withdraw(&f, &a).map(|item| item.id), Some(1));
+        assert_eq!((queue.poll_wake(), queue.waiting()), (None, 1));
+        queue.push(item(3, "f", "a", true));
+        queue.delay(&f, &a, Mono(60));
+        assert_eq!((drain(&mut queue, Mono(59)), drain(&mut queue, Mono(60))), (vec![], vec![3]));
+        assert_eq!(queue.handle_done(&f, &a).map(|item| item.id), Some(3));
+        assert_eq!(queue.withdraw(&f, &a), None);
     }
 
     #[test]

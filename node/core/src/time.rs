@@ -1,5 +1,6 @@
 //! Two kinds of time that cannot be mixed.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A moment of the clock that only goes forward, milliseconds since the daemon started. For waiting.
@@ -11,7 +12,7 @@ pub struct Mono(pub u64);
 pub struct Micros(pub u64);
 
 /// A moment of the calendar, milliseconds since 1970 UTC. May jump. For dates.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Wall(pub u64);
 
 impl Mono {

@@ -301,7 +301,7 @@ impl Assigner {
             .map(|active| active.assignment.artifact)
             .chain(desired.assignments.iter().map(|assignment| assignment.artifact))
             .collect();
-        let (files, engine) = (self.files.clone(), self.engine.clone());
+        let (files, engine, host) = (self.files.clone(), self.engine.clone(), Arc::clone(&self.host));
         let task = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
             for digest in files.list()? {
                 let digest = Digest::from_bytes(digest);
@@ -310,6 +310,7 @@ impl Assigner {
                     files.remove(digest.as_bytes())?;
                 }
             }
+            host.assets().keep_only(|digest| used.contains(digest))?;
             files.sweep_partial(|digest| used.contains(&Digest::from_bytes(*digest)))?;
             Ok(())
         });

@@ -11,6 +11,7 @@ mod outcome;
 mod purge;
 mod queued;
 
+use crate::dead_letters::{DeadLetters, ExchangeError};
 use crate::functions::{Functions, Match, Table};
 use crate::invoke::Invoker;
 use crate::limits::{BUS_INBOX_MAX, FANOUT_MAX, PURGES_MAX};
@@ -42,6 +43,8 @@ pub(crate) struct Publication {
     pub(crate) fan_out: bool,
     /// Goes to this function only: timers.
     pub(crate) only: Option<(FunctionName, Option<Topic>)>,
+    /// The dead letter that it was, gone in the batch that keeps it.
+    pub(crate) letter: Option<u64>,
     pub(crate) answer: Option<Answer>,
 }
 
@@ -89,6 +92,7 @@ pub(crate) struct Parts {
     pub(crate) functions: Functions,
     pub(crate) invoker: Invoker,
     pub(crate) errors: Errors,
+    pub(crate) letters: DeadLetters,
     pub(crate) supervisor: Supervisor,
     /// Towards the broker; `None` without one.
     pub(crate) fan_out: Option<mpsc::Sender<Message>>,
@@ -145,7 +149,6 @@ impl Bus {
         for item in pending {
             bus.recover(item);
         }
-        bus.stats.dead_letters.store(outcome::count_dead_letters(&bus.parts.store), Ordering::Relaxed);
         bus
     }
 
@@ -227,14 +230,14 @@ impl Bus {
 
     fn accept(&mut self, publication: Publication) {
         self.stats.events_in.fetch_add(1, Ordering::Relaxed);
-        let Publication { event, kept, fan_out, only, answer } = publication;
+        let Publication { event, kept, fan_out, only, letter, answer } = publication;
         let event = Arc::new(event);
         let matches = match only {
             Some((function, reply)) => vec![Match { function, qos: 1, durability: Durability::Grouped, reply }],
             None => self.parts.functions.table().matches(&event.topic),
         };
         let intake = self.enlist(&event, kept, matches);
-        self.take_in(intake, answer);
+        self.take_in(intake, letter, answer);
         if fan_out {
             self.send_to_clients(&event, kept);
         }
@@ -263,11 +266,11 @@ impl Bus {
         intake
     }
 
-    fn take_in(&mut self, intake: Intake, answer: Option<Answer>) {
+    fn take_in(&mut self, intake: Intake, letter: Option<u64>, answer: Option<Answer>) {
         let Intake { batch, items, strongest } = intake;
         let commit = match strongest {
             None | Some(Durability::None) => None,
-            Some(durability) => match self.parts.store.commit(batch, store_durability(durability)) {
+            Some(durability) => match self.keep(batch, letter, durability) {
                 Ok(commit) => Some(commit),
                 Err(error) => {
                     log::warn!(reason:% = error; "an event is refused: it cannot be kept");
@@ -281,6 +284,13 @@ impl Bus {
         self.line_up(items);
         if let Some(answer) = answer {
             self.acknowledge(commit, answer);
+        }
+    }
+
+    fn keep(&self, batch: Batch, letter: Option<u64>, durability: Durability) -> Result<Commit, ExchangeError> {
+        match letter {
+            Some(letter) => self.parts.letters.exchange(batch, letter),
+            None => Ok(self.parts.store.commit(batch, store_durability(durability))?),
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) store: StoreSettings,
     /// Bounds an operator sets below what the box has.
     pub(crate) machine: Machine,
+    /// What functions may use of the node.
+    pub(crate) functions: FunctionSettings,
 }
 
 /// The embedded broker.
@@ -83,6 +85,15 @@ pub(crate) struct Machine {
     pub(crate) debug_info: bool,
 }
 
+/// What functions may use of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FunctionSettings {
+    /// Certificates of authorities that their requests trust beside the public ones, PEM.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Quota of the key-value stores that they share.
+    pub(crate) keyvalue_shared_mb: Option<u64>,
+}
+
 /// Reads the file at `path`. `SEDGED_DATA_DIR` overrides `data_dir`.
 pub(crate) fn load(path: &Path) -> Result<Config, Faults> {
     let file = path.display().to_string();
@@ -114,6 +125,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Faults> {
         fleet: read_fleet(root.section("fleet")),
         store: read_store(root.section("store")),
         machine: read_machine(root.section("machine")),
+        functions: read_functions(root.section("functions")),
     };
     root.finish();
     reader.finish(Some(config))
@@ -185,6 +197,15 @@ fn read_machine(section: Section<'_>) -> Machine {
     };
     section.finish();
     machine
+}
+
+fn read_functions(section: Section<'_>) -> FunctionSettings {
+    let functions = FunctionSettings {
+        ca_file: section.text("ca_file").map(PathBuf::from),
+        keyvalue_shared_mb: section.integer("keyvalue_shared_mb", 1..=(1 << 20)),
+    };
+    section.finish();
+    functions
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 mod broker;
 
 use crate::assigner::{self, Assigner};
+use crate::asynchronous;
 use crate::bus::{self, Bus};
 use crate::config::Config;
+use crate::dead_letters::DeadLetters;
 use crate::dumps::Dumps;
 use crate::enrol::Vault;
 use crate::executor::Executors;
@@ -15,12 +17,17 @@ use crate::fetch::Fetcher;
 use crate::functions::Functions;
 use crate::gate::Gate;
 use crate::host::NodeHost;
+use crate::host::call::Calls;
+use crate::host::keyvalue::Keyvalue;
 use crate::invoke::Invoker;
+use crate::limits::{CA_FILE_BYTES_MAX, KEYVALUE_SHARED_MB};
 use crate::local::{self, Local};
 use crate::logs::Logs;
 use crate::meter::Meter;
 use crate::renewal::{self, Renewal};
+use crate::secrets::Secrets;
 use crate::session::{self, Link, Session};
+use crate::state::Places;
 use crate::supervisor::{Ended, Supervisor};
 use crate::usage_sync::{self, UsageSync};
 use crate::{clock, http, timers, vitals, warm};
@@ -28,11 +35,12 @@ use anyhow::Context as _;
 use sd_notify::NotifyState;
 use sedge_node_core::Capacity;
 use sedge_protocol::local::FleetLink;
-use sedge_runtime::{Engine, EngineConfig, Host, Machine};
-use sedge_store::{Files, Recovery, Store, StoreConfig};
+use sedge_runtime::{Assets, Egress, Engine, EngineConfig, Host, Machine};
+use sedge_store::{Blobs, Files, Pending, Recovery, Store, StoreConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -121,6 +129,10 @@ struct Opened {
     files: Files,
     engine: Engine,
     capacity: Capacity,
+    assets: Assets,
+    blobs: Blobs,
+    secrets: Secrets,
+    egress: Egress,
 }
 
 async fn open(config: &Config) -> anyhow::Result<Opened> {
@@ -138,13 +150,17 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
         let (store, recovery) = open_store(&config.data_dir, settings)?;
         tell(&recovery);
         let files = Files::open(&config.data_dir.join("artifacts"), free_bytes_min).context("open the artifacts")?;
+        let assets = Assets::open(&config.data_dir.join("assets"), free_bytes_min).context("open the files of artifacts")?;
+        let blobs = Blobs::open(&config.data_dir.join("blobs"), free_bytes_min).context("open the files of functions")?;
+        let secrets = Secrets::open(&config.data_dir, &store)?;
+        let egress = open_egress(&config)?;
         let measured = vitals::measure()?;
         let memory_bytes = config.machine.memory_mb.map_or(measured.memory_bytes, |mb| (mb << 20).min(measured.memory_bytes));
         let mut capacity = Capacity::of(measured.cores, memory_bytes);
         capacity.invocations = config.machine.invocations.unwrap_or(capacity.invocations);
         let engine = open_engine(&config, Machine { cores: measured.cores, memory_bytes })?;
         capacity.invocations = capacity.invocations.min(engine.plan().slots);
-        Ok(Opened { store, recovery, files, engine, capacity })
+        Ok(Opened { store, recovery, files, engine, capacity, assets, blobs, secrets, egress })
     })
     .await?
 }
@@ -190,6 +206,15 @@ fn open_engine(config: &Config, machine: Machine) -> anyhow::Result<Engine> {
     if config.machine.debug_info { Engine::for_debugger(engine) } else { Engine::new(engine) }.context("start the engine")
 }
 
+/// The way of functions to other machines.
+fn open_egress(config: &Config) -> anyhow::Result<Egress> {
+    let Some(path) = &config.functions.ca_file else { return Ok(Egress::new(None)?) };
+    let size = std::fs::metadata(path).with_context(|| format!("functions.ca_file: read {}", path.display()))?.len();
+    anyhow::ensure!(size <= CA_FILE_BYTES_MAX, "functions.ca_file: {} has {size} bytes, {CA_FILE_BYTES_MAX} are allowed", path.display());
+    let pem = std::fs::read(path).with_context(|| format!("functions.ca_file: read {}", path.display()))?;
+    Egress::new(Some(&pem)).with_context(|| format!("functions.ca_file: {}", path.display()))
+}
+
 /// What the start needs besides ports and disk.
 struct Start<'a> {
     config: &'a Config,
@@ -207,6 +232,7 @@ struct Common {
     meter: Meter,
     logs: Logs,
     errors: Errors,
+    secrets: Secrets,
     link: watch::Sender<Link>,
     desired: watch::Sender<sedge_protocol::message::Desired>,
     credentials: watch::Sender<Option<crate::enrol::Credentials>>,
@@ -225,13 +251,28 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         desired: watch::channel(assigner::restore_desired(&opened.store)?).0,
         credentials: watch::channel(None).0,
         unsent: watch::channel(0).0,
+        secrets: opened.secrets,
         functions,
         meter,
         logs,
         errors,
     };
-    let host: Arc<dyn Host> =
-        Arc::new(NodeHost::new(opened.store.clone(), handle.clone(), common.logs.clone(), Dumps::new(config.data_dir.join("core-dumps"))));
+    let shared_bytes = config.functions.keyvalue_shared_mb.unwrap_or(KEYVALUE_SHARED_MB) << 20;
+    let keyvalue = Keyvalue::new(opened.store.clone(), shared_bytes);
+    let places = Places { store: opened.store.clone(), keyvalue: keyvalue.clone(), blobs: opened.blobs.clone() };
+    let host: Arc<dyn Host> = Arc::new(NodeHost {
+        keyvalue,
+        assets: opened.assets,
+        blobs: opened.blobs,
+        secrets: common.secrets.clone(),
+        egress: opened.egress,
+        calls: Calls { functions: common.functions.clone(), invoker: common.invoker.clone() },
+        bus: handle.clone(),
+        logs: common.logs.clone(),
+        dumps: Dumps::new(config.data_dir.join("core-dumps")),
+        blocking: tokio::runtime::Handle::current(),
+        published: AtomicU64::new(0),
+    });
     supervisor.service("gate", gate.clone().run(common.functions.clone(), opened.engine.clone(), supervisor.clone()));
     supervisor.service("warm", warm::run(common.functions.clone(), gate.clone(), supervisor.clone()));
     let mut assigner = Assigner {
@@ -249,18 +290,46 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     };
     assigner.restore().await?;
     supervisor.service("assigner", assigner.run(common.desired.subscribe()));
+    let letters = DeadLetters::open(opened.store.clone(), Arc::clone(&handle.stats)).context("read the dead letters")?;
+    let (calls, events) = start_calls(config, supervisor, (&opened.store, &letters), opened.recovery.pending, &common)?;
     let parts = bus::Parts {
         store: opened.store.clone(),
         functions: common.functions.clone(),
         invoker: common.invoker.clone(),
         errors: common.errors.clone(),
+        letters: letters.clone(),
         supervisor: supervisor.clone(),
         fan_out: ports.broker.is_some().then_some(fan_out),
     };
-    supervisor.service("bus", Bus::new(parts, &handle, inbox, opened.recovery.pending).run());
+    supervisor.service("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, (&handle, &opened.store), &common);
-    start_sources(ports, supervisor, handle, messages, SourceParts { config, common, store: opened.store, files: opened.files })
+    let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters, places };
+    start_sources(ports, supervisor, handle, messages, parts)
+}
+
+/// Starts what keeps asynchronous calls; answers the items of the store's queue that are the bus's.
+fn start_calls(
+    config: &Config,
+    supervisor: &Supervisor,
+    (store, letters): (&Store, &DeadLetters),
+    pending: Vec<Pending>,
+    common: &Common,
+) -> anyhow::Result<(asynchronous::Handle, Vec<Pending>)> {
+    let defaults = StoreConfig::default();
+    let parts = asynchronous::Parts {
+        store: store.clone(),
+        functions: common.functions.clone(),
+        invoker: common.invoker.clone(),
+        errors: common.errors.clone(),
+        letters: letters.clone(),
+        supervisor: supervisor.clone(),
+        waiting_max: config.store.queue_items_max.unwrap_or(defaults.queue_items_max) / 2,
+        waiting_bytes_max: config.store.queue_bytes_max.unwrap_or(defaults.queue_bytes_max) / 2,
+    };
+    let (calls, handle, events) = asynchronous::open(parts, pending).context("read the asynchronous calls")?;
+    supervisor.service("asynchronous", calls.run());
+    Ok((handle, events))
 }
 
 async fn start_usage(supervisor: &Supervisor, store: &Store, common: &Common) -> anyhow::Result<()> {
@@ -288,6 +357,7 @@ fn start_fleet(config: &Config, supervisor: &Supervisor, (handle, store): (&bus:
         errors: common.errors.clone(),
         stats: Arc::clone(&handle.stats),
         store: store.clone(),
+        secrets: common.secrets.clone(),
         desired: common.desired.clone(),
         credentials: common.credentials.clone(),
         link: common.link.clone(),
@@ -310,6 +380,9 @@ struct SourceParts<'a> {
     common: Common,
     store: Store,
     files: Files,
+    calls: asynchronous::Handle,
+    letters: DeadLetters,
+    places: Places,
 }
 
 fn start_sources(
@@ -319,12 +392,13 @@ fn start_sources(
     messages: mpsc::Receiver<sedge_mqtt::Message>,
     parts: SourceParts<'_>,
 ) -> anyhow::Result<()> {
-    let SourceParts { config, common, store, files } = parts;
+    let SourceParts { config, common, store, files, calls, letters, places } = parts;
     let http_address = ports.http.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.to_string());
     let mqtt_address = ports.broker.as_ref().map(|broker| broker.address().to_string());
     log::info!(http = http_address.as_deref().unwrap_or("off"), mqtt = mqtt_address.as_deref().unwrap_or("off"); "listening");
     if let Some(listener) = ports.http {
-        supervisor.service("http", http::run(listener, common.functions.clone(), common.invoker.clone(), supervisor.clone()));
+        let serve = http::run(listener, common.functions.clone(), common.invoker.clone(), calls.clone(), supervisor.clone());
+        supervisor.service("http", serve);
     }
     if let Some(broker) = ports.broker {
         broker.start(supervisor, messages);
@@ -336,7 +410,11 @@ fn start_sources(
         meter: common.meter,
         logs: common.logs,
         bus: handle,
+        calls,
+        letters,
+        places,
         store,
+        secrets: common.secrets,
         files,
         link: common.link.subscribe(),
         credentials: common.credentials.subscribe(),

@@ -1,5 +1,6 @@
 //! The functions that run now: one table, replaced as a whole at every change.
 
+use crate::secrets::Secrets;
 use sedge_protocol::manifest::{Durability, Trigger};
 use sedge_protocol::message::{Assignment, FunctionReport, FunctionState};
 use sedge_protocol::{FunctionName, Manifest, RevisionId, Topic};
@@ -128,6 +129,15 @@ impl Table {
         }
     }
 
+    /// The function of this name.
+    pub(crate) fn named(&self, name: &FunctionName) -> Routed {
+        match (self.active.get(name), self.states.get(name)) {
+            (Some(active), _) => Routed::Active(Arc::clone(active)),
+            (None, Some((_, FunctionState::Fetching { .. } | FunctionState::Preparing))) => Routed::Coming,
+            (None, Some(_) | None) => Routed::Nowhere,
+        }
+    }
+
     /// Who gets an event on `topic`: each function once, by the first trigger that matches.
     pub(crate) fn matches(&self, topic: &Topic) -> Vec<Match> {
         let of = |active: &Arc<Active>| {
@@ -142,21 +152,26 @@ impl Table {
     }
 
     /// What the fleet and `sedge` are told; `totals` are counted elsewhere.
-    pub(crate) fn reports(&self) -> Vec<FunctionReport> {
+    pub(crate) fn reports(&self, secrets: &Secrets) -> Vec<FunctionReport> {
         let names: std::collections::BTreeSet<&FunctionName> = self.active.keys().chain(self.states.keys()).collect();
         names
             .into_iter()
             .map(|name| {
-                let running = self.active.get(name).map(|active| active.revision());
+                let active = self.active.get(name);
+                let running = active.map(|active| active.revision());
                 let (assigned, state) = match self.states.get(name) {
                     Some((assignment, state)) => (Some(assignment.revision), state.clone()),
                     None => (None, FunctionState::Running),
                 };
+                let assignment =
+                    active.map(|active| &active.assignment).or_else(|| self.states.get(name).map(|(assignment, _)| assignment));
+                let missing_secrets = assignment.map(|assignment| secrets.missing(&assignment.manifest)).unwrap_or_default();
                 FunctionReport {
                     function: name.clone(),
                     running,
                     state,
                     assigned,
+                    missing_secrets,
                     totals: sedge_protocol::usage::Counters::default(),
                     health: sedge_protocol::message::Health::default(),
                 }

@@ -13,10 +13,10 @@ mod pressure;
 use crate::clock;
 use crate::executor;
 use crate::functions::{Active, Functions};
-use crate::limits::{GATE_SAMPLE, GATE_WAKE_MIN};
+use crate::limits::{CALL_WAIT_MAX, GATE_SAMPLE, GATE_WAKE_MIN};
 use crate::supervisor::Supervisor;
 use pressure::Pressure;
-use sedge_node_core::controller::{Arrival, Change, Refusal, RoomId, Sample, Share, Ticket, Verdict};
+use sedge_node_core::controller::{Arrival, Change, Refusal, RoomId, Sample, Share, Ticket, Verdict, Why};
 use sedge_node_core::{Capacity, Controller};
 use sedge_protocol::local::Admission;
 use sedge_protocol::{FunctionName, Manifest};
@@ -158,6 +158,28 @@ impl Gate {
         self.0.stir.notify_one();
         let room = line.verdict().await?;
         Ok(self.admitted(function, room, active.function.warm()))
+    }
+
+    /// Admits a call between functions: at once where there is memory, whatever the limit of all is; else it waits like everybody, but
+    /// not for long, because its caller holds memory meanwhile.
+    ///
+    /// Cancel safe, as [`Gate::admit`].
+    pub(crate) async fn admit_called(&self, active: &Active) -> Result<(Permit, Place), Refusal> {
+        let function = active.name();
+        let warm = active.function.warm();
+        let room = self.state().controller.call(function, warm.is_some());
+        if let Some(room) = room {
+            self.stir();
+            return Ok(self.admitted(function, room, warm));
+        }
+        active.function.put_back(warm);
+        let waited = tokio::time::timeout(CALL_WAIT_MAX, self.admit(active)).await;
+        waited.unwrap_or(Err(Refusal { why: Why::Overload, retry_after_ms: 1_000 }))
+    }
+
+    /// Whether a function runs as often as its manifest allows.
+    pub(crate) fn is_full(&self, function: &FunctionName) -> bool {
+        self.state().controller.is_full(function)
     }
 
     fn admitted(&self, function: &FunctionName, room: RoomId, warm: Option<Warm>) -> (Permit, Place) {

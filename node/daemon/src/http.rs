@@ -1,5 +1,6 @@
 //! HTTP triggers: one listener, requests go to the function with the longest matching route.
 
+use crate::asynchronous;
 use crate::functions::{Functions, Routed};
 use crate::invoke::{Failed, Invoker};
 use crate::limits::HTTP_CONNECTIONS_MAX;
@@ -17,10 +18,21 @@ use tokio::net::TcpListener;
 type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
 
 /// Serves until the daemon stops; requests that run are finished.
-pub(crate) async fn run(listener: TcpListener, functions: Functions, invoker: Invoker, supervisor: Supervisor) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    listener: TcpListener,
+    functions: Functions,
+    invoker: Invoker,
+    calls: asynchronous::Handle,
+    supervisor: Supervisor,
+) -> anyhow::Result<()> {
     let answer = move |request| {
-        let (functions, invoker) = (functions.clone(), invoker.clone());
-        async move { answer(&functions, &invoker, request).await }
+        let (functions, invoker, calls) = (functions.clone(), invoker.clone(), calls.clone());
+        async move {
+            if asynchronous::wanted(&request) {
+                return calls.answer(request).await.map(Either::Right);
+            }
+            answer(&functions, &invoker, request).await
+        }
     };
     serve::run(listener, (HTTP_CONNECTIONS_MAX, Where::Executors), supervisor, answer).await
 }
@@ -57,6 +69,21 @@ pub(crate) fn refuse(failed: &Failed) -> Answer {
     }
 }
 
+/// The same for a function that called another.
+pub(crate) fn refuse_call(failed: &Failed) -> (StatusCode, String) {
+    match failed {
+        Failed::Refused(refusal) => (status_of_refusal(refusal), format!("{refusal}, try again later")),
+        Failed::Ran(failure) => (status_of(failure), public_reason(failure).to_owned()),
+    }
+}
+
+fn status_of_refusal(refusal: &Refusal) -> StatusCode {
+    match refusal.why {
+        Why::Concurrency => StatusCode::TOO_MANY_REQUESTS,
+        Why::Overload | Why::Memory | Why::Gone => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
 fn status_of(failure: &Failure) -> StatusCode {
     match failure {
         Failure::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -87,11 +114,7 @@ fn later(text: &str) -> Answer {
 
 /// 429 where the function's own limit is reached, else 503; both say when it is worth trying again.
 fn turn_away(refusal: &Refusal) -> Answer {
-    let status = match refusal.why {
-        Why::Concurrency => StatusCode::TOO_MANY_REQUESTS,
-        Why::Overload | Why::Memory | Why::Gone => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let mut answer = say(status, &format!("{refusal}, try again later\n"));
+    let mut answer = say(status_of_refusal(refusal), &format!("{refusal}, try again later\n"));
     answer.headers_mut().insert(RETRY_AFTER, refusal.retry_after_ms.div_ceil(1_000).max(1).into());
     answer
 }

@@ -2,7 +2,7 @@
 
 use crate::fault::Errors;
 use crate::functions::Active;
-use crate::gate::{Gate, Place};
+use crate::gate::{Gate, Permit, Place};
 use crate::logs::Logs;
 use crate::meter::Meter;
 use crate::watch::Watched;
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use sedge_node_core::controller::Refusal;
-use sedge_protocol::Event;
 use sedge_protocol::local::{Admission, Cause, LogEntry};
+use sedge_protocol::{Event, FunctionName};
 use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody};
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -59,10 +59,6 @@ impl Invoker {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let cause = |request: &Request<B>| Cause::Request {
-            method: request.method().to_string(),
-            path: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
-        };
         let watched = self.logs.watch(|| cause(&request));
         self.http_watched(active, request, watched).await
     }
@@ -84,6 +80,27 @@ impl Invoker {
         Ok(result?)
     }
 
+    /// Answers a request of other functions, the outermost first, that wait for it.
+    ///
+    /// Cancel safe, as [`Invoker::http`].
+    pub(crate) async fn called<B>(
+        &self,
+        active: &Active,
+        request: Request<B>,
+        callers: Arc<[FunctionName]>,
+    ) -> Result<Response<ResponseBody>, Failed>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let watched = self.logs.watch(|| cause(&request));
+        let admitted = self.gate.admit_called(active).await;
+        let invocation = self.invocation(active, admitted, watched.clone())?.called_by(callers);
+        let result = active.function.http(request, invocation).await;
+        watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
+        Ok(result?)
+    }
+
     /// Handles an event.
     ///
     /// Cancel safe, as [`Invoker::http`].
@@ -98,8 +115,19 @@ impl Invoker {
         Ok(active.function.event(event, invocation).await?)
     }
 
+    /// Whether a function runs as often as its manifest allows.
+    pub(crate) fn is_full(&self, function: &FunctionName) -> bool {
+        self.gate.is_full(function)
+    }
+
     async fn admit(&self, active: &Active, watched: Watched) -> Result<Invocation, Refusal> {
-        let (permit, place) = match self.gate.admit(active).await {
+        let admitted = self.gate.admit(active).await;
+        self.invocation(active, admitted, watched)
+    }
+
+    /// An invocation with its place, or the count of one that got none.
+    fn invocation(&self, active: &Active, admitted: Result<(Permit, Place), Refusal>, watched: Watched) -> Result<Invocation, Refusal> {
+        let (permit, place) = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => {
                 self.meter.shed(active.name(), active.revision());
@@ -148,5 +176,13 @@ impl Invoker {
             text: format!("invocation failed: {reason}"),
             dropped: 0,
         }));
+    }
+}
+
+/// What a request is shown as to those who watch.
+fn cause<B>(request: &Request<B>) -> Cause {
+    Cause::Request {
+        method: request.method().to_string(),
+        path: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
     }
 }

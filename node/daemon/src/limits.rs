@@ -54,7 +54,31 @@ pub(crate) const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 pub(crate) const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
 /// Dead letters kept; above it the oldest is dropped and counted.
 pub(crate) const DEAD_LETTERS_MAX: usize = 1000;
-/// Key-value bytes are one value each; larger ones belong into files.
+/// Bytes of dead letters kept; above it the oldest is dropped and counted.
+pub(crate) const DEAD_LETTER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Asynchronous calls that wait to be looked at.
+pub(crate) const CALLS_INBOX_MAX: usize = 1024;
+/// Path, query and headers of an asynchronous call, bytes.
+pub(crate) const CALL_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Headers of an answer that is kept, bytes.
+pub(crate) const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Longest wait for the body of an asynchronous call.
+pub(crate) const CALL_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Wait for admission that the lease of a call allows for.
+pub(crate) const CALL_ADMISSION_MAX: Duration = Duration::from_secs(5);
+/// Pause of a call that was not admitted.
+pub(crate) const CALL_REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before the end of a call is written again, when the disk did not take it.
+pub(crate) const REWRITE_PAUSE: Duration = Duration::from_secs(1);
+/// How often what is kept for a day is looked through when nothing happens.
+pub(crate) const SWEEP_PAUSE: Duration = Duration::from_secs(600);
+/// Callbacks of one function under way at the same time.
+pub(crate) const CALLBACKS_AT_ONCE: u32 = 4;
+/// Longest wait for the receiver of a callback.
+pub(crate) const CALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Records of calls that one look at the store reads.
+pub(crate) const RECORDS_PAGE: usize = 500;
+/// Keys of a key-value store in one page.
 pub(crate) const KV_PAGE_KEYS: usize = 100;
 /// What a reason is shortened to when a report would not fit into a frame, bytes.
 pub(crate) const REASON_SHORT_BYTES: usize = 100;
@@ -84,3 +108,17 @@ pub(crate) const CORE_DUMPS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub(crate) const CORE_DUMP_PAUSE_MS: u64 = 60_000;
 /// How often it is looked whether a function has stopped.
 pub(crate) const STOP_LOOK: Duration = Duration::from_millis(5);
+/// Longest wait of a call between functions for its turn: the caller holds its memory meanwhile.
+pub(crate) const CALL_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Keys and values of the stores that functions share, together, unless the configuration says otherwise.
+pub(crate) const KEYVALUE_SHARED_MB: u64 = 64;
+/// Keys that are read at a time when the size of a store is summed up.
+pub(crate) const KV_SUM_KEYS: usize = 1000;
+/// Largest secret.
+pub(crate) const SECRET_BYTES_MAX: usize = 16 * 1024;
+/// Most secrets of a node.
+pub(crate) const SECRETS_MAX: usize = 256;
+/// Missing secrets that a report of a function names.
+pub(crate) const MISSING_SECRETS_MAX: usize = 4;
+/// Largest file of certificates.
+pub(crate) const CA_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

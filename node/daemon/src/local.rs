@@ -1,20 +1,26 @@
 //! The local API: HTTP over a Unix socket, for `sedge` on the same box. Bodies are those of `sedge_protocol::local`.
 
+mod dead_letters;
 mod invoke;
 mod lines;
 mod logs;
 mod removal;
+mod secrets;
 mod trace;
 
+use crate::asynchronous;
 use crate::bus::BusHandle;
+use crate::dead_letters::DeadLetters;
 use crate::enrol::Credentials;
 use crate::functions::Functions;
 use crate::invoke::Invoker;
-use crate::limits::{DEAD_LETTERS_MAX, LOCAL_CONNECTIONS_MAX};
+use crate::limits::LOCAL_CONNECTIONS_MAX;
 use crate::logs::Logs;
 use crate::meter::Meter;
+use crate::secrets::Secrets;
 use crate::serve::{self, Where};
 use crate::session::Link;
+use crate::state::Places;
 use crate::supervisor::Supervisor;
 use crate::vitals;
 use anyhow::Context as _;
@@ -26,10 +32,10 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use sedge_protocol::api::Problem;
 use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
-use sedge_protocol::local::{DeadLetter, LocalRevision, LocalStatus};
+use sedge_protocol::local::{LocalRevision, LocalStatus};
 use sedge_protocol::message::{Assignment, Desired};
 use sedge_protocol::{Digest, FunctionName, RevisionId};
-use sedge_store::{Files, Store, Tree};
+use sedge_store::{Files, Store};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +52,11 @@ pub(crate) struct Local {
     pub(crate) meter: Meter,
     pub(crate) logs: Logs,
     pub(crate) bus: BusHandle,
+    pub(crate) calls: asynchronous::Handle,
+    pub(crate) letters: DeadLetters,
+    pub(crate) places: Places,
     pub(crate) store: Store,
+    pub(crate) secrets: Secrets,
     pub(crate) files: Files,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) credentials: watch::Receiver<Option<Credentials>>,
@@ -118,13 +128,17 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (request.method(), parts.as_slice()) {
         (&Method::GET, ["v1", "status"]) => Ok(json(&status(local).await?)),
-        (&Method::GET, ["v1", "functions"]) => Ok(json(&local.meter.with_totals(local.functions.table().reports()))),
+        (&Method::GET, ["v1", "functions"]) => Ok(json(&local.meter.with_totals(local.functions.table().reports(&local.secrets)))),
         (&Method::GET, ["v1", "logs"]) => logs::stream(local, request.uri().query().unwrap_or_default()),
         (&Method::GET, ["v1", "invocations", "stream"]) => logs::invocations(local, request.uri().query().unwrap_or_default()),
-        (&Method::GET, ["v1", "dead-letters"]) => dead_letters(local).await,
         (&Method::POST, ["v1", "functions", name, "trace"]) => trace::trace(local, &parse(name)?, request).await,
         (&Method::GET, ["v1", "functions", name, "state"]) => removal::kept(local, &parse(name)?).await,
         (&Method::DELETE, ["v1", "functions", name, "state"]) => removal::state(local, &parse(name)?).await,
+        (&Method::GET, ["v1", "secrets"]) => Ok(json(&local.secrets.names())),
+        (&Method::PUT, ["v1", "secrets", name]) => secrets::put(local, parse(name)?, request).await,
+        (&Method::DELETE, ["v1", "secrets", name]) => secrets::delete(local, &parse(name)?).await,
+        (_, ["v1", "dead-letters", rest @ ..]) => dead_letters::route(local, request.method(), rest, request.uri().query()).await,
+        (method, ["v1", "invocations", rest @ ..]) => manage(local, method, &rest.join("/")).await,
         (&Method::POST, ["v1", "functions", name, "invoke"]) => invoke::invoke(local, &parse(name)?, request).await,
         (&Method::PUT, ["v1", "artifacts", digest]) => put_artifact(local, parse(digest)?, request).await,
         (&Method::PUT, ["v1", "functions", name]) => put_function(local, parse(name)?, request).await,
@@ -149,22 +163,22 @@ async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
         http: local.http.clone(),
         mqtt: local.mqtt.clone(),
         desired_epoch: table.desired_epoch,
-        functions: local.meter.with_totals(table.reports()),
+        functions: local.meter.with_totals(table.reports(&local.secrets)),
         vitals,
         admission: local.invoker.admission(),
         usage_unsent: *local.unsent.borrow(),
         store_bytes_written: store.write_bytes,
+        calls: local.calls.counts(),
     })
 }
 
-async fn dead_letters(local: &Arc<Local>) -> Result<Response<LocalBody>, Refusal> {
-    let store = local.store.clone();
-    let letters: Vec<DeadLetter> = blocking(move || {
-        let pairs = store.scan(Tree::DeadLetter, b"", None, DEAD_LETTERS_MAX)?;
-        Ok(pairs.iter().filter_map(|(_, bytes)| ciborium::from_reader(bytes.as_slice()).ok()).collect())
-    })
-    .await?;
-    Ok(json(&letters))
+async fn manage(local: &Arc<Local>, method: &Method, rest: &str) -> Result<Response<LocalBody>, Refusal> {
+    Ok(boxed(local.calls.manage(method, rest).await.unwrap_or_else(|unfit| asynchronous::refuse(&unfit))))
+}
+
+/// An answer of the asynchronous calls as one of the local API.
+fn boxed(answer: Response<Full<Bytes>>) -> Response<LocalBody> {
+    answer.map(|body| body.map_err(|never| match never {}).boxed_unsync())
 }
 
 async fn put_artifact(local: &Arc<Local>, digest: Digest, request: Request<Incoming>) -> Result<Response<LocalBody>, Refusal> {
@@ -188,9 +202,13 @@ async fn put_function(local: &Arc<Local>, name: FunctionName, request: Request<I
         return Err(wrong(format!("the manifest names `{}`", manifest.name)));
     }
     manifest.check().map_err(wrong)?;
-    let size = std::fs::metadata(local.files.path(artifact.as_bytes()))
+    let path = local.files.path(artifact.as_bytes());
+    let size = std::fs::metadata(&path)
         .map_err(|_| Refusal::new(StatusCode::CONFLICT, format!("the artifact {artifact} is not here")).hint("upload it first"))?
         .len();
+    let asked = manifest.clone();
+    let verdict = blocking(move || Ok(sedge_protocol::artifact::inspect_for(&std::fs::read(path)?, &asked))).await?;
+    verdict.map_err(|fault| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string()))?;
     let revision = RevisionId::of(&artifact, &manifest);
     desired.send_modify(|desired| {
         desired.epoch += 1;

@@ -68,8 +68,7 @@ impl Logs {
         if dropped > 0 {
             self.tell_dropped(call, dropped);
         }
-        let (name, level) = level_of(line.stream);
-        self.pass(call, name, level, line.text, 0);
+        self.pass(call, level_of(line.stream), line.text, 0);
     }
 
     /// Whether a line is kept, and how many were dropped before it.
@@ -106,10 +105,10 @@ impl Logs {
 
     fn tell_dropped(&self, call: &CallInfo, dropped: u64) {
         let text = format!("{dropped} lines were dropped: the function writes too many a second");
-        self.pass(call, "warn", log::Level::Warn, text, dropped);
+        self.pass(call, ("warn", log::Level::Warn), text, dropped);
     }
 
-    fn pass(&self, call: &CallInfo, name: &str, level: log::Level, text: String, dropped: u64) {
+    fn pass(&self, call: &CallInfo, (name, level): (&str, log::Level), text: String, dropped: u64) {
         let (function, revision) = (&call.revision.function, call.revision.revision);
         log::log!(
             target: "sedge_function", level,

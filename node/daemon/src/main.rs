@@ -4,7 +4,8 @@
 //!  MQTT clients ─▶ broker ─┐                                      ┌─▶ invoke ─▶ runtime (Wasm) ─▶ host ─▶ store, bus, log
 //!  timers ─────────────────┼─▶ bus (queue, subscriptions) ────────┤       │
 //!  functions' messages ────┘                                      │       └─▶ meter ─▶ ledger ─┐
-//!  HTTP requests ─────────────────────────────────────────────────┘                            ▼
+//!  HTTP requests ───────┬─────────────────────────────────────────┤                            ▼
+//!                       └─▶ asynchronous (keys, leases, answers) ─┘                            │
 //!  desired state ◀─ session (QUIC) ─▶ assigner ─▶ functions      session ◀─ reports, usage ── fleet
 //! ```
 //!
@@ -13,10 +14,13 @@
 //! Absent on purpose: decisions (node/core), formats (ota/protocol), disk layout (node/store).
 
 mod assigner;
+mod asynchronous;
 mod bus;
+mod chunks;
 mod clock;
 mod config;
 mod daemon;
+mod dead_letters;
 mod dumps;
 mod enrol;
 mod executor;
@@ -33,6 +37,7 @@ mod log_setup;
 mod logs;
 mod meter;
 mod renewal;
+mod secrets;
 mod serve;
 mod session;
 mod state;

@@ -143,6 +143,7 @@ mod tests {
             running: None,
             state: FunctionState::Running,
             assigned: None,
+            missing_secrets: Vec::new(),
             totals: Counters::default(),
             health: Health::default(),
         };

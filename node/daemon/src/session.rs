@@ -18,6 +18,7 @@ use crate::fault::Errors;
 use crate::functions::Functions;
 use crate::limits::{FLEET_ANSWER_MAX, JOIN_AGAIN, RECONNECT_MAX, RECONNECT_MIN};
 use crate::meter::Meter;
+use crate::secrets::Secrets;
 use crate::supervisor::Supervisor;
 use anyhow::Context as _;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -41,6 +42,7 @@ pub(crate) struct Session {
     pub(crate) errors: Errors,
     pub(crate) stats: Arc<BusStats>,
     pub(crate) store: Store,
+    pub(crate) secrets: Secrets,
     pub(crate) desired: watch::Sender<Desired>,
     pub(crate) credentials: watch::Sender<Option<Credentials>>,
     pub(crate) link: LinkWriter,

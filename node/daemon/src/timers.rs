@@ -90,7 +90,7 @@ fn publish(bus: &BusHandle, function: &FunctionName, at: Mono, reply: Option<Top
         extensions: BTreeMap::new(),
         data: Vec::new(),
     };
-    let publication = Publication { event, kept: false, fan_out: false, only: Some((function.clone(), reply)), answer: None };
+    let publication = Publication { event, kept: false, fan_out: false, only: Some((function.clone(), reply)), letter: None, answer: None };
     if bus.publish(publication).is_err() {
         log::warn!(function:% = function; "a timer found the bus full and is skipped");
     }

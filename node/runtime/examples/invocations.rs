@@ -10,38 +10,79 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use sedge_protocol::manifest::SecretName;
 use sedge_protocol::{Digest, FunctionName, Manifest, RevisionId, Topic};
-use sedge_runtime::{CallInfo, Engine, EngineConfig, Function, Host, HostError, Invocation, KeyPage, LogLine, Machine, RevisionRef, Swap};
+use sedge_runtime::{
+    Assets, BlobChange, CallAnswer, CallInfo, Egress, Engine, EngineConfig, Function, Host, HostError, Invocation, KeyPage, LogLine,
+    Machine, RevisionRef, Secret, StoreRef, Swap, WasiBody,
+};
+use sedge_store::Blobs;
 
 /// Few slots: a simulated processor has little address space.
 const MACHINE: Machine = Machine { cores: 1, memory_bytes: 128 * 1024 * 1024 };
 
 /// A host that keeps nothing.
-struct NoHost;
+struct NoHost {
+    assets: Assets,
+    blobs: Blobs,
+    egress: Egress,
+}
+
+impl NoHost {
+    fn new(dir: &Path) -> Result<Self> {
+        let assets = Assets::open(&dir.join("assets"), None)?;
+        let blobs = Blobs::open(&dir.join("blobs"), None)?;
+        Ok(Self { assets, blobs, egress: Egress::new(None)? })
+    }
+}
 
 impl Host for NoHost {
-    fn kv_get(&self, _: &FunctionName, _: &str, _: &str) -> Result<Option<Vec<u8>>, HostError> {
+    fn kv_get(&self, _: StoreRef<'_>, _: &str) -> Result<Option<Vec<u8>>, HostError> {
         Ok(None)
     }
 
-    fn kv_set(&self, _: &FunctionName, _: &str, _: &str, _: Vec<u8>) -> Result<(), HostError> {
+    fn kv_set(&self, _: StoreRef<'_>, _: Vec<(String, Vec<u8>)>) -> Result<(), HostError> {
         Ok(())
     }
 
-    fn kv_delete(&self, _: &FunctionName, _: &str, _: &str) -> Result<(), HostError> {
+    fn kv_delete(&self, _: StoreRef<'_>, _: &[String]) -> Result<(), HostError> {
         Ok(())
     }
 
-    fn kv_list(&self, _: &FunctionName, _: &str, _: Option<&str>) -> Result<KeyPage, HostError> {
+    fn kv_list(&self, _: StoreRef<'_>, _: Option<&str>) -> Result<KeyPage, HostError> {
         Ok(KeyPage::default())
     }
 
-    fn kv_increment(&self, _: &FunctionName, _: &str, _: &str, delta: i64) -> Result<i64, HostError> {
+    fn kv_increment(&self, _: StoreRef<'_>, _: &str, delta: i64) -> Result<i64, HostError> {
         Ok(delta)
     }
 
-    fn kv_swap(&self, _: &FunctionName, _: &str, _: &str, _: Swap<'_>) -> Result<bool, HostError> {
+    fn kv_swap(&self, _: StoreRef<'_>, _: &str, _: Swap<'_>) -> Result<bool, HostError> {
         Ok(false)
+    }
+
+    fn assets(&self) -> &Assets {
+        &self.assets
+    }
+
+    fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    fn blob_changed(&self, _: &CallInfo, _: &BlobChange) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn secret(&self, _: &SecretName) -> Result<Option<Secret<String>>, HostError> {
+        Ok(None)
+    }
+
+    fn egress(&self) -> &Egress {
+        &self.egress
+    }
+
+    fn call(&self, _: &CallInfo, _: &FunctionName, _: http::Request<WasiBody>) -> CallAnswer {
+        unreachable!("the example calls no other function")
     }
 
     fn publish(&self, _: &CallInfo, _: &Topic, _: Bytes, _: Option<&str>) -> Result<(), HostError> {
@@ -59,8 +100,9 @@ fn prepare(wasm: &Path) -> Result<Function> {
         RevisionRef { function: manifest.name.clone(), revision: RevisionId::of(&digest, &manifest), digest, manifest: Arc::new(manifest) };
     // Beside the artifact: a second run finds the compiled code.
     let cache_dir = wasm.with_extension("compiled");
+    let host = Arc::new(NoHost::new(&cache_dir)?);
     let engine = Engine::new(EngineConfig { machine: MACHINE, cache_dir })?;
-    Ok(engine.prepare(wasm, &revision, Arc::new(NoHost))?)
+    Ok(engine.prepare(wasm, &revision, host)?)
 }
 
 async fn invoke(function: &Function) -> Result<usize> {

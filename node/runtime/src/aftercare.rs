@@ -54,15 +54,18 @@ impl Care {
 
     async fn see_to(self, rest: Rest) {
         let Self { parts, call, severance } = self;
-        let Rest { instance, room } = rest;
+        let Rest { mut instance, room } = rest;
         let manifest = &parts.revision.manifest;
         let tight = parts.shared().kept.tight.load(Relaxed);
         if !tight && instance.served() < manifest.reuse.count {
             severance.sever();
+            // It must not hold on to an invocation that is over; what it does from now on is for the next.
+            let between = Call::preparation(Arc::clone(&parts.revision));
+            call.metered(|| instance.enter(&between));
             drop(call);
             let most = manifest.limits.concurrency as usize;
             // More than that never run at a time, so none is given up here.
-            drop(parts.idle.put(Warm::new(instance, None, room), most));
+            drop(parts.idle.put(Warm::new(instance, Some(between), room), most));
             return;
         }
         call.metered(|| drop(instance));

@@ -1,6 +1,7 @@
 //! One engine for the node: compiler, instance pool, epoch clock, compiled-code cache.
 
 use crate::aftercare::Kept;
+use crate::assets::UnpackError;
 use crate::compiled::Cache;
 use crate::epoch::EpochClock;
 use crate::function::{Function, Shared};
@@ -86,6 +87,9 @@ pub enum PrepareError {
     /// It breaks a rule for artifacts.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// Its files cannot be unpacked.
+    #[error(transparent)]
+    Assets(#[from] UnpackError),
     /// More memory than one instance can be given here.
     #[error("limits.memory_mb is {wanted_bytes} bytes, this node gives an instance {max_bytes} at most")]
     Memory {
@@ -174,12 +178,13 @@ impl Engine {
         if found != revision.digest {
             return Err(PrepareError::Digest { path: wasm.to_owned(), found, expected: revision.digest });
         }
-        let kind = artifact::inspect(&bytes)?;
+        let kind = artifact::inspect_for(&bytes, &revision.manifest)?;
         let wanted_bytes = u64::from(revision.manifest.limits.memory_mb) * 1024 * 1024;
         let max_bytes = self.0.plan.memory_bytes_max;
         if wanted_bytes > max_bytes {
             return Err(PrepareError::Memory { wanted_bytes, max_bytes });
         }
+        host.assets().unpack(&found, &bytes)?;
         let prepared = self.link(kind, &found, &bytes).map_err(|cause| PrepareError::Compile(cause.into()))?;
         Ok(Function::new(&self.0.engine, &self.0.shared, prepared, revision, host))
     }

@@ -14,7 +14,7 @@ use crate::epoch::EpochClock;
 use crate::event;
 use crate::failure::Failure;
 use crate::guest::{Guest, Held};
-use crate::host::{Host, LogStream, RevisionRef};
+use crate::host::{CallInfo, Host, LogStream, RevisionRef};
 use crate::idle::{Idle, Warm};
 use crate::instance::Instance;
 use crate::limits::{FAILURE_CHARS_MAX, INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
@@ -175,8 +175,8 @@ impl Function {
 
     fn begin(&self, invocation: Invocation) -> Run {
         let cold = !self.0.warm.swap(true, Relaxed);
-        let Invocation { id, warm, hold: permit, gone, room, ended } = invocation;
-        let call = Call::begin(Arc::clone(&self.0.revision), id, cold, ended);
+        let Invocation { id, callers, warm, hold: permit, gone, room, ended } = invocation;
+        let call = Call::begin(CallInfo { revision: Arc::clone(&self.0.revision), invocation: id, callers }, cold, ended);
         let held = Held { permit, gone, room, ticking: self.0.shared.clock.ticking() };
         Run { parts: Arc::clone(&self.0), call, held, warm }
     }

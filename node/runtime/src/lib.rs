@@ -20,6 +20,7 @@
 //! Absent on purpose: admission, queues, retries, routing (the node's core and daemon).
 
 mod aftercare;
+mod assets;
 mod body;
 mod compiled;
 mod engine;
@@ -40,11 +41,16 @@ mod stdio;
 mod turns;
 mod usage;
 
+pub use assets::{Assets, UnpackError};
 pub use body::ResponseBody;
 pub use engine::{Engine, EngineConfig, EngineError, PrepareError};
 pub use failure::{Failure, Fault};
 pub use function::{Function, Reply};
-pub use host::{CallInfo, Host, HostError, KeyPage, LogLevel, LogLine, LogStream, RevisionRef, Swap};
+pub use host::{
+    BlobChange, CallAnswer, CallInfo, Egress, EgressError, Host, HostError, KeyPage, LogLevel, LogLine, LogStream, RevisionRef, Secret,
+    StoreRef, Swap,
+};
 pub use idle::Warm;
 pub use pool::{Machine, Plan};
 pub use usage::{Ending, Invocation, Usage};
+pub use wasmtime_wasi_http::{Error as HttpError, WasiBody};

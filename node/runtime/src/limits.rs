@@ -47,3 +47,26 @@ pub const FAILURE_CHARS_MAX: usize = 200;
 pub const LAST_WORDS_BYTES_MAX: usize = 300;
 /// Most linear memory of which a core dump is made.
 pub const CORE_DUMP_MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Requests of one function to other machines that are under way at one time.
+pub const OUTGOING_IN_FLIGHT_MAX: usize = 64;
+/// Idle connections that one function keeps to one origin.
+pub const OUTGOING_IDLE_MAX: usize = 16;
+/// How long an idle connection is kept.
+pub const OUTGOING_IDLE: Duration = Duration::from_secs(30);
+/// Longest time until a connection stands, TLS included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Header fields of an answer from another machine.
+pub const OUTGOING_FIELDS_MAX: usize = 128;
+/// Functions that may wait for each other in a row: the first one called from outside, then so many calls.
+pub const CALL_DEPTH_MAX: usize = 8;
+/// Sockets that one invocation may make.
+pub const SOCKETS_MAX: u32 = 64;
+/// Objects that one instance reads or writes at one time.
+pub const BLOBS_OPEN_MAX: usize = 32;
+/// Largest single write to an object.
+pub const BLOB_CHUNK_BYTES: usize = 64 * 1024;
+/// Largest object that is read in one piece; larger ones are streamed.
+pub const BLOB_WHOLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Names in one page of a container's list.
+pub const BLOB_NAMES_PER_PAGE: usize = 1000;

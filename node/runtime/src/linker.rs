@@ -1,13 +1,14 @@
 //! What guests may import. The list is `sedge_protocol::artifact::GRANTED`; a test holds the two together.
 
-use crate::host::bindings::{config, keyvalue, logging, messaging};
+use crate::host::bindings::{blobstore, config, keyvalue, logging, messaging};
 use crate::state::State;
 use wasmtime::component::HasSelf;
 use wasmtime::{Engine, Result};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
-use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView as _};
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView as _};
 
 /// The imports of components.
 pub(crate) fn component(engine: &Engine) -> Result<wasmtime::component::Linker<State>> {
@@ -30,11 +31,27 @@ pub(crate) fn component(engine: &Engine) -> Result<wasmtime::component::Linker<S
     keyvalue::store::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     keyvalue::atomics::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     keyvalue::batch::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    blobstore::types::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    blobstore::container::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    blobstore::blobstore::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     config::store::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     messaging::types::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     messaging::producer::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     logging::logging::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    add_sockets(l)?;
     Ok(linker)
+}
+
+/// Sockets are linked for all, because toolkits import them, and granted by the manifest when they are used. What makes a socket or
+/// looks up a name is ours.
+fn add_sockets(l: &mut wasmtime::component::Linker<State>) -> Result<()> {
+    sockets::network::add_to_linker::<State, HasSelf<State>>(l, &sockets::network::LinkOptions::default(), |state| state)?;
+    sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::ip_name_lookup::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    sockets::tcp_create_socket::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    sockets::udp_create_socket::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)
 }
 
 /// The imports of core modules: preview 1.
@@ -74,6 +91,13 @@ mod tests {
             "wasi:http/outgoing-handler" => r#""handle" (func)"#,
             "wasi:filesystem/types" => r#""descriptor" (type (sub resource))"#,
             "wasi:filesystem/preopens" => r#""get-directories" (func)"#,
+            "wasi:sockets/network" => r#""network" (type (sub resource))"#,
+            "wasi:sockets/instance-network" => r#""instance-network" (func)"#,
+            "wasi:sockets/tcp-create-socket" => r#""create-tcp-socket" (func)"#,
+            "wasi:sockets/udp-create-socket" => r#""create-udp-socket" (func)"#,
+            "wasi:blobstore/types" => r#""outgoing-value" (type (sub resource))"#,
+            "wasi:blobstore/container" => r#""container" (type (sub resource))"#,
+            "wasi:blobstore/blobstore" => r#""get-container" (func)"#,
             "wasi:sockets/tcp" => r#""tcp-socket" (type (sub resource))"#,
             "wasi:sockets/udp" => r#""udp-socket" (type (sub resource))"#,
             "wasi:sockets/ip-name-lookup" => r#""resolve-addresses" (func)"#,
@@ -111,9 +135,6 @@ mod tests {
 
     #[test]
     fn what_is_not_granted_is_not_linked() {
-        for interface in ["wasi:sockets/tcp", "wasi:sockets/udp", "wasi:sockets/ip-name-lookup"] {
-            assert!(!is_linked(interface, "0.2."), "{interface} is linked but not granted");
-        }
         assert!(!is_linked("wasi:keyvalue/store", "0.2.0-draft"), "only one draft is served");
     }
 }

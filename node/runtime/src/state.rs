@@ -2,7 +2,8 @@
 
 use crate::failure::Failure;
 use crate::host::outgoing::Outgoing;
-use crate::host::{Host, LogLine, LogStream};
+use crate::host::sockets::Sockets;
+use crate::host::{Host, LogLevel, LogLine, LogStream};
 use crate::limits::{
     CORE_DUMP_MEMORY_BYTES_MAX, CORE_INSTANCES_MAX, EPOCHS_OF_FIRST_TURN, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX, MEMORIES_MAX,
     TABLE_ELEMENTS_MAX, TABLES_MAX, TRAP_BYTES_MAX,
@@ -15,7 +16,7 @@ use std::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, UpdateDeadline, WasmBacktrace, WasmCoreDump};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 /// Data of one store. Its WASI context serves components and preview 1 modules alike.
@@ -23,6 +24,9 @@ pub(crate) struct State {
     wasi: WasiP1Ctx,
     http: WasiHttpCtx,
     outgoing: Outgoing,
+    pub(crate) sockets: Sockets,
+    /// Held by every object that is being read or written: their number is bounded.
+    pub(crate) blobs_open: Arc<()>,
     memory: Memory,
     output: [Pipe; 2],
     pub(crate) call: Arc<Call>,
@@ -44,10 +48,14 @@ impl State {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HEADER_BYTES_MAX);
         let Surroundings { mut wasi, output } = around;
+        let sockets = Sockets::grant(&mut wasi, call, host);
+        grant_files(&mut wasi, call, host);
         let mut wasi = wasi.build_p1();
         wasi.ctx().table.set_max_capacity(HANDLES_MAX);
         let memory = Memory::new(Arc::clone(call));
-        let state = Self { wasi, http, outgoing: Outgoing, memory, output, call: Arc::clone(call), host: Arc::clone(host) };
+        let outgoing = Outgoing::new(call, host);
+        let (call, host) = (Arc::clone(call), Arc::clone(host));
+        let state = Self { wasi, http, outgoing, sockets, blobs_open: Arc::default(), memory, output, call, host };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_epoch_deadline(Self::FIRST_TURN);
@@ -59,6 +67,8 @@ impl State {
     pub(crate) fn enter(&mut self, call: &Arc<Call>) {
         self.memory.enter(call);
         self.output.iter().for_each(|pipe| pipe.enter(call));
+        self.outgoing.enter(call);
+        self.sockets.enter(call);
         self.call = Arc::clone(call);
     }
 
@@ -80,6 +90,11 @@ impl State {
 
     pub(crate) fn emit(&self, line: LogLine) {
         self.host.log(self.call.info(), line);
+    }
+
+    /// Tells the function's log that something was refused, and which line of the manifest would grant it.
+    pub(crate) fn refuse(&self, import: &str, what: &str, line: &str) {
+        self.emit(refusal(import, what, line));
     }
 
     /// Says in our words how the guest ended, and records it while the guest's streams are still open.
@@ -138,6 +153,21 @@ impl State {
         message.truncate(message.floor_char_boundary(TRAP_BYTES_MAX));
         Err(Failure::Trap { message })
     }
+}
+
+/// Shows the files of the artifact at `/assets`.
+fn grant_files(wasi: &mut WasiCtxBuilder, call: &Call, host: &Arc<dyn Host>) {
+    let Some(path) = host.assets().of(&call.info().revision.digest) else { return };
+    if let Err(error) = wasi.preopened_dir(path, "/assets", FsPerms::ReadOnly) {
+        let text = format!("/assets cannot be opened: {error}");
+        host.log(call.info(), LogLine { stream: LogStream::Trap, text });
+    }
+}
+
+/// The line about something that the manifest did not ask for.
+pub(crate) fn refusal(import: &str, what: &str, line: &str) -> LogLine {
+    let text = format!("{import}: {what} was refused; add `{line}` under [access] in function.toml");
+    LogLine { stream: LogStream::Logging(LogLevel::Error), text: crate::host::logging::cut(&text).to_owned() }
 }
 
 /// Lets the others run at the end of a turn, and stops the guest at the end of its time.

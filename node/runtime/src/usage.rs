@@ -12,6 +12,7 @@ use crate::host::{CallInfo, RevisionRef};
 use crate::idle::Warm;
 use crate::last_words::LastWords;
 use cpu_time::ThreadTime;
+use sedge_protocol::FunctionName;
 use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -30,9 +31,9 @@ pub struct Usage {
     pub runnable_us: u64,
     /// Most linear memory at one time.
     pub memory_peak_bytes: u64,
-    /// Body bytes and event data that the function read.
+    /// Body bytes and event data that the function read, answers to its own requests and its files included.
     pub bytes_in: u64,
-    /// Body bytes, replies and messages that it produced.
+    /// Body bytes, replies and messages that it produced, its own requests and its files included.
     pub bytes_out: u64,
     /// Operations on key-value stores; each key of a batch counts.
     pub kv_ops: u64,
@@ -58,6 +59,7 @@ const PREPARATION: &str = "preparation";
 /// One invocation before it begins: its name, what it holds, and who hears of its end.
 pub struct Invocation {
     pub(crate) id: Arc<str>,
+    pub(crate) callers: Arc<[FunctionName]>,
     pub(crate) warm: Option<Warm>,
     pub(crate) hold: Box<dyn Any + Send>,
     pub(crate) gone: Option<Gone>,
@@ -70,7 +72,14 @@ impl Invocation {
     /// `ended` is called exactly once, when the last byte of the answer is delivered or given up, on whatever thread
     /// that happens; it must not block.
     pub fn new(id: impl Into<Arc<str>>, hold: impl Send + 'static, ended: impl FnOnce(Ending) + Send + 'static) -> Self {
-        Self { id: id.into(), warm: None, hold: Box::new(hold), gone: None, room: Box::new(()), ended: Box::new(ended) }
+        let (hold, room, ended) = (Box::new(hold), Box::new(()), Box::new(ended));
+        Self { id: id.into(), callers: Arc::default(), warm: None, hold, gone: None, room, ended }
+    }
+
+    /// Says which functions wait for this one, the outermost first.
+    #[must_use]
+    pub fn called_by(self, callers: Arc<[FunctionName]>) -> Self {
+        Self { callers, ..self }
     }
 
     /// `gone` hears what was used as soon as the guest is gone, which is before the last byte of the answer is delivered; or it is
@@ -120,6 +129,7 @@ pub(crate) struct Call {
     turned: AtomicBool,
     /// Whether it gave way at the end of a turn, and not to wait for the host.
     gave_way: AtomicBool,
+    traffic: Arc<Traffic>,
     /// Parts (guest, response body) that have not come to their end; not zero at the end means cancelled.
     open_parts: AtomicU32,
     failure: OnceLock<Failure>,
@@ -129,13 +139,13 @@ pub(crate) struct Call {
 
 impl Call {
     /// Starts the clock.
-    pub(crate) fn begin(revision: Arc<RevisionRef>, id: Arc<str>, cold: bool, ended: Ended) -> Arc<Self> {
-        Arc::new(Self::new(CallInfo { revision, invocation: id }, cold, Some(ended)))
+    pub(crate) fn begin(info: CallInfo, cold: bool, ended: Ended) -> Arc<Self> {
+        Arc::new(Self::new(info, cold, Some(ended)))
     }
 
     /// What happens in an instance before it has an invocation; the one that gets it [takes it over](Self::take_over).
     pub(crate) fn preparation(revision: Arc<RevisionRef>) -> Arc<Self> {
-        Arc::new(Self::new(CallInfo { revision, invocation: PREPARATION.into() }, false, None))
+        Arc::new(Self::new(CallInfo { revision, invocation: PREPARATION.into(), callers: Arc::default() }, false, None))
     }
 
     fn new(info: CallInfo, cold: bool, ended: Option<Ended>) -> Self {
@@ -152,6 +162,7 @@ impl Call {
             kv_ops: AtomicU64::new(0),
             turned: AtomicBool::new(false),
             gave_way: AtomicBool::new(false),
+            traffic: Arc::default(),
             open_parts: AtomicU32::new(1),
             failure: OnceLock::new(),
             last_words: Mutex::default(),
@@ -164,6 +175,7 @@ impl Call {
         self.cpu_ns.fetch_add(preparation.cpu_ns.swap(0, Relaxed), Relaxed);
         self.kv_ops.fetch_add(preparation.kv_ops.swap(0, Relaxed), Relaxed);
         self.bytes_out.fetch_add(preparation.bytes_out.swap(0, Relaxed), Relaxed);
+        self.traffic.take_over(&preparation.traffic);
     }
 
     /// The guest has computed for a whole turn.
@@ -220,6 +232,11 @@ impl Call {
         add(&self.kv_ops, operations);
     }
 
+    /// Where bytes to and from other machines and files are counted.
+    pub(crate) const fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
     pub(crate) fn count_memory(&self, bytes: usize) {
         self.memory_peak_bytes.fetch_max(bytes as u64, Relaxed);
     }
@@ -267,8 +284,8 @@ impl Call {
             wall_us: u64::try_from(end.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX),
             runnable_us: self.runnable_ns.load(Relaxed) / 1000,
             memory_peak_bytes: self.memory_peak_bytes.load(Relaxed),
-            bytes_in: self.bytes_in.load(Relaxed),
-            bytes_out: self.bytes_out.load(Relaxed),
+            bytes_in: self.bytes_in.load(Relaxed) + self.traffic.bytes_in.load(Relaxed),
+            bytes_out: self.bytes_out.load(Relaxed) + self.traffic.bytes_out.load(Relaxed),
             kv_ops: self.kv_ops.load(Relaxed),
             cold: self.cold,
         }
@@ -287,6 +304,29 @@ impl Drop for Call {
         if let Some(ended) = ended {
             ended(Ending { result, usage });
         }
+    }
+}
+
+/// Bytes that a function exchanged with other machines, other functions and its files. A connection's own task counts here, so it
+/// is not the call that it holds.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+impl Traffic {
+    fn take_over(&self, preparation: &Self) {
+        self.bytes_in.fetch_add(preparation.bytes_in.swap(0, Relaxed), Relaxed);
+        self.bytes_out.fetch_add(preparation.bytes_out.swap(0, Relaxed), Relaxed);
+    }
+
+    pub(crate) fn count_in(&self, bytes: usize) {
+        add(&self.bytes_in, bytes);
+    }
+
+    pub(crate) fn count_out(&self, bytes: usize) {
+        add(&self.bytes_out, bytes);
     }
 }
 

@@ -16,11 +16,16 @@ pub enum Tree {
     DeadLetter,
     /// Everything the node remembers about itself.
     Meta,
+    /// What is known of each asynchronous call.
+    Invocation,
+    /// What asynchronous calls were answered.
+    Answer,
 }
 
 impl Tree {
     /// All trees, in the order of [`Tree::index`].
-    pub const ALL: [Self; 5] = [Self::Keyvalue, Self::Usage, Self::Assignment, Self::DeadLetter, Self::Meta];
+    pub const ALL: [Self; 7] =
+        [Self::Keyvalue, Self::Usage, Self::Assignment, Self::DeadLetter, Self::Meta, Self::Invocation, Self::Answer];
 
     /// Position in [`Tree::ALL`]; also the byte in the journal, so it never changes.
     #[must_use]
@@ -37,6 +42,8 @@ impl Tree {
             Self::Assignment => "assignment",
             Self::DeadLetter => "dead-letter",
             Self::Meta => "meta",
+            Self::Invocation => "invocation",
+            Self::Answer => "answer",
         }
     }
 }

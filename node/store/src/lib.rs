@@ -20,6 +20,7 @@
 //! [`Files`]), and any knowledge of what the bytes mean.
 
 mod batch;
+mod blobs;
 mod buffer;
 mod commit;
 mod config;
@@ -39,6 +40,7 @@ mod state;
 mod store;
 
 pub use batch::{Batch, ItemId, Tree};
+pub use blobs::{BlobError, BlobInfo, BlobWriter, Blobs, Container};
 pub use commit::{Commit, CommitError, JournalLost};
 pub use config::{Durability, StoreConfig};
 pub use database::DatabaseError;

@@ -39,3 +39,7 @@ pub const COMPACT_RATIO_FULL: u64 = 2;
 pub const DATABASE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Largest content-addressed file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Longest name of an object, as it lies in the directory.
+pub const OBJECT_NAME_BYTES_MAX: usize = 255;
+/// What an object counts towards a quota beside its content, so that empty ones have a number too.
+pub const OBJECT_OVERHEAD_BYTES: u64 = 1024;

@@ -60,12 +60,16 @@ enum Command {
     Rollouts(command::rollouts::Rollouts),
     Logs(command::logs::Logs),
     Invoke(command::invoke::Invoke),
+    #[command(subcommand)]
+    Invocation(command::invocation::Invocation),
     DeadLetters(command::dead_letters::DeadLetters),
     Rm(command::rm::Rm),
     #[command(subcommand)]
     Node(command::node::Node),
     #[command(subcommand)]
     Claim(command::claim::Claim),
+    #[command(subcommand)]
+    Secret(command::secret::Secret),
     Usage(command::usage::Usage),
     Errors(command::errors::Errors),
     Status(command::status::Status),
@@ -89,10 +93,12 @@ impl Arguments {
             Command::Rollouts(rollouts) => rollouts.run(&context),
             Command::Logs(logs) => logs.run(&context),
             Command::Invoke(invoke) => invoke.run(&context),
+            Command::Invocation(invocation) => invocation.run(&context),
             Command::DeadLetters(letters) => letters.run(&context),
             Command::Rm(rm) => rm.run(&context),
             Command::Node(node) => node.run(&context),
             Command::Claim(claim) => claim.run(&context),
+            Command::Secret(secret) => secret.run(&context),
             Command::Usage(usage) => usage.run(&context),
             Command::Errors(errors) => errors.run(&context),
             Command::Status(status) => status.run(&context),

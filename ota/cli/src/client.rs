@@ -78,6 +78,11 @@ impl Client {
         self.json(self.send(Method::GET, path, None, ())?)
     }
 
+    /// Any method without a body, answered in JSON.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Failure> {
+        self.json(self.send(method, path, None, ())?)
+    }
+
     /// `POST` or `PUT` of a JSON body, answered in JSON.
     pub(crate) fn send_json<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).expect("bodies are made of strings and numbers");
@@ -126,7 +131,21 @@ impl Client {
 
     /// A `POST` whose answer is whatever a function made of it: its status and body. Only a [`Problem`] is an error.
     pub(crate) fn post_raw(&self, path: &str, media_type: &str, body: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
-        let request = self.request(Method::POST, path, Some(media_type));
+        self.raw(self.request(Method::POST, path, Some(media_type)), body)
+    }
+
+    /// [`Client::post_raw`] with more headers.
+    pub(crate) fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
+        let request = self.request(Method::POST, path, None);
+        self.raw(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)), body)
+    }
+
+    /// `GET` of whatever a function answered: its status and body. Only a [`Problem`] is an error.
+    pub(crate) fn get_raw(&self, path: &str) -> Result<(u16, Vec<u8>), Failure> {
+        self.raw(self.request(Method::GET, path, None), &[])
+    }
+
+    fn raw(&self, request: ureq::http::request::Builder, body: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
         let request = request.body(body).map_err(|cause| self.unsent(cause.into()))?;
         let mut answer = self.run(request)?;
         let status = answer.status().as_u16();

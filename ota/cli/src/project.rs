@@ -61,7 +61,7 @@ pub(crate) fn load(source: &Path, manifest: Option<&Path>, output: &Output) -> a
     let size = metadata.len();
     anyhow::ensure!(size <= ARTIFACT_BYTES_MAX, artifact::ArtifactError::TooLarge { size, max: ARTIFACT_BYTES_MAX });
     let wasm = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    let kind = artifact::inspect(&wasm).with_context(|| format!("{} cannot be published", path.display()))?;
+    let kind = artifact::inspect_for(&wasm, &manifest).with_context(|| format!("{} cannot be published", path.display()))?;
     Ok(Artifact { path, digest: Digest::of(&wasm), wasm, kind, manifest, compiler })
 }
 
@@ -75,7 +75,6 @@ fn read_manifest(path: &Path) -> anyhow::Result<Manifest> {
 
 fn build(dir: &Path, manifest: &Manifest, output: &Output) -> anyhow::Result<(PathBuf, Duration)> {
     let bar = output.spinner(&format!("building {}", manifest.name));
-    let watched = !bar.is_hidden();
     let mut step = String::new();
     let mut begin = Instant::now();
     let built = sedge_build::build(dir, &mut |progress| match progress {
@@ -84,9 +83,8 @@ fn build(dir: &Path, manifest: &Manifest, output: &Output) -> anyhow::Result<(Pa
             // The last step is the compiler's own; looking for it is ours.
             begin = Instant::now();
             bar.set_message(text.to_owned());
-            if !watched {
-                output.said("build", Tone::Dim, text);
-            }
+            // Stays when the line that changes is gone: what was run is part of the result.
+            bar.suspend(|| output.said("build", Tone::Dim, text));
         }
         Progress::Line(line) => bar.set_message(format!("{step}: {}", text::clean(line.trim()))),
     });

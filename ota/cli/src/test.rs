@@ -60,6 +60,7 @@ pub(crate) fn report(state: FunctionState) -> FunctionReport {
         running: None,
         state,
         assigned: Some(revision.id),
+        missing_secrets: Vec::new(),
         totals: Counters::default(),
         health: Health::default(),
     }

@@ -6,7 +6,7 @@ mod server;
 
 use sedge_protocol::api::{NewRevision, Revision, Status};
 use sedge_protocol::artifact::Kind;
-use sedge_protocol::local::{FleetLink, LocalRevision, LocalStatus};
+use sedge_protocol::local::{CallCounts, FleetLink, LocalRevision, LocalStatus};
 use sedge_protocol::message::{FunctionReport, FunctionState, Health, Vitals};
 use sedge_protocol::usage::Counters;
 use sedge_protocol::{Digest, RevisionId};
@@ -373,8 +373,15 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
     let report = given.map(|given| {
         let revision = Some(RevisionId::of(&given.artifact, &given.manifest));
         let function = given.manifest.name;
-        let (state, totals, health) = (FunctionState::Running, Counters::default(), Health::default());
-        FunctionReport { function, running: revision, assigned: revision, state, totals, health }
+        FunctionReport {
+            function,
+            running: revision,
+            assigned: revision,
+            state: FunctionState::Running,
+            missing_secrets: Vec::new(),
+            totals: Counters::default(),
+            health: Health::default(),
+        }
     });
     let status = LocalStatus {
         version: "0".to_owned(),
@@ -388,6 +395,7 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
         admission: sedge_protocol::local::Admission::default(),
         usage_unsent: 0,
         store_bytes_written: 0,
+        calls: CallCounts::default(),
     };
     match asked.line() {
         line if line == "GET /v1/status" => (200, serde_json::to_string(&status).unwrap()),

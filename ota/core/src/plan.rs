@@ -141,7 +141,15 @@ mod tests {
     }
 
     fn report(running: Option<RevisionId>, assigned: Option<RevisionId>, state: FunctionState) -> FunctionReport {
-        FunctionReport { function: "f".parse().unwrap(), running, state, assigned, totals: Counters::default(), health: Health::default() }
+        FunctionReport {
+            function: "f".parse().unwrap(),
+            running,
+            state,
+            assigned,
+            missing_secrets: Vec::new(),
+            totals: Counters::default(),
+            health: Health::default(),
+        }
     }
 
     fn node(epoch: u64, revision: RevisionId, reported_epoch: u64, reports: Vec<FunctionReport>) -> NodeFacts {

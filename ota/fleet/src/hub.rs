@@ -278,6 +278,7 @@ mod tests {
             running: None,
             state: FunctionState::Running,
             assigned: None,
+            missing_secrets: Vec::new(),
             totals,
             health: Health::default(),
         };

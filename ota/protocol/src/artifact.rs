@@ -3,7 +3,9 @@
 //! The same check runs at `sedge publish`, at the fleet and again at the node. [`GRANTED`] is the one list of what may be imported;
 //! the node's linker is tested against it.
 
+use crate::assets::{self, AssetsError};
 use crate::limits::ARTIFACT_BYTES_MAX;
+use crate::manifest::{Access, Manifest};
 use serde::{Deserialize, Serialize};
 use wasmparser::{ComponentExternalKind, Encoding, ExternalKind, Parser, Payload, Validator, WasmFeatures};
 
@@ -38,6 +40,12 @@ pub enum ArtifactError {
         "neither a component that exports wasi:http/incoming-handler@0.2.x or wasi:cli/run@0.2.x, nor a WASI command that exports _start; it exports {0}"
     )]
     NotAFunction(String),
+    /// A directory whose size nobody could hold to its limit.
+    #[error(
+        "access.scratch_mb asks for a scratch directory, which this version does not give: a directory of the system cannot be held to a size \
+         exactly, and one that cannot would fill the disk; keep what is in between in memory, or in wasi:blobstore, and take the line out"
+    )]
+    Scratch,
     /// An import that is not granted.
     #[error("imports `{import}`, which is not granted; {hint}")]
     Import {
@@ -46,6 +54,9 @@ pub enum ArtifactError {
         /// What to do about it.
         hint: String,
     },
+    /// The files that travel inside it are not as they should be.
+    #[error(transparent)]
+    Assets(#[from] AssetsError),
 }
 
 /// The interfaces a component may import: name without version, and the versions as a prefix.
@@ -69,19 +80,59 @@ pub const GRANTED: &[(&str, &str)] = &[
     ("wasi:io/poll", "0.2."),
     ("wasi:io/streams", "0.2."),
     ("wasi:http/types", "0.2."),
-    // Present because HTTP toolkits import it; every request is refused until an allow-list exists.
+    // Present because toolkits import them whether a function uses them or not; without a grant every use is refused.
     ("wasi:http/outgoing-handler", "0.2."),
-    // Present because standard libraries import them; nothing is pre-opened.
     ("wasi:filesystem/types", "0.2."),
     ("wasi:filesystem/preopens", "0.2."),
+    ("wasi:sockets/network", "0.2."),
+    ("wasi:sockets/instance-network", "0.2."),
+    ("wasi:sockets/ip-name-lookup", "0.2."),
+    ("wasi:sockets/tcp", "0.2."),
+    ("wasi:sockets/tcp-create-socket", "0.2."),
+    ("wasi:sockets/udp", "0.2."),
+    ("wasi:sockets/udp-create-socket", "0.2."),
     ("wasi:keyvalue/store", "0.2.0-draft2"),
     ("wasi:keyvalue/atomics", "0.2.0-draft2"),
     ("wasi:keyvalue/batch", "0.2.0-draft2"),
+    ("wasi:blobstore/types", "0.2.0-draft"),
+    ("wasi:blobstore/container", "0.2.0-draft"),
+    ("wasi:blobstore/blobstore", "0.2.0-draft"),
     ("wasi:config/store", "0.2.0-rc.1"),
     ("wasi:messaging/types", "0.2.0-draft"),
     ("wasi:messaging/producer", "0.2.0-draft"),
     ("wasi:logging/logging", "0.1.0-draft"),
 ];
+
+/// Imports that nothing but a function's own code brings in, so they need a grant before the function is accepted: prefix of the
+/// name, the grant, and the line that would give it.
+const GRANTS: [(&str, Granted, &str); 3] = [
+    ("wasi:keyvalue/", |access| !access.keyvalue.is_empty() || !access.keyvalue_shared.is_empty(), "keyvalue = [\"default\"]"),
+    ("wasi:blobstore/", |access| !access.blobstore.is_empty(), "blobstore = [\"files\"]"),
+    ("wasi:messaging/", |access| !access.publish.is_empty(), "publish = [\"topic/#\"]"),
+];
+
+/// Whether a manifest gives something.
+type Granted = fn(&Access) -> bool;
+
+/// Checks `bytes` as the artifact of a function with this manifest, and says what they are.
+///
+/// # Errors
+/// As [`inspect`]; a scratch directory, which no node gives yet; and an import that the manifest does not ask for, with the line to add.
+pub fn inspect_for(bytes: &[u8], manifest: &Manifest) -> Result<Kind, ArtifactError> {
+    let kind = inspect(bytes)?;
+    if manifest.access.scratch_mb > 0 {
+        return Err(ArtifactError::Scratch);
+    }
+    let seen = Seen::of(bytes).map_err(|cause| ArtifactError::Invalid(cause.to_string()))?;
+    for import in &seen.imports {
+        let missing = GRANTS.iter().find(|(prefix, granted, _)| import.starts_with(prefix) && !granted(&manifest.access));
+        if let Some((_, _, line)) = missing {
+            let hint = format!("add `{line}` under [access] in function.toml");
+            return Err(ArtifactError::Import { import: import.clone(), hint });
+        }
+    }
+    Ok(kind)
+}
 
 /// Checks `bytes` and says what they are.
 ///
@@ -97,6 +148,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Kind, ArtifactError> {
         return Err(ArtifactError::Invalid("the file does not begin with \\0asm".to_owned()));
     }
     Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(invalid)?;
+    assets::read(bytes)?;
     let seen = Seen::of(bytes).map_err(invalid)?;
     if seen.component { seen.component_kind() } else { seen.module_kind() }
 }
@@ -196,9 +248,6 @@ fn hint(import: &str) -> String {
     if let Some((_, version)) = GRANTED.iter().find(|(granted, _)| *granted == name) {
         return format!("this node has version {version}{}", if version.ends_with('.') { "x" } else { "" });
     }
-    if name.starts_with("wasi:sockets") {
-        return "functions get no sockets: receive through triggers, publish through wasi:messaging".to_owned();
-    }
     "remove the import; docs/functions.md lists what a function may use".to_owned()
 }
 
@@ -219,8 +268,39 @@ mod tests {
     fn imports_outside_the_list_are_named() {
         let fault = kind_of(r#"(module (import "env" "steal" (func)) (func (export "_start")))"#).unwrap_err();
         assert!(fault.to_string().contains("`env.steal`"), "{fault}");
-        let fault = kind_of(r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#).unwrap_err();
-        assert!(fault.to_string().contains("`wasi:sockets/tcp@0.2.0`"), "{fault}");
+        let fault = kind_of(r#"(component (import "wasi:tls/types@0.2.0" (instance)))"#).unwrap_err();
+        assert!(fault.to_string().contains("`wasi:tls/types@0.2.0`"), "{fault}");
+    }
+
+    #[test]
+    fn an_import_that_the_manifest_did_not_ask_for_is_refused_with_the_line_to_add() {
+        let component = |import: &str| {
+            wat::parse_str(format!(
+                r#"(component (import "{import}" (instance))
+                    (core module $m (func (export "run") (result i32) (i32.const 0))) (core instance $i (instantiate $m))
+                    (func $run (result (result)) (canon lift (core func $i "run")))
+                    (instance $run (export "run" (func $run))) (export "wasi:cli/run@0.2.0" (instance $run)))"#
+            ))
+            .unwrap()
+        };
+        let manifest = |access: &str| Manifest::from_toml("f", &format!("name = 'f'\n[access]\n{access}")).unwrap().0;
+        for (import, line) in [
+            ("wasi:keyvalue/store@0.2.0-draft2", "keyvalue = [\"default\"]"),
+            ("wasi:keyvalue/atomics@0.2.0-draft2", "keyvalue_shared = [\"plant\"]"),
+            ("wasi:blobstore/container@0.2.0-draft", "blobstore = [\"files\"]"),
+            ("wasi:messaging/producer@0.2.0-draft", "publish = [\"topic/#\"]"),
+        ] {
+            let bytes = component(import);
+            let fault = inspect_for(&bytes, &manifest("")).unwrap_err().to_string();
+            let hint = format!("add `{}` under [access] in function.toml", line.replace("_shared = [\"plant", " = [\"default"));
+            assert!(fault.contains(&format!("imports `{import}`")) && fault.contains(&hint), "{fault}");
+            assert_eq!(inspect_for(&bytes, &manifest(line)), Ok(Kind::Command), "{line}");
+        }
+        let fault = inspect_for(&component("wasi:cli/stdin@0.2.0"), &manifest("scratch_mb = 1")).unwrap_err();
+        assert!(fault.to_string().starts_with("access.scratch_mb asks for a scratch directory"), "{fault}");
+        for import in ["wasi:http/outgoing-handler@0.2.3", "wasi:sockets/tcp@0.2.0", "wasi:config/store@0.2.0-rc.1"] {
+            assert_eq!(inspect_for(&component(import), &manifest("")), Ok(Kind::Command), "{import}");
+        }
     }
 
     #[test]
@@ -229,6 +309,12 @@ mod tests {
         assert!(matches!(kind_of("(module)"), Err(ArtifactError::NotAFunction(_))));
         assert!(matches!(inspect(b"#!/bin/sh"), Err(ArtifactError::Invalid(_))));
         assert!(matches!(inspect(b"\0asm\x01\0\0"), Err(ArtifactError::Invalid(_))));
+    }
+
+    #[test]
+    fn assets_that_lead_elsewhere_are_refused_with_the_artifact() {
+        let fault = kind_of(r#"(module (func (export "_start")) (@custom "sedge:assets" "no tar"))"#).unwrap_err();
+        assert!(matches!(fault, ArtifactError::Assets(AssetsError::Damaged(_))), "{fault}");
     }
 
     #[test]

@@ -12,10 +12,12 @@
 
 pub mod api;
 pub mod artifact;
+pub mod assets;
 pub mod enrol;
 pub mod event;
 pub mod frame;
 pub mod id;
+pub mod invocation;
 pub mod label;
 pub mod limits;
 pub mod local;

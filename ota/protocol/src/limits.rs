@@ -6,6 +6,12 @@ pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 pub const CBOR_DEPTH_MAX: usize = 32;
 /// Largest artifact that may be published.
 pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Most files among the assets of an artifact.
+pub const ASSETS_MAX: usize = 4096;
+/// All bytes of the assets of an artifact together.
+pub const ASSETS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Longest path of an asset; what the format can hold for certain.
+pub const ASSET_PATH_BYTES_MAX: usize = 100;
 /// Largest `function.toml`.
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 /// Longest function name; it also is a DNS label.
@@ -66,3 +72,9 @@ pub const ARTIFACT_CHUNK_BYTES: usize = 64 * 1024;
 pub const ENROL_BYTES_MAX: usize = 64 * 1024;
 /// Longest reason of a function's last failure in a report.
 pub const HEALTH_REASON_BYTES_MAX: usize = 200;
+/// Largest body of an asynchronous call, and of the answer that is kept for it.
+pub const CALL_BYTES_MAX: usize = 256 * 1024;
+/// Longest idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Longest address of a callback.
+pub const CALLBACK_BYTES_MAX: usize = 2048;

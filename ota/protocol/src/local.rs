@@ -12,10 +12,19 @@
 //! PUT  /v1/artifacts/{digest}             raw Wasm          } only on a node without a fleet:
 //! PUT  /v1/functions/{name}               LocalRevision     } what `sedge run` uses
 //! DELETE /v1/functions/{name}                               }
-//! GET  /v1/dead-letters                   [DeadLetter]
+//! GET  /v1/secrets                        [SecretName]: names only, there is no way to read a value
+//! PUT  /v1/secrets/{name}                 the value, raw  DELETE /v1/secrets/{name}
+//! GET  /v1/dead-letters?function=         [DeadLetterHead]
+//! DELETE /v1/dead-letters?function=       DeadLettersDone  } without a function: all
+//! POST /v1/dead-letters/replay?function=  DeadLettersDone  }
+//! GET, DELETE /v1/dead-letters/{id}       DeadLetter, DeadLettersDone
+//! POST /v1/dead-letters/{id}/replay       DeadLettersDone
+//! POST /v1/functions/{name}/invoke?async=true              an asynchronous call ─▶ invocation::Accepted
+//! GET, DELETE /v1/invocations/{id}        invocation::Invocation; GET …/result is the function's answer
 //! ```
 //! A refusal is [`crate::api::Problem`].
 
+use crate::invocation::{Call, InvocationId};
 use crate::message::{FunctionReport, Vitals};
 use crate::{Digest, Event, FunctionName, Manifest, NodeId, RevisionId, Topic};
 use base64::Engine as _;
@@ -52,6 +61,21 @@ pub struct LocalStatus {
     pub usage_unsent: u64,
     /// Bytes written to disk by the store since the daemon started.
     pub store_bytes_written: u64,
+    /// Asynchronous calls.
+    #[serde(default)]
+    pub calls: CallCounts,
+}
+
+/// How many asynchronous calls a node has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CallCounts {
+    /// That are not over.
+    pub waiting: u64,
+    /// That are over and still known.
+    pub over: u64,
+    /// Answers and calls that were dropped for want of room before their time, since the daemon started.
+    pub dropped: u64,
 }
 
 /// How much runs at once on a node, and how much of it is left.
@@ -384,9 +408,13 @@ pub struct Kept {
     pub keys: u64,
     /// Their values, bytes.
     pub bytes: u64,
+    /// Its objects, as its quota counts them.
+    pub blob_bytes: u64,
     /// Events of QoS ≥ 1 that wait for it.
     pub events: u64,
-    /// Events that failed every attempt.
+    /// Asynchronous calls that wait, or whose end and answer are kept.
+    pub calls: u64,
+    /// Events and calls that failed every attempt.
     pub dead_letters: u64,
 }
 
@@ -420,7 +448,7 @@ pub struct InvokeResult {
     pub cpu_us: u64,
 }
 
-/// An event that failed every attempt.
+/// An event or an asynchronous call that failed every attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// Its number on this node.
@@ -433,8 +461,91 @@ pub struct DeadLetter {
     pub reason: String,
     /// When it was given up, milliseconds since 1970.
     pub time_ms: u64,
-    /// The event.
-    pub event: Event,
+    /// What was to be handled.
+    #[serde(flatten)]
+    pub letter: Letter,
+}
+
+/// What a dead letter holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Letter {
+    /// An event.
+    Event(Event),
+    /// An asynchronous call.
+    Call(Call),
+}
+
+impl Letter {
+    /// Bytes of its payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        match self {
+            Self::Event(event) => &event.data,
+            Self::Call(call) => &call.body,
+        }
+    }
+
+    /// The topic of an event, or method and path of a call.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match self {
+            Self::Event(event) => event.topic.to_string(),
+            Self::Call(call) => format!("{} {}", call.method, call.target),
+        }
+    }
+}
+
+/// A dead letter without its payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterHead {
+    /// Its number on this node.
+    pub id: u64,
+    /// Function.
+    pub function: FunctionName,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Why the last one failed.
+    pub reason: String,
+    /// When it was given up, milliseconds since 1970.
+    pub time_ms: u64,
+    /// The topic of an event, or method and path of an asynchronous call.
+    pub subject: String,
+    /// The id of an asynchronous call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<InvocationId>,
+    /// Size of its payload.
+    pub bytes: u64,
+}
+
+impl DeadLetter {
+    /// Everything but the payload.
+    #[must_use]
+    pub fn head(&self) -> DeadLetterHead {
+        DeadLetterHead {
+            id: self.id,
+            function: self.function.clone(),
+            attempts: self.attempts,
+            reason: self.reason.clone(),
+            time_ms: self.time_ms,
+            subject: self.letter.subject(),
+            invocation: match &self.letter {
+                Letter::Event(_) => None,
+                Letter::Call(call) => Some(call.id),
+            },
+            bytes: self.letter.payload().len() as u64,
+        }
+    }
+}
+
+/// What became of dead letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLettersDone {
+    /// How many were replayed or removed.
+    pub done: u64,
+    /// Those that stayed, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! ```
 //! The node opens every stream; the first frame says which kind it is.
 
+use crate::manifest::SecretName;
 use crate::usage::{Counters, LedgerEpoch, UsageRecord};
 use crate::{Digest, FunctionName, Labels, Manifest, RevisionId};
 use serde::{Deserialize, Serialize};
@@ -181,6 +182,9 @@ pub struct FunctionReport {
     pub state: FunctionState,
     /// The assigned revision.
     pub assigned: Option<RevisionId>,
+    /// Secrets that its manifest names and that are not on the node; the first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_secrets: Vec<SecretName>,
     /// Totals since the daemon started: what live tables show. Billing uses the ledger alone.
     #[serde(default)]
     pub totals: Counters,

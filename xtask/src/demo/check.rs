@@ -213,6 +213,7 @@ mod tests {
             running: Some(revision("2")),
             state: FunctionState::Running,
             assigned: Some(revision("2")),
+            missing_secrets: Vec::new(),
             totals: counters(calls_ok),
             health: Health::default(),
         }
@@ -231,6 +232,7 @@ mod tests {
             admission: sedge_protocol::local::Admission::default(),
             usage_unsent: 0,
             store_bytes_written: 0,
+            calls: sedge_protocol::local::CallCounts::default(),
         };
         let row = UsageRow {
             node: "gw-1".parse().unwrap(),

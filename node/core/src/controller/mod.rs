@@ -181,6 +181,21 @@ impl Controller {
         self.line_up(function, now)
     }
 
+    /// A call between functions comes. Its caller has a slot and does not run meanwhile, so it is not held to the limit of all: with
+    /// every slot held by callers nobody would ever go on. `None`: the function's own limit is reached, or there is no memory now.
+    pub fn call(&mut self, function: &FunctionName, warm: bool) -> Option<RoomId> {
+        let line = self.lines.get(function).filter(|line| !line.closed && line.in_flight < line.share.concurrency)?;
+        let room = self.memory.take(function, warm, line.share.instance_bytes)?;
+        self.start(function);
+        Some(room)
+    }
+
+    /// Whether a function runs as often as its manifest allows.
+    #[must_use]
+    pub fn is_full(&self, function: &FunctionName) -> bool {
+        self.lines.get(function).is_some_and(|line| line.in_flight >= line.share.concurrency)
+    }
+
     /// An invocation of `function` ended, after so much processor time and so much time in all (microseconds), if it began at all.
     /// Its room is released apart.
     pub fn finish(&mut self, function: &FunctionName, used: Option<(u64, u64)>) {

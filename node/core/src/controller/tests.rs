@@ -207,3 +207,16 @@ proptest! {
         prop_assert_eq!(node.memory_free(), 6 * MIB);
     }
 }
+
+#[test]
+fn callers_that_hold_every_slot_get_their_callees() {
+    let (mut node, caller, callee) = (node(64), name("caller"), name("callee"));
+    node.open(&caller, share(1000, 0));
+    node.open(&callee, share(2, 0));
+    while let Arrival::Run(_) = node.arrive(&caller, false, 0, Micros(0)) {}
+    assert!(matches!(node.arrive(&callee, false, 0, Micros(0)), Arrival::Wait(_)));
+    assert!(node.call(&callee, false).is_some() && !node.is_full(&callee));
+    assert!(node.call(&callee, false).is_some() && node.is_full(&callee));
+    assert!(node.call(&callee, false).is_none(), "its own concurrency holds");
+    assert!(node.call(&name("nobody"), false).is_none());
+}

@@ -2,18 +2,15 @@
 
 use super::queued::Queued;
 use super::{Bus, Intake, item_id, store_durability};
-use crate::clock;
-use crate::fault::clip;
 use crate::invoke::Failed;
-use crate::limits::DEAD_LETTERS_MAX;
+use crate::{clock, dead_letters};
 use sedge_node_core::queue::{self, Item};
-use sedge_protocol::local::DeadLetter;
+use sedge_protocol::local::Letter;
 use sedge_protocol::{Event, Topic};
 use sedge_runtime::Reply;
-use sedge_store::{Batch, Durability, Store, Tree};
+use sedge_store::{Batch, Commit, CommitError, Durability};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Pause of a lane whose event was not admitted.
@@ -77,55 +74,26 @@ impl Bus {
 
     /// Moves a kept event among the dead letters, in one batch.
     pub(super) fn bury(&mut self, item: &Item<Arc<Queued>>, reason: &str) {
-        let letter = DeadLetter {
-            id: item.id,
-            function: item.function.clone(),
-            attempts: item.attempts,
-            reason: clip(reason),
-            time_ms: clock::wall().0,
-            event: Event::clone(&item.payload.event),
-        };
-        let mut bytes = Vec::new();
-        ciborium::into_writer(&letter, &mut bytes).expect("writing to memory does not fail");
+        let event = Letter::Event(Event::clone(&item.payload.event));
+        let letter = dead_letters::letter(item.id, &item.function, item.attempts, reason, event);
         let mut batch = Batch::new();
-        if bytes.len() <= sedge_store::limits::VALUE_BYTES_MAX {
-            batch.set(Tree::DeadLetter, item.id.to_be_bytes(), bytes);
-        } else {
-            log::error!(function:% = item.function, bytes = bytes.len(); "a dead letter is too large to be kept");
-        }
         batch.finish(item_id(item));
-        let count = self.stats.dead_letters.fetch_add(1, Ordering::Relaxed) + 1;
-        if count > DEAD_LETTERS_MAX as u64 {
-            self.drop_oldest_letter(&mut batch);
-        }
         log::warn!(function:% = item.function, topic:% = item.topic, attempts = item.attempts, reason; "an event is given up");
         self.parts.errors.note(&item.function, None, &format!("given up after {} attempts: {reason}", item.attempts));
-        self.write(batch, Durability::Grouped);
-    }
-
-    fn drop_oldest_letter(&self, batch: &mut Batch) {
-        if let Ok(oldest) = self.parts.store.scan(Tree::DeadLetter, b"", None, 1)
-            && let Some((key, _)) = oldest.into_iter().next()
-        {
-            log::warn!("the oldest dead letter is dropped for a newer one");
-            self.stats.dead_letters.fetch_sub(1, Ordering::Relaxed);
-            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-            batch.delete(Tree::DeadLetter, key.to_vec());
-        }
+        written(self.parts.letters.bury(batch, &letter));
     }
 
     pub(super) fn write(&self, batch: Batch, durability: Durability) {
-        match self.parts.store.commit(batch, durability) {
-            Ok(commit) => drop(commit),
-            // The event stays in the journal and is tried again after a restart: at least once.
-            Err(error) => log::warn!(reason:% = error; "the end of an event could not be written"),
-        }
+        written(self.parts.store.commit(batch, durability));
     }
 }
 
-/// Number of dead letters on disk.
-pub(super) fn count_dead_letters(store: &Store) -> u64 {
-    store.scan(Tree::DeadLetter, b"", None, DEAD_LETTERS_MAX + 1).map_or(0, |letters| letters.len() as u64)
+fn written(commit: Result<Commit, CommitError>) {
+    match commit {
+        Ok(commit) => drop(commit),
+        // The event stays in the journal and is tried again after a restart: at least once.
+        Err(error) => log::warn!(reason:% = error; "the end of an event could not be written"),
+    }
 }
 
 fn answer(item: &Item<Arc<Queued>>, topic: &Topic, reply: Reply) -> Event {

@@ -87,7 +87,7 @@ impl Ingress for BusIngress {
         } else {
             (None, Receipt::Accepted)
         };
-        match self.bus.publish(Publication { event, kept, fan_out: false, only: None, answer }) {
+        match self.bus.publish(Publication { event, kept, fan_out: false, only: None, letter: None, answer }) {
             Ok(()) => receipt,
             Err(refusal) => Receipt::Refused(refusal),
         }

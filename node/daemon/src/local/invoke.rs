@@ -1,10 +1,10 @@
-//! `POST /v1/functions/{name}/invoke`: a request as it is, or with `?topic=` an event.
+//! `POST /v1/functions/{name}/invoke`: a request as it is, with `?async=true` one that is kept and run later, or with `?topic=` an event.
 
 use super::{Local, LocalBody, Refusal, collect, json, parse};
-use crate::clock;
 use crate::functions::Active;
 use crate::http::{boxed, refuse};
 use crate::invoke::Failed;
+use crate::{asynchronous, clock};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -20,16 +20,30 @@ pub(super) async fn invoke(local: &Arc<Local>, name: &FunctionName, request: Req
     let active = active.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("no function called `{name}` runs here")))?;
     match query(&request, "topic") {
         Some(topic) => event(local, &active, parse(&topic)?, request).await,
+        None if query(&request, "async").as_deref() == Some("true") => call(local, &active, request).await,
         None => http(local, &active, request).await,
     }
 }
 
-async fn http(local: &Arc<Local>, active: &Active, mut request: Request<Incoming>) -> Result<Response<LocalBody>, Refusal> {
-    let path = query(&request, "path").unwrap_or_else(|| "/".to_owned());
-    let method = query(&request, "method").unwrap_or_else(|| "POST".to_owned());
+/// The request that the function gets: method and path as the query says.
+fn rewrite(request: &mut Request<Incoming>) -> Result<String, Refusal> {
+    let path = query(request, "path").unwrap_or_else(|| "/".to_owned());
+    let method = query(request, "method").unwrap_or_else(|| "POST".to_owned());
     *request.method_mut() = parse(&method)?;
     let path = if path.starts_with('/') { path } else { format!("/{path}") };
     *request.uri_mut() = parse::<Uri>(&format!("http://localhost{path}"))?;
+    Ok(path)
+}
+
+/// As a caller that prefers an answer at once gets it over HTTP, without a route.
+async fn call(local: &Arc<Local>, active: &Active, mut request: Request<Incoming>) -> Result<Response<LocalBody>, Refusal> {
+    let target = rewrite(&mut request)?;
+    let answer = local.calls.accept(active, target, request).await;
+    Ok(super::boxed(answer.unwrap_or_else(|unfit| asynchronous::refuse(&unfit))))
+}
+
+async fn http(local: &Arc<Local>, active: &Active, mut request: Request<Incoming>) -> Result<Response<LocalBody>, Refusal> {
+    rewrite(&mut request)?;
     match local.invoker.http(active, request).await {
         Ok(response) => Ok(boxed(response.map(Either::Left))),
         Err(failed @ Failed::Refused(_)) => Ok(boxed(refuse(&failed))),

@@ -1,9 +1,8 @@
 //! What is kept for a function: how much it is, and its removal.
 
-use super::{Local, LocalBody, Refusal, blocking, delete_function, json};
+use super::{Local, LocalBody, Refusal, blocking, dead_letters, delete_function, json};
 use crate::functions::Active;
 use crate::limits::{STOP_LOOK, STOP_WAIT_MAX};
-use crate::state;
 use http::{Response, StatusCode};
 use sedge_protocol::FunctionName;
 use sedge_protocol::local::Kept;
@@ -14,9 +13,9 @@ use tokio::time::timeout;
 
 /// `GET /v1/functions/{name}/state`
 pub(super) async fn kept(local: &Arc<Local>, name: &FunctionName) -> Result<Response<LocalBody>, Refusal> {
-    let (store, function) = (local.store.clone(), name.clone());
-    let state = blocking(move || state::measure(&store, &function)).await?;
-    Ok(json(&with_events(local, name, state, false).await?))
+    let (places, function) = (local.places.clone(), name.clone());
+    let state = blocking(move || places.measure(&function)).await?;
+    Ok(json(&with_waiting(local, name, state, false).await?))
 }
 
 /// `DELETE /v1/functions/{name}?state=true`: the function first, and what it keeps once nothing of it runs.
@@ -39,17 +38,21 @@ pub(super) async fn state(local: &Arc<Local>, name: &FunctionName) -> Result<Res
 }
 
 async fn clear(local: &Arc<Local>, name: &FunctionName) -> Result<Response<LocalBody>, Refusal> {
-    let (store, function) = (local.store.clone(), name.clone());
-    let state = blocking(move || state::clear(&store, &function)).await?;
-    let kept = with_events(local, name, state, true).await?;
-    log::info!(function:% = name, keys = kept.keys, bytes = kept.bytes; "state of a function removed");
+    let (places, function) = (local.places.clone(), name.clone());
+    let state = blocking(move || places.clear(&function)).await?;
+    let kept = with_waiting(local, name, state, true).await?;
+    log::info!(function:% = name, keys = kept.keys, bytes = kept.bytes, blob_bytes = kept.blob_bytes; "state of a function removed");
     Ok(json(&kept))
 }
 
-async fn with_events(local: &Arc<Local>, name: &FunctionName, state: Kept, remove: bool) -> Result<Kept, Refusal> {
-    let events = local.bus.purge(name, remove).await;
-    let events = events.ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping"))?;
-    Ok(Kept { events: events.events, dead_letters: events.dead_letters, ..state })
+/// What waits, counted or removed; dead letters last, because what waited may have become one until then.
+async fn with_waiting(local: &Arc<Local>, name: &FunctionName, state: Kept, remove: bool) -> Result<Kept, Refusal> {
+    let failed = |error: String| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error);
+    let events = local.bus.purge(name, remove).await.ok_or_else(|| failed("the node is stopping".to_owned()))?;
+    let calls = if remove { local.calls.remove_of(name).await } else { local.calls.count_of(name).await };
+    let calls = calls.map_err(|error| failed(format!("asynchronous calls: {error:#}")))?;
+    let dead_letters = dead_letters::of(local, name, remove).await?;
+    Ok(Kept { events, calls, dead_letters, ..state })
 }
 
 /// Waits until the function takes nothing new and what ran has ended: a guest that still writes would bring its state back.

@@ -42,8 +42,8 @@ pub(super) async fn trace(local: &Arc<Local>, name: &FunctionName, request: Requ
     let active = active.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("no function called `{name}` runs here")))?;
     if let Some(begin) = begin {
         own(local)?;
-        let (store, function) = (local.store.clone(), name.clone());
-        blocking(move || state::replace(&store, &function, &begin)).await?;
+        let (places, function) = (local.places.clone(), name.clone());
+        blocking(move || places.replace(&function, &begin)).await?;
     }
     let before = snapshot(local, name).await?;
     let mut seen = Seen { live: local.logs.listen(), function: name.clone(), items: Vec::new(), missing: 0 };
@@ -60,8 +60,8 @@ pub(super) async fn trace(local: &Arc<Local>, name: &FunctionName, request: Requ
 }
 
 async fn snapshot(local: &Arc<Local>, name: &FunctionName) -> Result<Option<State>, Refusal> {
-    let (store, function) = (local.store.clone(), name.clone());
-    blocking(move || state::read(&store, &function)).await
+    let (places, function) = (local.places.clone(), name.clone());
+    blocking(move || places.read(&function)).await
 }
 
 async fn event_of(local: &Arc<Local>, active: &Active, event: Event) -> Result<Answer, Refusal> {

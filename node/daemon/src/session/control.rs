@@ -78,7 +78,7 @@ async fn send_report(session: &Session, send: &mut SendStream) -> anyhow::Result
     let table = session.functions.table();
     let report = Report {
         desired_epoch: table.desired_epoch,
-        functions: session.meter.with_totals(table.reports()),
+        functions: session.meter.with_totals(table.reports(&session.secrets)),
         errors: session.errors.newest(),
         vitals,
     };
@@ -98,6 +98,7 @@ fn frame_of(mut report: Report) -> anyhow::Result<Vec<u8>> {
         if let Some(failure) = &mut function.health.last_failure {
             failure.reason.truncate(failure.reason.floor_char_boundary(REASON_SHORT_BYTES));
         }
+        function.missing_secrets.truncate(1);
     }
     encode(&FromNode::Report(report)).context("encode a report")
 }
@@ -105,6 +106,7 @@ fn frame_of(mut report: Report) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MISSING_SECRETS_MAX;
     use sedge_protocol::limits::{ASSIGNED_MAX, HEALTH_REASON_BYTES_MAX, REASON_BYTES_MAX, REPORT_ERRORS_MAX};
     use sedge_protocol::message::{ErrorReport, FunctionReport, Health, LastFailure};
     use sedge_protocol::usage::Counters;
@@ -122,6 +124,7 @@ mod tests {
             running: revision,
             state: FunctionState::Failed { reason: reason.clone() },
             assigned: revision,
+            missing_secrets: vec!["s".repeat(63).parse().unwrap(); MISSING_SECRETS_MAX],
             totals: large,
             health: Health {
                 failed_hour: u32::MAX,

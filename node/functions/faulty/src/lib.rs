@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use wasip2::exports::http::incoming_handler::Guest;
@@ -20,6 +21,12 @@ impl Guest for Faulty {
     fn handle(request: IncomingRequest, answer: ResponseOutparam) {
         match wish(&request).as_str() {
             "ok" => respond(answer, 200, b"ok"),
+            "count" => respond(answer, 200, count().to_string().as_bytes()),
+            "keep-request" => {
+                // The next invocation of this instance still holds what belongs to this one.
+                std::mem::forget(request);
+                respond(answer, 200, b"kept");
+            }
             "trap" => core::arch::wasm32::unreachable(),
             "panic" => panic!("as you wished"),
             "loop" => spin(),
@@ -57,6 +64,12 @@ fn wish(request: &IncomingRequest) -> String {
         return "a body that is no text".into();
     }
     text.trim().to_owned()
+}
+
+/// Invocations of this instance so far.
+fn count() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 fn spin() -> ! {

@@ -3,17 +3,21 @@
 #![expect(unreachable_pub, reason = "the generated bindings re-export the resource types")]
 
 use super::bindings::keyvalue::{atomics, batch, store};
-use super::{HostError, Swap};
+use super::{HostError, StoreRef, Swap};
 use crate::limits::{KEY_BYTES_MAX, KEYS_PER_BATCH_MAX};
 use crate::state::State;
+use sedge_protocol::manifest::BucketName;
 use std::sync::Arc;
 use wasmtime::component::Resource;
 
 type Answer<T> = wasmtime::Result<Result<T, store::Error>>;
 
-/// An open bucket: its name.
+/// An open bucket.
 #[derive(Debug, Clone)]
-pub struct Bucket(Arc<str>);
+pub struct Bucket {
+    name: Arc<str>,
+    shared: bool,
+}
 
 /// A value that was read in order to be swapped.
 #[derive(Debug)]
@@ -25,16 +29,21 @@ pub struct Cas {
 
 impl From<HostError> for store::Error {
     fn from(error: HostError) -> Self {
-        match error {
-            HostError::Denied(_) => Self::AccessDenied,
-            HostError::Full(_) | HostError::Failed(_) => Self::Other(error.to_string()),
-        }
+        // `access-denied` has no room for a reason.
+        Self::Other(error.to_string())
     }
 }
 
+const MIB: u64 = 1024 * 1024;
+
 impl State {
-    fn bucket(&mut self, bucket: &Resource<Bucket>) -> wasmtime::Result<Arc<str>> {
-        Ok(Arc::clone(&self.table().get(bucket)?.0))
+    fn bucket(&mut self, bucket: &Resource<Bucket>) -> wasmtime::Result<Bucket> {
+        Ok(self.table().get(bucket)?.clone())
+    }
+
+    fn store_of<'a>(&'a self, bucket: &'a Bucket) -> StoreRef<'a> {
+        let quota_bytes = u64::from(self.manifest().quota.keyvalue_mb) * MIB;
+        StoreRef { owner: (!bucket.shared).then(|| self.function()), bucket: &bucket.name, quota_bytes }
     }
 
     /// Counts one operation for each key, unless a key or their number is out of bounds.
@@ -57,43 +66,47 @@ impl State {
         &mut self,
         bucket: &Resource<Bucket>,
         key: &str,
-        operation: impl FnOnce(&Self, &str) -> Result<T, HostError>,
+        operation: impl FnOnce(&Self, StoreRef<'_>) -> Result<T, HostError>,
     ) -> Answer<T> {
         let bucket = self.bucket(bucket)?;
-        Ok(self.admit([key].into_iter()).and_then(|()| Ok(operation(self, &bucket)?)))
+        Ok(self.admit([key].into_iter()).and_then(|()| Ok(operation(self, self.store_of(&bucket))?)))
     }
 }
 
 impl store::Host for State {
     fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
-        if !self.manifest().access.keyvalue.iter().any(|granted| granted.as_str() == identifier) {
+        let access = &self.manifest().access;
+        let named = |list: &[BucketName]| list.iter().any(|granted| granted.as_str() == identifier);
+        let shared = named(&access.keyvalue_shared);
+        if !shared && !named(&access.keyvalue) {
+            self.refuse("wasi:keyvalue/store", &format!("the store `{identifier}`"), &format!("keyvalue = [\"{identifier}\"]"));
             return Ok(Err(store::Error::AccessDenied));
         }
-        Ok(Ok(self.table().push(Bucket(identifier.into()))?))
+        Ok(Ok(self.table().push(Bucket { name: identifier.into(), shared })?))
     }
 }
 
 impl store::HostBucket for State {
     fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
-        self.on_key(&bucket, &key, |state, bucket| state.host.kv_get(state.function(), bucket, &key))
+        self.on_key(&bucket, &key, |state, store| state.host.kv_get(store, &key))
     }
 
     fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
-        self.on_key(&bucket, &key, |state, bucket| state.host.kv_set(state.function(), bucket, &key, value))
+        self.on_key(&bucket, &key, |state, store| state.host.kv_set(store, vec![(key.clone(), value)]))
     }
 
     fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<()> {
-        self.on_key(&bucket, &key, |state, bucket| state.host.kv_delete(state.function(), bucket, &key))
+        self.on_key(&bucket, &key, |state, store| state.host.kv_delete(store, std::slice::from_ref(&key)))
     }
 
     fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<bool> {
-        self.on_key(&bucket, &key, |state, bucket| state.host.kv_exists(state.function(), bucket, &key))
+        self.on_key(&bucket, &key, |state, store| Ok(state.host.kv_get(store, &key)?.is_some()))
     }
 
     fn list_keys(&mut self, bucket: Resource<Bucket>, cursor: Option<String>) -> Answer<store::KeyResponse> {
         let bucket = self.bucket(&bucket)?;
         self.call.count_kv(1);
-        let page = self.host.kv_list(self.function(), &bucket, cursor.as_deref());
+        let page = self.host.kv_list(self.store_of(&bucket), cursor.as_deref());
         Ok(page.map(|page| store::KeyResponse { keys: page.keys, cursor: page.cursor }).map_err(Into::into))
     }
 
@@ -107,7 +120,7 @@ impl batch::Host for State {
     fn get_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<Vec<(String, Option<Vec<u8>>)>> {
         let bucket = self.bucket(&bucket)?;
         let get = |key: String| {
-            let value = self.host.kv_get(self.function(), &bucket, &key)?;
+            let value = self.host.kv_get(self.store_of(&bucket), &key)?;
             Ok((key, value))
         };
         Ok(self.admit(keys.iter().map(String::as_str)).and_then(|()| keys.into_iter().map(get).collect()))
@@ -116,30 +129,30 @@ impl batch::Host for State {
     fn set_many(&mut self, bucket: Resource<Bucket>, pairs: Vec<(String, Vec<u8>)>) -> Answer<()> {
         let bucket = self.bucket(&bucket)?;
         let admitted = self.admit(pairs.iter().map(|(key, _)| key.as_str()));
-        Ok(admitted.and_then(|()| Ok(self.host.kv_set_many(self.function(), &bucket, pairs)?)))
+        Ok(admitted.and_then(|()| Ok(self.host.kv_set(self.store_of(&bucket), pairs)?)))
     }
 
     fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<()> {
         let bucket = self.bucket(&bucket)?;
         let admitted = self.admit(keys.iter().map(String::as_str));
-        Ok(admitted.and_then(|()| Ok(self.host.kv_delete_many(self.function(), &bucket, &keys)?)))
+        Ok(admitted.and_then(|()| Ok(self.host.kv_delete(self.store_of(&bucket), &keys)?)))
     }
 }
 
 impl atomics::Host for State {
     fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: i64) -> Answer<i64> {
-        self.on_key(&bucket, &key, |state, bucket| state.host.kv_increment(state.function(), bucket, &key, delta))
+        self.on_key(&bucket, &key, |state, store| state.host.kv_increment(store, &key, delta))
     }
 
     fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> wasmtime::Result<Result<(), atomics::CasError>> {
         let mut cas = self.table().delete(cas)?;
         self.call.count_kv(1);
         let swap = Swap { expected: cas.seen.as_deref(), value: &value };
-        match self.host.kv_swap(self.function(), &cas.bucket.0, &cas.key, swap) {
+        match self.host.kv_swap(self.store_of(&cas.bucket), &cas.key, swap) {
             Ok(true) => Ok(Ok(())),
             Ok(false) => {
                 // The caller gets a handle on what is there now, to try again with.
-                match self.host.kv_get(self.function(), &cas.bucket.0, &cas.key) {
+                match self.host.kv_get(self.store_of(&cas.bucket), &cas.key) {
                     Ok(seen) => cas.seen = seen,
                     Err(error) => return Ok(Err(atomics::CasError::StoreError(error.into()))),
                 }
@@ -152,8 +165,8 @@ impl atomics::Host for State {
 
 impl atomics::HostCas for State {
     fn new(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Resource<Cas>> {
-        let seen = self.on_key(&bucket, &key, |state, bucket| state.host.kv_get(state.function(), bucket, &key))?;
-        let bucket = Bucket(self.bucket(&bucket)?);
+        let seen = self.on_key(&bucket, &key, |state, store| state.host.kv_get(store, &key))?;
+        let bucket = self.bucket(&bucket)?;
         match seen {
             Ok(seen) => Ok(Ok(self.table().push(Cas { bucket, key, seen })?)),
             Err(error) => Ok(Err(error)),

@@ -35,7 +35,9 @@ impl State {
     fn publish(&self, topic: &str, message: Message) -> Result<(), types::Error> {
         let topic: Topic = topic.parse().map_err(|fault| types::Error::Other(format!("{fault}")))?;
         if !self.manifest().access.publish.iter().any(|granted| granted.matches(&topic)) {
-            return Err(types::Error::PermissionDenied(format!("add \"{topic}\" to publish under [access] in function.toml")));
+            let line = format!("publish = [\"{topic}\"]");
+            self.refuse("wasi:messaging/producer", &format!("a message on `{topic}`"), &line);
+            return Err(types::Error::PermissionDenied(format!("add `{line}` under [access] in function.toml")));
         }
         let bytes = message.data.len();
         self.host.publish(self.call.info(), &topic, Bytes::from(message.data), message.content_type.as_deref()).map_err(

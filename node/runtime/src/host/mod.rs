@@ -1,15 +1,26 @@
 //! What functions may reach, seen from both sides: the [`Host`] that the daemon implements, and one file for each
 //! interface that guests import.
 
+pub(crate) mod blobstore;
+mod blobstream;
 pub(crate) mod config;
+pub(crate) mod egress;
 pub(crate) mod keyvalue;
 pub(crate) mod logging;
 pub(crate) mod messaging;
 pub(crate) mod outgoing;
+pub(crate) mod sockets;
 
+use crate::assets::Assets;
 use bytes::Bytes;
+pub use egress::{Egress, EgressError};
+use http::{Request, Response};
+use sedge_protocol::manifest::SecretName;
 use sedge_protocol::{Digest, FunctionName, Manifest, RevisionId, Topic};
+use sedge_store::Blobs;
+use std::pin::Pin;
 use std::sync::Arc;
+use wasmtime_wasi_http::WasiBody;
 
 /// Which revision runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +42,8 @@ pub struct CallInfo {
     pub revision: Arc<RevisionRef>,
     /// Unique name of the invocation.
     pub invocation: Arc<str>,
+    /// The functions that wait for it, the outermost first; empty when nobody on this node called it.
+    pub callers: Arc<[FunctionName]>,
 }
 
 /// Where a line of guest output came from.
@@ -95,7 +108,49 @@ pub enum HostError {
     Failed(String),
 }
 
-/// What functions may reach: state, topics and the log.
+/// A key-value store: one of a function's own, or one that functions share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreRef<'a> {
+    /// Whose it is; `None` is shared.
+    pub owner: Option<&'a FunctionName>,
+    /// Its name.
+    pub bucket: &'a str,
+    /// What the owner's stores may hold together; for shared ones the node decides.
+    pub quota_bytes: u64,
+}
+
+/// A value that must not be seen: it has no `Debug` and no `Display`.
+#[expect(missing_debug_implementations, reason = "so that it never gets into a log")]
+#[derive(Clone)]
+pub struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    /// Hides a value.
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value, for whoever may have it.
+    pub const fn reveal(&self) -> &T {
+        &self.0
+    }
+}
+
+/// What happened to an object of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobChange {
+    /// The container.
+    pub container: String,
+    /// The object.
+    pub name: String,
+    /// Its size when it was created or replaced; `None` when it was deleted.
+    pub size: Option<u64>,
+}
+
+/// The answer to a call between functions. It is an HTTP response also when the callee did not run.
+pub type CallAnswer = Pin<Box<dyn Future<Output = Response<WasiBody>> + Send>>;
+
+/// What functions may reach: state, files, topics, secrets, other machines, other functions, and the log.
 ///
 /// The methods are called on the thread that runs the guest. They must return quickly: memory and bounded queues, no
 /// waiting for a disk or a network. Their processor time counts as the function's. Names and grants are checked before.
@@ -104,61 +159,63 @@ pub trait Host: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn kv_get(&self, function: &FunctionName, bucket: &str, key: &str) -> Result<Option<Vec<u8>>, HostError>;
+    fn kv_get(&self, store: StoreRef<'_>, key: &str) -> Result<Option<Vec<u8>>, HostError>;
 
-    /// Writes `value`; reads that follow see it.
+    /// Writes all of `pairs` or none; reads that follow see them.
     ///
     /// # Errors
-    /// When the value is too large, a quota is reached or the store fails.
-    fn kv_set(&self, function: &FunctionName, bucket: &str, key: &str, value: Vec<u8>) -> Result<(), HostError>;
+    /// When a value is too large, a quota is reached or the store fails.
+    fn kv_set(&self, store: StoreRef<'_>, pairs: Vec<(String, Vec<u8>)>) -> Result<(), HostError>;
 
-    /// Removes `key`; one that is absent is no error.
+    /// Removes all of `keys` at once; one that is absent is no error.
     ///
     /// # Errors
     /// When the store fails.
-    fn kv_delete(&self, function: &FunctionName, bucket: &str, key: &str) -> Result<(), HostError>;
+    fn kv_delete(&self, store: StoreRef<'_>, keys: &[String]) -> Result<(), HostError>;
 
     /// One page of keys, from `cursor` or the beginning.
     ///
     /// # Errors
-    /// When the cursor is not one of ours or the store fails.
-    fn kv_list(&self, function: &FunctionName, bucket: &str, cursor: Option<&str>) -> Result<KeyPage, HostError>;
+    /// When the store fails.
+    fn kv_list(&self, store: StoreRef<'_>, cursor: Option<&str>) -> Result<KeyPage, HostError>;
 
     /// Adds `delta` to a number kept as decimal text, atomically; absent counts as 0. Answers the sum.
     ///
     /// # Errors
-    /// When the value is not a number, the sum overflows or the store fails.
-    fn kv_increment(&self, function: &FunctionName, bucket: &str, key: &str, delta: i64) -> Result<i64, HostError>;
+    /// When the value is not a number, the sum overflows, a quota is reached or the store fails.
+    fn kv_increment(&self, store: StoreRef<'_>, key: &str, delta: i64) -> Result<i64, HostError>;
 
     /// Writes `value` only if the present value is `expected`, atomically. Answers whether it did.
     ///
     /// # Errors
-    /// When the store fails.
-    fn kv_swap(&self, function: &FunctionName, bucket: &str, key: &str, swap: Swap<'_>) -> Result<bool, HostError>;
+    /// When a quota is reached or the store fails.
+    fn kv_swap(&self, store: StoreRef<'_>, key: &str, swap: Swap<'_>) -> Result<bool, HostError>;
 
-    /// Whether `key` has a value.
+    /// The files inside artifacts, unpacked.
+    fn assets(&self) -> &Assets;
+
+    /// The files of functions. Their methods block: the runtime calls them where that is allowed.
+    fn blobs(&self) -> &Blobs;
+
+    /// Tells those who want to know that an object was created or deleted.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    fn kv_exists(&self, function: &FunctionName, bucket: &str, key: &str) -> Result<bool, HostError> {
-        Ok(self.kv_get(function, bucket, key)?.is_some())
-    }
+    /// When the bus does not take it.
+    fn blob_changed(&self, call: &CallInfo, change: &BlobChange) -> Result<(), HostError>;
 
-    /// Several writes at once; a host that can makes them one.
+    /// A secret of the node; `None` if it is not here.
     ///
     /// # Errors
-    /// As [`kv_set`](Self::kv_set); some may be written.
-    fn kv_set_many(&self, function: &FunctionName, bucket: &str, pairs: Vec<(String, Vec<u8>)>) -> Result<(), HostError> {
-        pairs.into_iter().try_for_each(|(key, value)| self.kv_set(function, bucket, &key, value))
-    }
+    /// When it is here and cannot be read.
+    fn secret(&self, name: &SecretName) -> Result<Option<Secret<String>>, HostError>;
 
-    /// Several removals at once; a host that can makes them one.
+    /// The way to other machines.
+    fn egress(&self) -> &Egress;
+
+    /// Sends a request to another function of the node, which is admitted, limited and metered as itself.
     ///
-    /// # Errors
-    /// As [`kv_delete`](Self::kv_delete); some may be removed.
-    fn kv_delete_many(&self, function: &FunctionName, bucket: &str, keys: &[String]) -> Result<(), HostError> {
-        keys.iter().try_for_each(|key| self.kv_delete(function, bucket, key))
-    }
+    /// Cancel safe: dropping the future or the body of the answer stops the callee.
+    fn call(&self, caller: &CallInfo, callee: &FunctionName, request: Request<WasiBody>) -> CallAnswer;
 
     /// Publishes a message as an event of the function.
     ///
@@ -188,8 +245,30 @@ pub(crate) mod bindings {
     wasmtime::component::bindgen!({
         path: "wit",
         world: "sedge:node/bindings",
-        imports: { default: trappable },
+        imports: {
+            "wasi:blobstore/types.[static]outgoing-value.new-outgoing-value": async | trappable,
+            "wasi:blobstore/types.[static]outgoing-value.finish": async | trappable,
+            "wasi:blobstore/types.[static]incoming-value.incoming-value-consume-sync": async | trappable,
+            "wasi:blobstore/container.[method]container.info": async | trappable,
+            "wasi:blobstore/container.[method]container.get-data": async | trappable,
+            "wasi:blobstore/container.[method]container.delete-object": async | trappable,
+            "wasi:blobstore/container.[method]container.delete-objects": async | trappable,
+            "wasi:blobstore/container.[method]container.has-object": async | trappable,
+            "wasi:blobstore/container.[method]container.object-info": async | trappable,
+            "wasi:blobstore/container.[method]container.clear": async | trappable,
+            "wasi:blobstore/container.[method]stream-object-names.read-stream-object-names": async | trappable,
+            "wasi:blobstore/container.[method]stream-object-names.skip-stream-object-names": async | trappable,
+            "wasi:blobstore/blobstore.delete-container": async | trappable,
+            "wasi:blobstore/blobstore.copy-object": async | trappable,
+            "wasi:blobstore/blobstore.move-object": async | trappable,
+            default: trappable,
+        },
         with: {
+            "wasi:io/streams": wasmtime_wasi::p2::bindings::io::streams,
+            "wasi:blobstore/types.outgoing-value": crate::host::blobstore::OutgoingValue,
+            "wasi:blobstore/types.incoming-value": crate::host::blobstore::IncomingValue,
+            "wasi:blobstore/container.container": crate::host::blobstore::OpenContainer,
+            "wasi:blobstore/container.stream-object-names": crate::host::blobstore::Names,
             "wasi:keyvalue/store.bucket": crate::host::keyvalue::Bucket,
             "wasi:keyvalue/atomics.cas": crate::host::keyvalue::Cas,
             "wasi:messaging/types.client": crate::host::messaging::Client,

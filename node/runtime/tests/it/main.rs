@@ -5,7 +5,13 @@
 mod cache;
 mod command;
 mod component;
+mod files;
 mod guests;
+mod languages;
 mod limits;
+mod outgoing;
+mod reuse;
+mod server;
+mod sockets;
 mod support;
 mod trap;

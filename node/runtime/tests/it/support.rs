@@ -1,28 +1,48 @@
 //! A host in memory, and the few steps that every test takes.
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
+use sedge_protocol::manifest::SecretName;
 use sedge_protocol::{Digest, Event, FunctionName, Manifest, RevisionId, Topic};
 use sedge_runtime::{
-    CallInfo, Ending, Engine, EngineConfig, Failure, Function, Host, HostError, Invocation, KeyPage, LogLine, Machine, PrepareError, Reply,
-    ResponseBody, RevisionRef, Swap,
+    Assets, BlobChange, CallAnswer, CallInfo, Egress, Ending, Engine, EngineConfig, Failure, Function, Host, HostError, Invocation,
+    KeyPage, LogLine, Machine, PrepareError, Reply, ResponseBody, RevisionRef, Secret, StoreRef, Swap, WasiBody,
 };
+use sedge_store::Blobs;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-/// State, messages and log lines in memory.
-#[derive(Default)]
+/// State, messages and log lines in memory; files in a directory.
 pub(crate) struct MemoryHost {
     pub(crate) values: Mutex<BTreeMap<(String, String), Vec<u8>>>,
     pub(crate) messages: Mutex<Vec<(Topic, Bytes)>>,
+    pub(crate) changes: Mutex<Vec<BlobChange>>,
     pub(crate) lines: Mutex<Vec<LogLine>>,
     pub(crate) dumps: Mutex<Vec<Vec<u8>>>,
+    pub(crate) secrets: Mutex<BTreeMap<String, String>>,
+    assets: Assets,
+    blobs: Blobs,
+    egress: Egress,
 }
 
 impl MemoryHost {
+    fn new(dir: &Path, authority: Option<&str>) -> Self {
+        Self {
+            values: Mutex::default(),
+            messages: Mutex::default(),
+            changes: Mutex::default(),
+            lines: Mutex::default(),
+            dumps: Mutex::default(),
+            secrets: Mutex::default(),
+            assets: Assets::open(&dir.join("assets"), None).unwrap(),
+            blobs: Blobs::open(&dir.join("blobs"), None).unwrap(),
+            egress: Egress::new(authority.map(str::as_bytes)).unwrap(),
+        }
+    }
+
     pub(crate) fn value(&self, bucket: &str, key: &str) -> Option<String> {
         let values = self.values.lock().unwrap();
         values.get(&(bucket.to_owned(), key.to_owned())).map(|value| String::from_utf8(value.clone()).unwrap())
@@ -31,45 +51,88 @@ impl MemoryHost {
     pub(crate) fn log(&self) -> Vec<String> {
         self.lines.lock().unwrap().iter().map(|line| line.text.clone()).collect()
     }
+
+    /// Whether a line of the log has all these parts.
+    pub(crate) fn logged(&self, parts: &[&str]) -> bool {
+        self.log().iter().any(|line| parts.iter().all(|part| line.contains(part)))
+    }
+}
+
+fn place(store: StoreRef<'_>, key: &str) -> (String, String) {
+    let shared = if store.owner.is_none() { "shared " } else { "" };
+    (format!("{shared}{}", store.bucket), key.to_owned())
 }
 
 impl Host for MemoryHost {
-    fn kv_get(&self, _: &FunctionName, bucket: &str, key: &str) -> Result<Option<Vec<u8>>, HostError> {
-        Ok(self.values.lock().unwrap().get(&(bucket.to_owned(), key.to_owned())).cloned())
+    fn kv_get(&self, store: StoreRef<'_>, key: &str) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(self.values.lock().unwrap().get(&place(store, key)).cloned())
     }
 
-    fn kv_set(&self, _: &FunctionName, bucket: &str, key: &str, value: Vec<u8>) -> Result<(), HostError> {
-        self.values.lock().unwrap().insert((bucket.to_owned(), key.to_owned()), value);
+    fn kv_set(&self, store: StoreRef<'_>, pairs: Vec<(String, Vec<u8>)>) -> Result<(), HostError> {
+        let mut values = self.values.lock().unwrap();
+        values.extend(pairs.into_iter().map(|(key, value)| (place(store, &key), value)));
         Ok(())
     }
 
-    fn kv_delete(&self, _: &FunctionName, bucket: &str, key: &str) -> Result<(), HostError> {
-        self.values.lock().unwrap().remove(&(bucket.to_owned(), key.to_owned()));
+    fn kv_delete(&self, store: StoreRef<'_>, keys: &[String]) -> Result<(), HostError> {
+        let mut values = self.values.lock().unwrap();
+        values.retain(|at, _| keys.iter().all(|key| *at != place(store, key)));
         Ok(())
     }
 
-    fn kv_list(&self, _: &FunctionName, bucket: &str, _: Option<&str>) -> Result<KeyPage, HostError> {
+    fn kv_list(&self, store: StoreRef<'_>, _: Option<&str>) -> Result<KeyPage, HostError> {
         let values = self.values.lock().unwrap();
-        let keys = values.keys().filter(|(name, _)| name == bucket).map(|(_, key)| key.clone()).collect();
+        let keys = values.keys().filter(|(name, _)| *name == place(store, "").0).map(|(_, key)| key.clone()).collect();
         Ok(KeyPage { keys, cursor: None })
     }
 
-    fn kv_increment(&self, _: &FunctionName, bucket: &str, key: &str, delta: i64) -> Result<i64, HostError> {
+    fn kv_increment(&self, store: StoreRef<'_>, key: &str, delta: i64) -> Result<i64, HostError> {
         let mut values = self.values.lock().unwrap();
-        let value = values.entry((bucket.to_owned(), key.to_owned())).or_insert_with(|| b"0".to_vec());
+        let value = values.entry(place(store, key)).or_insert_with(|| b"0".to_vec());
         let number: i64 = std::str::from_utf8(value).unwrap().parse().map_err(|_| HostError::Failed("not a number".to_owned()))?;
         *value = (number + delta).to_string().into_bytes();
         Ok(number + delta)
     }
 
-    fn kv_swap(&self, _: &FunctionName, bucket: &str, key: &str, swap: Swap<'_>) -> Result<bool, HostError> {
+    fn kv_swap(&self, store: StoreRef<'_>, key: &str, swap: Swap<'_>) -> Result<bool, HostError> {
         let mut values = self.values.lock().unwrap();
-        let place = (bucket.to_owned(), key.to_owned());
+        let place = place(store, key);
         let fits = values.get(&place).map(Vec::as_slice) == swap.expected;
         if fits {
             values.insert(place, swap.value.to_vec());
         }
         Ok(fits)
+    }
+
+    fn assets(&self) -> &Assets {
+        &self.assets
+    }
+
+    fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    fn blob_changed(&self, _: &CallInfo, change: &BlobChange) -> Result<(), HostError> {
+        self.changes.lock().unwrap().push(change.clone());
+        Ok(())
+    }
+
+    fn secret(&self, name: &SecretName) -> Result<Option<Secret<String>>, HostError> {
+        Ok(self.secrets.lock().unwrap().get(name.as_str()).cloned().map(Secret::new))
+    }
+
+    fn egress(&self) -> &Egress {
+        &self.egress
+    }
+
+    /// Says who was called by whom, and what was sent.
+    fn call(&self, caller: &CallInfo, callee: &FunctionName, request: http::Request<WasiBody>) -> CallAnswer {
+        let who = format!("{} calls {callee}{}: ", caller.revision.function, request.uri().path());
+        Box::pin(async move {
+            let sent = request.into_body().collect().await.unwrap().to_bytes();
+            let said = Bytes::from([who.as_bytes(), &sent].concat());
+            http::Response::new(Full::new(said).map_err(|never| match never {}).boxed_unsync())
+        })
     }
 
     fn publish(&self, _: &CallInfo, topic: &Topic, message: Bytes, _: Option<&str>) -> Result<(), HostError> {
@@ -98,12 +161,20 @@ impl Bench {
         Self::of_memory(256)
     }
 
+    /// A host that trusts one more authority.
+    pub(crate) fn trusting(authority: &str) -> Self {
+        let mut bench = Self::new();
+        bench.host = Arc::new(MemoryHost::new(bench.dir.path(), Some(authority)));
+        bench
+    }
+
     /// A machine with so much memory, which decides how many instances there can be.
     pub(crate) fn of_memory(memory_mib: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let machine = Machine { cores: 2, memory_bytes: memory_mib * 1024 * 1024 };
         let engine = Engine::new(EngineConfig { machine, cache_dir: dir.path().join("compiled") }).unwrap();
-        Self { engine, host: Arc::default(), dir }
+        let host = Arc::new(MemoryHost::new(dir.path(), None));
+        Self { engine, host, dir }
     }
 
     /// The function of a text in WebAssembly's text format.
@@ -161,6 +232,24 @@ pub(crate) async fn handle(function: &Function, data: &[u8]) -> (Result<Reply, F
     let (ended, receiver) = ending();
     let result = function.event(&event(data), Invocation::new("i-1", (), ended)).await;
     (result, receiver.await.expect("every call ends"))
+}
+
+/// The whole answer to a request with a body: status, text, ending.
+pub(crate) async fn ask(function: &Function, path: &str, body: impl Into<Bytes>) -> (u16, String, Ending) {
+    let (ended, receiver) = ending();
+    let body = body.into();
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    let request = http::Request::builder().method(method).uri(path).header("host", "node.local").body(Full::new(body)).unwrap();
+    let response = match function.http(request, Invocation::new("i-1", (), ended)).await {
+        Ok(response) => response,
+        Err(failure) => return (0, failure.to_string(), receiver.await.unwrap()),
+    };
+    let (head, body) = response.into_parts();
+    let text = match body.collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(failure) => failure.to_string(),
+    };
+    (head.status.as_u16(), text, receiver.await.unwrap())
 }
 
 /// Sends `GET path`; the ending arrives once the body is consumed or dropped.

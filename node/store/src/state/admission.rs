@@ -50,8 +50,11 @@ impl State {
                 Err(CommitError::DatabaseFull { bytes, bytes_max })
             }
             Record::Accept { bytes, .. } if bytes.len() > ITEM_BYTES_MAX => Err(CommitError::ItemTooLong { bytes: bytes.len() }),
-            // What the node is told and what it has to account for are small and bounded: they may use half of what is kept.
-            Record::Set { tree: Tree::Assignment | Tree::Usage, .. } if self.room.free >= self.room.free_min / 2 => Ok(()),
+            // What the node is told, what it has to account for, and how calls ended are small and bounded: they may use half of
+            // what is kept.
+            Record::Set { tree: Tree::Assignment | Tree::Usage | Tree::Invocation, .. } if self.room.free >= self.room.free_min / 2 => {
+                Ok(())
+            }
             Record::Set { .. } | Record::Accept { .. } if self.room.free < self.room.free_min => {
                 Err(CommitError::DiskFull { free: self.room.free, needed: self.room.free_min })
             }

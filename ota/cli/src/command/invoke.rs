@@ -8,6 +8,7 @@ use crate::style::Tone;
 use crate::{event_file, text, trace_view};
 use anyhow::Context as _;
 use clap::Args;
+use sedge_protocol::invocation::{Accepted, CALLBACK_HEADER};
 use sedge_protocol::local::{Input, InvokeResult, TraceRequest};
 use sedge_protocol::{FunctionName, Topic};
 use serde::Serialize;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 /// Invoke a function on a node of this machine and print its answer
 ///
 /// Without --topic and --event the function gets an HTTP request, with one of them an event. Exits with 1 when the function fails.
+/// With --async the call is kept on the node's disk, run later, and tried again if it fails; its id is printed.
 #[derive(Debug, Args)]
 pub(crate) struct Invoke {
     /// Which function
@@ -44,6 +46,15 @@ pub(crate) struct Invoke {
     /// Media type of the body or data
     #[arg(long, default_value = "application/octet-stream")]
     content_type: String,
+    /// Do not wait: print the id of the call, for `sedge invocation show`
+    #[arg(long = "async", conflicts_with = "topic")]
+    asynchronous: bool,
+    /// Idempotency key: for a day the same key means the same call
+    #[arg(long, requires = "asynchronous")]
+    key: Option<String>,
+    /// Address that gets the answer as a CloudEvent; the function's manifest has to allow it
+    #[arg(long, requires = "asynchronous", value_name = "URL")]
+    callback: Option<String>,
     #[command(flatten)]
     node: NodeSocket,
 }
@@ -72,9 +83,28 @@ impl Invoke {
             ("topic", self.topic.as_ref().map(ToString::to_string)),
             ("method", self.method.clone().or_else(|| get.then(|| "GET".to_owned()))),
             ("path", self.path.clone()),
+            ("async", self.asynchronous.then(|| "true".to_owned())),
         ];
+        if self.asynchronous {
+            return self.call(context, &query(&path, &parameters), &body);
+        }
         let (status, answer) = self.node.client().post_raw(&query(&path, &parameters), &self.content_type, &body)?;
         if self.topic.is_some() { event(context, status, &answer) } else { request(context, status, &answer) }
+    }
+
+    fn call(&self, context: &Context, path: &str, body: &[u8]) -> anyhow::Result<ExitCode> {
+        let optional = [("idempotency-key", &self.key), (CALLBACK_HEADER, &self.callback)];
+        let mut headers = vec![("content-type", self.content_type.as_str())];
+        headers.extend(optional.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+        let (status, answer) = self.node.client().post_with(path, &headers, body)?;
+        let accepted: Accepted = serde_json::from_slice(&answer).map_err(|_| Failure::Refused {
+            status,
+            error: format!("the node answered an asynchronous call with status {status} and no id"),
+            hint: Some("see whether `sedged` has the version of `sedge`: `sedge status --node`".to_owned()),
+        })?;
+        context.output.show(&accepted, |_| accepted.id.to_string())?;
+        context.output.said(accepted.state.as_str(), Tone::Good, &format!("see `sedge invocation show {} --wait`", accepted.id));
+        Ok(ExitCode::SUCCESS)
     }
 
     fn body(&self) -> anyhow::Result<Vec<u8>> {
@@ -91,7 +121,7 @@ impl Invoke {
     }
 }
 
-fn request(context: &Context, status: u16, body: &[u8]) -> anyhow::Result<ExitCode> {
+pub(super) fn request(context: &Context, status: u16, body: &[u8]) -> anyhow::Result<ExitCode> {
     if context.output.is_json() {
         context.output.show(&Answer { status, body: String::from_utf8_lossy(body) }, |_| String::new())?;
     } else {

@@ -64,6 +64,9 @@ pub(crate) fn of_node(reports: &[FunctionReport], now_ms: u64, style: Style) -> 
     let mut table = Table::new(&["FUNCTION", "RUNNING", "STATE", ">CALLS", ">FAILED", ">CPU", "NOTE"]);
     for report in reports {
         let (state, tone, mut note) = state(&report.state);
+        if let Some(name) = report.missing_secrets.first().filter(|_| note.is_empty()) {
+            note = format!("lacks the secret {name}: sedge secret set {name}");
+        }
         let mut of_note = Tone::Plain;
         if let Some(health) = health(&report.health, now_ms) {
             note = if note.is_empty() { health } else { format!("{note}; {health}") };

@@ -1,5 +1,7 @@
 //! `sedge new`
 
+mod templates;
+
 use crate::arguments::Context;
 use crate::failure::Failure;
 use crate::style::Tone;
@@ -10,6 +12,7 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{fs, io};
+use templates::File;
 
 /// Start a project for a function
 #[derive(Debug, Args)]
@@ -30,36 +33,31 @@ enum Template {
     RustHttp,
     /// Rust, a plain command: event on standard input, reply on standard output
     RustCommand,
+    /// Go, a WASI command: HTTP requests and events
+    Go,
+    /// JavaScript, answers HTTP requests and handles events
+    Javascript,
+    /// TypeScript, answers HTTP requests and handles events
+    Typescript,
+    /// Python, answers HTTP requests and handles events
+    Python,
+    /// C, a WASI command: HTTP requests and events
+    C,
+    /// Zig, a WASI command: HTTP requests and events
+    Zig,
 }
-
-/// A file of a template: where it goes, and its text.
-type File = (&'static str, &'static str);
-
-const RUST_HTTP: &[File] = &[
-    ("Cargo.toml", include_str!("../../../../node/functions/templates/rust-http/Cargo.toml")),
-    ("README.md", include_str!("../../../../node/functions/templates/rust-http/README.md")),
-    ("function.toml", include_str!("../../../../node/functions/templates/rust-http/function.toml")),
-    ("event.json", include_str!("../../../../node/functions/templates/rust-http/event.json")),
-    ("src/lib.rs", include_str!("../../../../node/functions/templates/rust-http/src/lib.rs")),
-    ("tests/answers.toml", include_str!("../../../../node/functions/templates/rust-http/tests/answers.toml")),
-    (".gitignore", include_str!("../../../../node/functions/templates/rust-http/.gitignore")),
-];
-
-const RUST_COMMAND: &[File] = &[
-    ("Cargo.toml", include_str!("../../../../node/functions/templates/rust-command/Cargo.toml")),
-    ("README.md", include_str!("../../../../node/functions/templates/rust-command/README.md")),
-    ("function.toml", include_str!("../../../../node/functions/templates/rust-command/function.toml")),
-    ("event.json", include_str!("../../../../node/functions/templates/rust-command/event.json")),
-    ("src/main.rs", include_str!("../../../../node/functions/templates/rust-command/src/main.rs")),
-    ("tests/events.toml", include_str!("../../../../node/functions/templates/rust-command/tests/events.toml")),
-    (".gitignore", include_str!("../../../../node/functions/templates/rust-command/.gitignore")),
-];
 
 impl Template {
     fn files(self) -> &'static [File] {
         match self {
-            Self::RustHttp => RUST_HTTP,
-            Self::RustCommand => RUST_COMMAND,
+            Self::RustHttp => templates::RUST_HTTP,
+            Self::RustCommand => templates::RUST_COMMAND,
+            Self::Go => templates::GO,
+            Self::Javascript => templates::JAVASCRIPT,
+            Self::Typescript => templates::TYPESCRIPT,
+            Self::Python => templates::PYTHON,
+            Self::C => templates::C,
+            Self::Zig => templates::ZIG,
         }
     }
 }
@@ -118,8 +116,12 @@ mod tests {
         for template in Template::value_variants() {
             let name = template.to_possible_value().unwrap();
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../node/functions/templates").join(name.get_name());
-            let count = |dir: &Path| fs::read_dir(dir).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_file()).count();
-            assert_eq!(count(&dir) + count(&dir.join("src")) + count(&dir.join("tests")), template.files().len(), "{}", name.get_name());
+            assert_eq!(files_in(&dir), template.files().len(), "{}", name.get_name());
         }
+    }
+
+    fn files_in(dir: &Path) -> usize {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| if path.is_dir() { files_in(&path) } else { 1 }).sum()
     }
 }

@@ -25,7 +25,7 @@ const ON_A_NODE: &str = "state lies on the nodes and not at the fleet: once they
 pub(crate) struct Rm {
     /// Which function
     function: FunctionName,
-    /// Remove also what the node keeps for it: key-value stores, waiting events, dead letters (only with --node)
+    /// Remove also what the node keeps for it: key-value stores, objects, waiting events, asynchronous calls, dead letters (only with --node)
     #[arg(long)]
     state: bool,
     /// Do not ask
@@ -111,7 +111,7 @@ impl Rm {
     }
 }
 
-/// `12 keys of 3.40 KiB, 3 waiting events, 1 dead letter`
+/// `12 keys of 3.40 KiB, objects of 2.00 KiB, 3 waiting events, 1 dead letter`
 fn describe(kept: &Kept) -> String {
     let some = |number: u64, one: &str, many: &str| match number {
         0 => None,
@@ -120,7 +120,9 @@ fn describe(kept: &Kept) -> String {
     };
     let parts = [
         some(kept.keys, "key", "keys").map(|keys| format!("{keys} of {}", text::bytes(kept.bytes))),
+        (kept.blob_bytes > 0).then(|| format!("objects of {}", text::bytes(kept.blob_bytes))),
         some(kept.events, "waiting event", "waiting events"),
+        some(kept.calls, "asynchronous call", "asynchronous calls"),
         some(kept.dead_letters, "dead letter", "dead letters"),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn what_goes_is_counted_in_words() {
         assert_eq!(describe(&Kept::default()), "nothing");
-        let kept = Kept { keys: 12, bytes: 3482, events: 3, dead_letters: 1 };
-        assert_eq!(describe(&kept), "12 keys of 3.40 KiB, 3 waiting events, 1 dead letter");
+        let kept = Kept { keys: 12, bytes: 3482, blob_bytes: 2048, events: 3, calls: 2, dead_letters: 1 };
+        assert_eq!(describe(&kept), "12 keys of 3.40 KiB, objects of 2.00 KiB, 3 waiting events, 2 asynchronous calls, 1 dead letter");
     }
 }

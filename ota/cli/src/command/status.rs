@@ -7,7 +7,7 @@ use crate::table::{Cell, Table, facts};
 use crate::text;
 use clap::Args;
 use sedge_protocol::api::Status as FleetStatus;
-use sedge_protocol::local::{Admission, FleetLink, LocalStatus};
+use sedge_protocol::local::{Admission, CallCounts, FleetLink, LocalStatus};
 use std::process::ExitCode;
 
 /// Show how the fleet is, or one node of this machine
@@ -72,6 +72,11 @@ fn of_node(status: &LocalStatus, style: Style) -> String {
         ("usage unsent", text::count(status.usage_unsent).into()),
         ("disk written", text::bytes(status.store_bytes_written).into()),
     ];
+    let CallCounts { waiting, over, dropped } = status.calls;
+    if waiting + over + dropped > 0 {
+        let dropped = if dropped > 0 { format!(", {} dropped early", text::count(dropped)) } else { String::new() };
+        known.push(("async calls", format!("{} waiting, {} over{dropped}", text::count(waiting), text::count(over)).into()));
+    }
     known.extend(node::vitals(&status.vitals));
     let Admission { limit, running, waiting, memory_free_bytes } = status.admission;
     known.push(("invocations", format!("{running} running, {waiting} waiting, at most {limit} at a time").into()));
@@ -124,8 +129,10 @@ hello     1,234       4        12.3  2.50 s  1.50 GiB·s";
             vitals: sedge_protocol::message::Vitals { store_trouble: Some("disk full".to_owned()), ..node().vitals },
             usage_unsent: 0,
             store_bytes_written: 2048,
+            calls: CallCounts { waiting: 2, over: 1000, dropped: 3 },
         };
         let text = of_node(&status, Style::PLAIN);
         assert!(text.contains("\nhttp          127.0.0.1:80\nmqtt          -\n") && text.contains("\nstore         disk full\n"), "{text}");
+        assert!(text.contains("2 waiting, 1,000 over, 3 dropped early\n"), "{text}");
     }
 }

@@ -8,10 +8,9 @@ use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use bytes::Bytes;
 use log::info;
 use sedge_protocol::api::{ArtifactStored, NewRevision, Revision};
-use sedge_protocol::artifact::{ArtifactError, Kind, inspect};
+use sedge_protocol::artifact::{ArtifactError, Kind, inspect, inspect_for};
 use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
 use sedge_protocol::{Digest, RevisionId};
 use sedge_provisioning::clock::now_ms;
@@ -40,7 +39,8 @@ pub(super) async fn artifact(
     if found != digest {
         return Err(Refusal::input(format!("the bytes that came have the digest {found}, not {digest}")).hint("send them again"));
     }
-    let kind = inspected(bytes.clone()).await?;
+    let given = bytes.clone();
+    let kind = inspected(move || inspect(&given)).await?;
     let size = bytes.len() as u64;
     shared.artifacts.keep(digest, bytes).await.map_err(|cause| Refusal::internal(&cause))?;
     drop(permit);
@@ -67,7 +67,8 @@ pub(super) async fn revision(
         return Err(refusal.hint("upload it first: PUT /api/v1/artifacts/{digest}"));
     };
     let size = bytes.len() as u64;
-    let kind = inspected(bytes.into()).await?;
+    let manifest = new.manifest.clone();
+    let kind = inspected(move || inspect_for(&bytes, &manifest)).await?;
     let id = RevisionId::of(&new.artifact, &new.manifest);
     let revision = Revision {
         id,
@@ -100,12 +101,16 @@ fn unknown_key(sent: &Value, known: &Value, path: &str) -> Option<String> {
     }
 }
 
-async fn inspected(bytes: Bytes) -> Result<Kind, Refusal> {
-    let verdict = spawn_blocking(move || inspect(&bytes)).await.map_err(|cause| Refusal::internal(&cause))?;
+async fn inspected(check: impl FnOnce() -> Result<Kind, ArtifactError> + Send + 'static) -> Result<Kind, Refusal> {
+    let verdict = spawn_blocking(check).await.map_err(|cause| Refusal::internal(&cause))?;
     verdict.map_err(|fault| {
         let status = match fault {
             ArtifactError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            ArtifactError::Invalid(_) | ArtifactError::NotAFunction(_) | ArtifactError::Import { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            ArtifactError::Invalid(_)
+            | ArtifactError::NotAFunction(_)
+            | ArtifactError::Import { .. }
+            | ArtifactError::Assets(_)
+            | ArtifactError::Scratch => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Refusal::new(status, fault.to_string())
     })

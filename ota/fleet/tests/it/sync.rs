@@ -35,6 +35,7 @@ async fn reports_show_who_runs_what_and_who_waits_why() {
         running,
         state,
         assigned: Some(revision.id),
+        missing_secrets: Vec::new(),
         totals: Counters::default(),
         health: Health::default(),
     };

@@ -160,6 +160,9 @@ impl Chip {
     fn of(report: &FunctionReport, now_ms: u64) -> Self {
         let health = &report.health;
         let (dot, mut said) = match &report.state {
+            FunctionState::Running if !report.missing_secrets.is_empty() => {
+                ("bad", format!("running, lacks the secret {}: set it on the node", report.missing_secrets[0]))
+            }
             FunctionState::Running if health.failed_hour > 0 => ("busy", "running".to_owned()),
             FunctionState::Running => ("good", "running".to_owned()),
             FunctionState::Preparing => ("busy", "compiling".to_owned()),

@@ -1,0 +1,2 @@
+const time = document.querySelector("time");
+setInterval(() => (time.textContent = new Date().toLocaleTimeString()), 1000);

@@ -200,6 +200,31 @@ fn dead_letters_and_waiting_events_go_with_the_state() -> Result<()> {
 }
 
 #[test]
+fn asynchronous_calls_and_their_keys_go_with_the_state() -> Result<()> {
+    let directory = directory()?;
+    let (node, socket) = node(directory.path())?;
+    let call = |path: &str| -> Result<String> {
+        let arguments = ["invoke", "faulty", "--async", "--path", path, "--key", path, "--node", &socket];
+        Ok(sedge(None, &arguments)?.success()?.trim().to_owned())
+    };
+    let (over, dead) = (call("/faulty/ok")?, call("/faulty/trap")?);
+    for id in [&over, &dead] {
+        sedge(None, &["invocation", "show", id, "--wait", "--node", &socket])?;
+    }
+    let kept = || -> Result<Kept> { Ok(serde_json::from_slice(&node.ask(Method::GET, "/v1/functions/faulty/state", "")?.body)?) };
+    let before = kept()?;
+    assert_eq!((before.calls, before.dead_letters), (2, 1));
+    let done = sedge(None, &["rm", "faulty", "--yes", "--state", "--node", &socket])?;
+    assert!(done.code == Some(0) && done.stderr.contains("2 asynchronous calls"), "{done:?}");
+    assert!(kept()?.is_nothing());
+    assert_eq!(node.ask(Method::GET, &format!("/v1/invocations/{over}"), "")?.status.as_u16(), 404);
+    node.give(&artifact::manifest("faulty")?, &artifact::guest("faulty")?)?;
+    until("it runs again", || Ok(node.running(&function("faulty"))?))?;
+    assert_ne!(call("/faulty/ok")?, over, "the key is free again");
+    Ok(())
+}
+
+#[test]
 fn a_trap_shows_in_log_health_and_core_dump() -> Result<()> {
     let directory = directory()?;
     let (node, socket) = node(directory.path())?;
@@ -278,10 +303,10 @@ fn who_watches_a_node_sees_each_invocation_with_its_lines() -> Result<()> {
 }
 
 #[test]
-#[ignore = "compiles two guests with their dependencies: minutes"]
+#[ignore = "compiles eight guests with their dependencies and brings the tools of six languages: minutes"]
 fn the_cases_of_the_templates_pass() -> Result<()> {
     let directory = directory()?;
-    for template in ["rust-http", "rust-command"] {
+    for template in ["rust-http", "rust-command", "go", "c", "zig", "javascript", "typescript", "python"] {
         let dir = text(&directory.path().join(template));
         sedge(None, &["new", "sample", "--template", template, "--path", &dir])?.success()?;
         let done = sedge(None, &["test", &dir])?;

@@ -253,4 +253,19 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         assert!(format!("{:#}", read_all(empty.path()).unwrap_err()).contains("there are no cases"));
     }
+
+    #[test]
+    fn every_template_brings_cases_that_can_be_read() {
+        let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../node/functions/templates");
+        for template in fs::read_dir(templates).unwrap() {
+            let (template, copy) = (template.unwrap().path(), tempfile::tempdir().unwrap());
+            fs::create_dir(copy.path().join(DIRECTORY)).unwrap();
+            let cases = fs::read_dir(template.join(DIRECTORY)).unwrap().map(|case| case.unwrap().path());
+            for file in cases.chain([template.join("event.json")]) {
+                let text = fs::read_to_string(&file).unwrap().replace("{{name}}", "sample");
+                fs::write(copy.path().join(file.strip_prefix(&template).unwrap()), text).unwrap();
+            }
+            assert!(read_all(copy.path()).unwrap().len() > 1, "{}", template.display());
+        }
+    }
 }

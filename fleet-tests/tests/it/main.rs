@@ -9,6 +9,7 @@ mod claim;
 mod config;
 mod damage;
 mod dead_letters;
+mod desk;
 mod fault;
 mod full_disk;
 mod ledger;

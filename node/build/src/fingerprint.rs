@@ -1,5 +1,6 @@
 //! One digest of everything a build depends on, to know whether it has to run again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -26,6 +27,20 @@ pub fn fingerprint(dir: &Path, salt: &[&str]) -> io::Result<String> {
         feed(&mut digest, &fs::read(file)?);
     }
     Ok(hex::encode(digest.finalize()))
+}
+
+/// The digest of each file that counts for [`fingerprint`], by its path below `dir`.
+///
+/// # Errors
+/// A directory or file could not be read.
+pub fn contents(dir: &Path) -> io::Result<BTreeMap<PathBuf, [u8; 32]>> {
+    let mut files = Vec::new();
+    collect(dir, &mut files)?;
+    let digest = |file: PathBuf| {
+        let name = file.strip_prefix(dir).unwrap_or(&file).to_owned();
+        Ok((name, Sha256::digest(fs::read(&file)?).into()))
+    };
+    files.into_iter().map(digest).collect()
 }
 
 /// Length first, so that no two sequences of parts look alike.
@@ -83,6 +98,17 @@ mod tests {
         fs::rename(renamed.path().join("src/main.rs"), renamed.path().join("src/lib.rs")).unwrap();
         assert_ne!(of(&renamed), base);
         assert_ne!(fingerprint(project().path(), &["rustc 2"]).unwrap(), base);
+    }
+
+    #[test]
+    fn each_file_has_its_own_digest() {
+        let project = project();
+        let before = contents(project.path()).unwrap();
+        fs::write(project.path().join("src/main.rs"), "fn main() { }").unwrap();
+        let after = contents(project.path()).unwrap();
+        let changed: Vec<_> = after.iter().filter(|(file, digest)| before.get(*file) != Some(*digest)).map(|(file, _)| file).collect();
+        assert_eq!(changed, [Path::new("src/main.rs")]);
+        assert_eq!(after.keys().map(PathBuf::as_path).collect::<Vec<_>>(), [Path::new("function.toml"), Path::new("src/main.rs")]);
     }
 
     #[test]

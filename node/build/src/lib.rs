@@ -31,7 +31,7 @@ use std::{env, fs, io};
 pub use archive::ArchiveError;
 pub use assets::AddAssetsError;
 pub use bring::BringError;
-pub use fingerprint::fingerprint;
+pub use fingerprint::{contents, fingerprint};
 pub use language::Language;
 pub use project::{Project, ProjectError, Recipe};
 use serde::Deserialize;
@@ -197,17 +197,27 @@ impl Builder {
 
         progress(Progress::Step(&format!("cargo build --release --target {TARGET}")));
         let manifest = fs::canonicalize(dir.join("Cargo.toml")).unwrap_or_else(|_| dir.join("Cargo.toml"));
-        let mut artifacts = Vec::new();
-        run(dir, &mut cargo, &mut |line| match CargoMessage::parse(line) {
-            Some(message) => artifacts.extend(message.wasm(&manifest)),
-            None => progress(Progress::Line(line)),
-        })?;
+        let mut artifacts =
+            artifacts_of(&mut cargo, &manifest, progress).map_err(|cause| BuildError::Command { project: dir.to_owned(), cause })?;
         match artifacts.len() {
             0 => Err(BuildError::NoWasm(dir.to_owned())),
             1 => Ok(artifacts.remove(0)),
             _ => Err(BuildError::ManyWasm(dir.to_owned())),
         }
     }
+}
+
+/// Runs cargo; what it says to programs names the artifacts of the project, and what it says to people goes to `progress` and into an
+/// error.
+fn artifacts_of(cargo: &mut Command, manifest: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Vec<PathBuf>, tool::ToolError> {
+    let mut artifacts = Vec::new();
+    let mut data = |line: &str| {
+        let Some(message) = CargoMessage::parse(line) else { return false };
+        artifacts.extend(message.wasm(manifest));
+        true
+    };
+    tool::run_reading(cargo, &mut data, &mut |line| progress(Progress::Line(line)))?;
+    Ok(artifacts)
 }
 
 /// The artifact, if it is there.
@@ -255,6 +265,18 @@ mod tests {
         assert!(wasm_of(other).is_empty());
         assert!(wasm_of(r#"{"reason":"build-finished","success":true}"#).is_empty());
         assert!(CargoMessage::parse("   Compiling hello v0.1.0").is_none());
+    }
+
+    #[test]
+    fn an_error_of_the_compiler_is_shown_as_it_was_rendered_and_without_the_json() {
+        let message = r#"{"reason":"compiler-artifact","manifest_path":"/q/Cargo.toml","filenames":["/t/b.wasm"]}"#;
+        let finished = r#"{"reason":"build-finished","success":false}"#;
+        let mut cargo = Command::new("sh");
+        cargo.args(["-c", &format!("echo '{message}'; echo 'error[E0425]: cannot find value' >&2; echo '{finished}'; exit 101")]);
+        let mut said = Vec::new();
+        let error = artifacts_of(&mut cargo, Path::new("/p/Cargo.toml"), &mut |progress| said.push(format!("{progress:?}"))).unwrap_err();
+        assert!(matches!(error, tool::ToolError::Failed { tail, .. } if tail == "error[E0425]: cannot find value"));
+        assert_eq!(said, ["Line(\"error[E0425]: cannot find value\")"]);
     }
 
     #[test]

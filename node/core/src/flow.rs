@@ -55,6 +55,13 @@ impl Flow {
         second.lines += 1;
         Verdict::Keep { dropped: std::mem::take(&mut second.dropped) }
     }
+
+    /// Functions that lost lines and have been silent since the second of it, each with how many; told once.
+    pub fn untold(&mut self, now: Mono) -> Vec<(FunctionName, u64)> {
+        let number = now.0 / 1000;
+        let silent = self.functions.iter_mut().filter(|(_, second)| second.number < number && second.dropped > 0);
+        silent.map(|(function, second)| (function.clone(), std::mem::take(&mut second.dropped))).collect()
+    }
 }
 
 #[cfg(test)]
@@ -70,5 +77,18 @@ mod tests {
         assert_eq!(flow.line(&quiet, Mono(5_999)), Verdict::Keep { dropped: 0 });
         assert_eq!(flow.line(&loud, Mono(6_000)), Verdict::Keep { dropped: 2 });
         assert_eq!(flow.line(&loud, Mono(6_000)), Verdict::Keep { dropped: 0 }, "told once");
+    }
+
+    #[test]
+    fn what_a_function_lost_is_told_also_when_it_falls_silent() {
+        let loud: FunctionName = "loud".parse().unwrap();
+        let mut flow = Flow::new(1);
+        for _ in 0..4 {
+            flow.line(&loud, Mono(5_000));
+        }
+        assert_eq!(flow.untold(Mono(5_999)), [], "it may go on within its second");
+        assert_eq!(flow.untold(Mono(6_000)), [(loud.clone(), 3)]);
+        assert_eq!(flow.untold(Mono(6_000)), [], "told once");
+        assert_eq!(flow.line(&loud, Mono(6_000)), Verdict::Keep { dropped: 0 });
     }
 }

@@ -4,6 +4,7 @@
 //! event ─▶ Queue ─▶ Dispatch ─▶ (an invocation) ─▶ Queue: done | retry at | dead letter
 //! Desired ─▶ assignment::diff ─▶ fetch, prepare, stop
 //! trigger ─▶ timer::next_fire            machine ─▶ Capacity            line of a function's log ─▶ Flow: keep | drop
+//! failed invocation ─▶ Failures: how many within the last hour
 //! asynchronous call ─▶ asynchronous: Life, Lease, Keys, Shelf
 //! invocation ─▶ Ledger ─▶ records to persist ─▶ batches to send ─▶ watermark
 //! ```
@@ -18,6 +19,7 @@ pub mod capacity;
 pub mod controller;
 pub mod fair;
 pub mod flow;
+pub mod health;
 pub mod ledger;
 pub mod queue;
 pub mod retry;

@@ -213,6 +213,13 @@ impl<T: Clone> Queue<T> {
         self.wakes.insert((retry_at, function.clone(), topic.clone()));
     }
 
+    /// Kept events of `function` that wait or are in flight.
+    #[must_use]
+    pub fn kept(&self, function: &FunctionName) -> usize {
+        let lanes = self.functions.get(function).into_iter().flat_map(|entry| entry.lanes.values());
+        lanes.flat_map(|lane| &lane.items).filter(|item| item.kept).count()
+    }
+
     /// Holds a lane back that nobody has begun, until `until`.
     pub fn delay(&mut self, function: &FunctionName, topic: &Topic, until: Mono) {
         let Some(entry) = self.functions.get_mut(function) else { return };
@@ -397,7 +404,9 @@ mod tests {
             let dropped = queue.push(item(id, "f", "a", false));
             assert_eq!(dropped.map(|item| item.id), (id == VOLATILE_MAX as u64).then_some(0));
         }
-        assert_eq!((queue.waiting(), queue.dropped()), (VOLATILE_MAX, 1));
+        assert_eq!((queue.waiting(), queue.dropped(), queue.kept(&name("f"))), (VOLATILE_MAX, 1, 0));
+        queue.push(item(0, "f", "b", true));
+        assert_eq!((queue.kept(&name("f")), queue.kept(&name("g"))), (1, 0));
     }
 
     #[test]

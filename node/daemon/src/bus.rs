@@ -8,15 +8,17 @@
 //! accepted in the same batch that finishes the event it answers, so neither exists without the other after a power cut.
 
 mod outcome;
+mod purge;
 mod queued;
 
 use crate::dead_letters::{DeadLetters, ExchangeError};
 use crate::functions::{Functions, Match, Table};
 use crate::invoke::Invoker;
-use crate::limits::{BUS_INBOX_MAX, FANOUT_MAX};
+use crate::limits::{BUS_INBOX_MAX, FANOUT_MAX, PURGES_MAX};
 use crate::supervisor::Supervisor;
 use crate::{clock, fault::Errors};
 use outcome::Outcome;
+pub(crate) use purge::Purge;
 use queued::Queued;
 use sedge_mqtt::{Message, QoS, Refusal};
 use sedge_node_core::queue::{Item, Queue, Settings};
@@ -59,7 +61,15 @@ pub(crate) struct BusStats {
 #[derive(Debug, Clone)]
 pub(crate) struct BusHandle {
     inbox: mpsc::Sender<Publication>,
+    purges: mpsc::Sender<Purge>,
     pub(crate) stats: Arc<BusStats>,
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    publications: mpsc::Receiver<Publication>,
+    purges: mpsc::Receiver<Purge>,
 }
 
 impl BusHandle {
@@ -102,7 +112,7 @@ pub(crate) struct Bus {
     parts: Parts,
     queue: Queue<Arc<Queued>>,
     opened: BTreeSet<FunctionName>,
-    inbox: mpsc::Receiver<Publication>,
+    inbox: Inbox,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     /// Unbounded in type only: one message per invocation in flight.
     report: mpsc::UnboundedSender<Outcome>,
@@ -111,9 +121,10 @@ pub(crate) struct Bus {
 }
 
 /// The two ends of the way in, made before the parts exist that need the handle.
-pub(crate) fn inbox() -> (BusHandle, mpsc::Receiver<Publication>) {
-    let (sender, receiver) = mpsc::channel(BUS_INBOX_MAX);
-    (BusHandle { inbox: sender, stats: Arc::default() }, receiver)
+pub(crate) fn inbox() -> (BusHandle, Inbox) {
+    let (inbox, publications) = mpsc::channel(BUS_INBOX_MAX);
+    let (ask, purges) = mpsc::channel(PURGES_MAX);
+    (BusHandle { inbox, purges: ask, stats: Arc::default() }, Inbox { publications, purges })
 }
 
 /// The way from the bus to the broker.
@@ -123,7 +134,7 @@ pub(crate) fn fan_out() -> (mpsc::Sender<Message>, mpsc::Receiver<Message>) {
 
 impl Bus {
     /// A bus that goes on with what the store has kept.
-    pub(crate) fn new(parts: Parts, handle: &BusHandle, inbox: mpsc::Receiver<Publication>, pending: Vec<Pending>) -> Self {
+    pub(crate) fn new(parts: Parts, handle: &BusHandle, inbox: Inbox, pending: Vec<Pending>) -> Self {
         let (report, outcomes) = mpsc::unbounded_channel();
         let mut bus = Self {
             parts,
@@ -157,7 +168,8 @@ impl Bus {
                 () = kill.cancelled() => return Ok(()),
                 Some(outcome) = self.outcomes.recv() => self.handle_outcome(outcome),
                 changed = functions.changed() => { changed?; self.follow_table(); }
-                Some(publication) = self.inbox.recv() => self.accept(publication),
+                Some(purge) = self.inbox.purges.recv() => self.handle_purge(purge),
+                Some(publication) = self.inbox.publications.recv() => self.accept(publication),
                 () = sleep_until(wake) => {}
             }
         }

@@ -86,6 +86,8 @@ pub(crate) struct StoreSettings {
 pub(crate) struct Machine {
     pub(crate) memory_mb: Option<u64>,
     pub(crate) invocations: Option<u32>,
+    /// Whether gdb and lldb can follow guests, which then run slower.
+    pub(crate) debug_info: bool,
 }
 
 /// What functions may use of the node.
@@ -228,6 +230,7 @@ fn read_machine(section: Section<'_>) -> Machine {
     let machine = Machine {
         memory_mb: section.integer("memory_mb", 16..=(1 << 24)),
         invocations: section.integer("invocations", 1..=10_000).and_then(|number| u32::try_from(number).ok()),
+        debug_info: section.boolean("debug_info").unwrap_or_default(),
     };
     section.finish();
     machine

@@ -9,6 +9,7 @@ use crate::asynchronous;
 use crate::bus::{self, Bus};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
+use crate::dumps::Dumps;
 use crate::enrol::Vault;
 use crate::executor::Executors;
 use crate::fault::Errors;
@@ -26,6 +27,7 @@ use crate::meter::Meter;
 use crate::renewal::{self, Renewal};
 use crate::secrets::Secrets;
 use crate::session::{self, Link, Session};
+use crate::state::Places;
 use crate::supervisor::{Ended, Supervisor};
 use crate::telemetry::{self, Export, Sources, Tracer};
 use crate::usage_sync::{self, UsageSync};
@@ -157,7 +159,7 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
         let memory_bytes = config.machine.memory_mb.map_or(measured.memory_bytes, |mb| (mb << 20).min(measured.memory_bytes));
         let mut capacity = Capacity::of(measured.cores, memory_bytes);
         capacity.invocations = config.machine.invocations.unwrap_or(capacity.invocations);
-        let engine = open_engine(&config.data_dir, Machine { cores: measured.cores, memory_bytes })?;
+        let engine = open_engine(&config, Machine { cores: measured.cores, memory_bytes })?;
         capacity.invocations = capacity.invocations.min(engine.plan().slots);
         Ok(Opened { store, recovery, files, engine, capacity, assets, blobs, secrets, egress })
     })
@@ -198,10 +200,11 @@ fn tell(recovery: &Recovery) {
     }
 }
 
-fn open_engine(data_dir: &Path, machine: Machine) -> anyhow::Result<Engine> {
-    let cache_dir = data_dir.join("compiled");
+fn open_engine(config: &Config, machine: Machine) -> anyhow::Result<Engine> {
+    let cache_dir = config.data_dir.join("compiled");
     std::fs::create_dir_all(&cache_dir).with_context(|| format!("create {}", cache_dir.display()))?;
-    Engine::new(EngineConfig { machine, cache_dir }).context("start the engine")
+    let engine = EngineConfig { machine, cache_dir };
+    if config.machine.debug_info { Engine::for_debugger(engine) } else { Engine::new(engine) }.context("start the engine")
 }
 
 /// The way of functions to other machines.
@@ -218,7 +221,7 @@ struct Start<'a> {
     config: &'a Config,
     supervisor: &'a Supervisor,
     handle: bus::BusHandle,
-    inbox: mpsc::Receiver<bus::Publication>,
+    inbox: bus::Inbox,
     fan_out: mpsc::Sender<sedge_mqtt::Message>,
     messages: mpsc::Receiver<sedge_mqtt::Message>,
 }
@@ -274,8 +277,10 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         errors,
     };
     let shared_bytes = config.functions.keyvalue_shared_mb.unwrap_or(KEYVALUE_SHARED_MB) << 20;
+    let keyvalue = Keyvalue::new(opened.store.clone(), shared_bytes);
+    let places = Places { store: opened.store.clone(), keyvalue: keyvalue.clone(), blobs: opened.blobs.clone() };
     let host: Arc<dyn Host> = Arc::new(NodeHost {
-        keyvalue: Keyvalue::new(opened.store.clone(), shared_bytes),
+        keyvalue,
         assets: opened.assets,
         blobs: opened.blobs,
         secrets: common.secrets.clone(),
@@ -283,6 +288,8 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         calls: Calls { functions: common.functions.clone(), invoker: common.invoker.clone() },
         bus: handle.clone(),
         logs: common.logs.clone(),
+        dumps: Dumps::new(config.data_dir.join("core-dumps")),
+        blocking: tokio::runtime::Handle::current(),
         published: AtomicU64::new(0),
     });
     supervisor.service("gate", gate.clone().run(common.functions.clone(), opened.engine.clone(), supervisor.clone()));
@@ -317,7 +324,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     supervisor.service("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, (&handle, &opened.store), &common);
-    let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters };
+    let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters, places };
     start_sources(ports, supervisor, handle, messages, parts)
 }
 
@@ -395,6 +402,7 @@ struct SourceParts<'a> {
     files: Files,
     calls: asynchronous::Handle,
     letters: DeadLetters,
+    places: Places,
 }
 
 fn start_sources(
@@ -404,7 +412,7 @@ fn start_sources(
     messages: mpsc::Receiver<sedge_mqtt::Message>,
     parts: SourceParts<'_>,
 ) -> anyhow::Result<()> {
-    let SourceParts { config, common, store, files, calls, letters } = parts;
+    let SourceParts { config, common, store, files, calls, letters, places } = parts;
     let http_address = ports.http.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.to_string());
     let mqtt_address = ports.broker.as_ref().map(|broker| broker.address().to_string());
     let metrics_address = ports.metrics.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.to_string());
@@ -429,6 +437,7 @@ fn start_sources(
         bus: handle,
         calls,
         letters,
+        places,
         store,
         secrets: common.secrets,
         files,

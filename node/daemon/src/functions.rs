@@ -191,6 +191,7 @@ impl Table {
                     assigned,
                     missing_secrets,
                     totals: sedge_protocol::usage::Counters::default(),
+                    health: sedge_protocol::message::Health::default(),
                 }
             })
             .collect()

@@ -5,6 +5,7 @@ pub(crate) mod call;
 pub(crate) mod keyvalue;
 
 use crate::bus::{BusHandle, Publication};
+use crate::dumps::Dumps;
 use crate::secrets::Secrets;
 use crate::{clock, logs::Logs};
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use keyvalue::Keyvalue;
 use sedge_protocol::manifest::SecretName;
 use sedge_protocol::{Event, FunctionName, Topic};
 use sedge_runtime::{
-    Assets, BlobChange, CallAnswer, CallInfo, Egress, Host, HostError, KeyPage, LogLine, Secret, StoreRef, Swap, Trace, WasiBody,
+    Assets, BlobChange, CallAnswer, CallInfo, Egress, Host, HostError, KeyPage, LogLine, LogStream, Secret, StoreRef, Swap, Trace, WasiBody,
 };
 use sedge_store::Blobs;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,9 @@ pub(crate) struct NodeHost {
     pub(crate) calls: Calls,
     pub(crate) bus: BusHandle,
     pub(crate) logs: Logs,
+    pub(crate) dumps: Dumps,
+    /// Guests may run on threads that know no runtime.
+    pub(crate) blocking: tokio::runtime::Handle,
     pub(crate) published: AtomicU64,
 }
 
@@ -100,7 +104,22 @@ impl Host for NodeHost {
             data: message.to_vec(),
         };
         let publication = Publication { event, kept: true, fan_out: true, only: None, letter: None, answer: None };
-        self.bus.publish(publication).map_err(|refusal| HostError::Full(refusal.to_string()))
+        self.bus.publish(publication).map_err(|refusal| HostError::Full(refusal.to_string()))?;
+        self.logs.published(call, topic, &message, content_type);
+        Ok(())
+    }
+
+    fn core_dump(&self, call: &CallInfo, dump: Vec<u8>) {
+        let Some(path) = self.dumps.take(call) else { return };
+        let (dumps, logs, call) = (self.dumps.clone(), self.logs.clone(), call.clone());
+        // Megabytes to a slow disk: neither the guest nor its thread waits for that.
+        drop(self.blocking.spawn_blocking(move || {
+            let text = match dumps.write(&path, &dump) {
+                Ok(()) => format!("core dump: {} ({} bytes)", path.display(), dump.len()),
+                Err(error) => format!("no core dump: {}: {error}", path.display()),
+            };
+            logs.write(&call, LogLine { stream: LogStream::Trap, text });
+        }));
     }
 
     fn log(&self, call: &CallInfo, line: LogLine) {

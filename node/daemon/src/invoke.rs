@@ -6,17 +6,17 @@ use crate::gate::{Gate, Permit, Place};
 use crate::logs::{Logs, ids};
 use crate::meter::{Counts, Kind, Meter};
 use crate::telemetry::{Requests, Span, Tracer};
+use crate::watch::Watched;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::Body;
 use sedge_node_core::controller::Refusal;
-use sedge_protocol::local::{Admission, LogEntry};
+use sedge_protocol::local::{Admission, Cause, LogEntry};
 use sedge_protocol::{Event, FunctionName};
-use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Trace, Usage};
+use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Trace};
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::oneshot;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +88,28 @@ impl Invoker {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let invocation = self.admit(active, self.begin_request(&request, route), |_| {}).await?;
-        Ok(active.function.http(request, invocation).await?)
+        let watched = self.logs.watch(|| cause(&request));
+        let invocation = self.admit(active, self.begin_request(&request, route), watched.clone()).await?;
+        let result = active.function.http(request, invocation).await;
+        watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
+        Ok(result?)
+    }
+
+    /// As [`Invoker::http`], for one who watches.
+    pub(crate) async fn http_watched<B>(
+        &self,
+        active: &Active,
+        request: Request<B>,
+        watched: Watched,
+    ) -> Result<Response<ResponseBody>, Failed>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let invocation = self.admit(active, self.begin_request(&request, None), watched.clone()).await?;
+        let result = active.function.http(request, invocation).await;
+        watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
+        Ok(result?)
     }
 
     /// Answers a request of other functions, the outermost first, that wait for it.
@@ -107,34 +127,25 @@ impl Invoker {
     {
         let begin = self.begin_request(&request, None);
         let admitted = self.gate.admit_called(active).await;
-        let invocation = self.invocation(active, begin, admitted, |_| {})?.called_by(callers);
-        Ok(active.function.http(request, invocation).await?)
+        let watched = self.logs.watch(|| cause(&request));
+        let invocation = self.invocation(active, (begin, watched.clone()), admitted)?.called_by(callers);
+        let result = active.function.http(request, invocation).await;
+        watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
+        Ok(result?)
     }
 
     /// Handles an event.
     ///
     /// Cancel safe, as [`Invoker::http`].
     pub(crate) async fn event(&self, active: &Active, event: &Event) -> Result<Reply, Failed> {
-        let invocation = self.admit(active, self.begin(event), |_| {}).await?;
-        Ok(active.function.event(event, invocation).await?)
+        let watched = self.logs.watch(|| Cause::Event { id: event.id.clone(), topic: event.topic.clone() });
+        self.event_watched(active, event, watched).await
     }
 
-    /// Handles an event and tells what it used.
-    ///
-    /// Cancel safe, as [`Invoker::http`].
-    pub(crate) async fn event_measured(&self, active: &Active, event: &Event) -> (Result<Reply, Failed>, Usage) {
-        let (tell, told) = oneshot::channel();
-        let invocation = match self
-            .admit(active, self.begin(event), |usage| {
-                let _unheard = tell.send(usage);
-            })
-            .await
-        {
-            Ok(invocation) => invocation,
-            Err(refused) => return (Err(refused.into()), Usage::default()),
-        };
-        let result = active.function.event(event, invocation).await;
-        (result.map_err(Failed::from), told.await.unwrap_or_default())
+    /// As [`Invoker::event`], for one who watches.
+    pub(crate) async fn event_watched(&self, active: &Active, event: &Event, watched: Watched) -> Result<Reply, Failed> {
+        let invocation = self.admit(active, self.begin(event), watched).await?;
+        Ok(active.function.event(event, invocation).await?)
     }
 
     /// Whether a function runs as often as its manifest allows.
@@ -157,18 +168,17 @@ impl Invoker {
         Begin { kind: Kind::Http, trace, request: seen }
     }
 
-    async fn admit(&self, active: &Active, begin: Begin, tell: impl FnOnce(Usage) + Send + 'static) -> Result<Invocation, Refusal> {
+    async fn admit(&self, active: &Active, begin: Begin, watched: Watched) -> Result<Invocation, Refusal> {
         let admitted = self.gate.admit(active).await;
-        self.invocation(active, begin, admitted, tell)
+        self.invocation(active, (begin, watched), admitted)
     }
 
     /// An invocation with its place, or the count of one that got none.
     fn invocation(
         &self,
         active: &Active,
-        begin: Begin,
+        (begin, watched): (Begin, Watched),
         admitted: Result<(Permit, Place), Refusal>,
-        tell: impl FnOnce(Usage) + Send + 'static,
     ) -> Result<Invocation, Refusal> {
         let (permit, place) = match admitted {
             Ok(admitted) => admitted,
@@ -179,6 +189,7 @@ impl Invoker {
         };
         let id: Arc<str> = format!("{}-{}", self.run, self.next.fetch_add(1, Ordering::Relaxed)).into();
         let (this, counts, name) = (self.clone(), Arc::clone(&active.counts), Arc::clone(&id));
+        let assignment = Arc::clone(&active.assignment);
         let Begin { kind, trace, request } = begin;
         let of_guest = trace.clone();
         let ended = move |ending: Ending| {
@@ -186,7 +197,7 @@ impl Invoker {
             if let Err(failure) = &ending.result {
                 this.report(&counts, (&name, &trace), failure);
             }
-            tell(ending.usage);
+            watched.ended(&assignment, &name, &ending);
             if this.tracer.records(&trace) {
                 this.tracer.record(Span::new(trace, (counts, kind), name, &ending).with_request(request));
             }
@@ -224,6 +235,15 @@ impl Invoker {
             text: format!("invocation failed: {reason}"),
             trace_id: Some(trace_id),
             span_id: Some(span_id),
+            dropped: 0,
         }));
+    }
+}
+
+/// What a request is shown as to those who watch.
+fn cause<B>(request: &Request<B>) -> Cause {
+    Cause::Request {
+        method: request.method().to_string(),
+        path: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
     }
 }

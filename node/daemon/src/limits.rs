@@ -82,6 +82,32 @@ pub(crate) const RECORDS_PAGE: usize = 500;
 pub(crate) const KV_PAGE_KEYS: usize = 100;
 /// What a reason is shortened to when a report would not fit into a frame, bytes.
 pub(crate) const REASON_SHORT_BYTES: usize = 100;
+/// Keys of a function's state that a trace compares; with more it says that it does not.
+pub(crate) const TRACE_KEYS_MAX: usize = 2000;
+/// Values of a function's state that a trace compares, bytes.
+pub(crate) const TRACE_STATE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Publications and lines of a function that a trace keeps.
+pub(crate) const TRACE_ITEMS_MAX: usize = 4096;
+/// Largest answer to a request that a trace keeps.
+pub(crate) const TRACE_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest request for a trace: state, data and their escapes in JSON.
+pub(crate) const TRACE_REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Keys that are read or removed at a time.
+pub(crate) const STATE_PAGE_KEYS: usize = 500;
+/// Purges that wait for the bus.
+pub(crate) const PURGES_MAX: usize = 8;
+/// How often a reader of the log is told what silent functions have lost.
+pub(crate) const UNTOLD_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for a function to stop before its state is removed, beside its own time limit.
+pub(crate) const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Core dumps kept; the oldest goes for a newer one.
+pub(crate) const CORE_DUMPS_MAX: usize = 8;
+/// All core dumps together, bytes.
+pub(crate) const CORE_DUMPS_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Shortest time between two core dumps of a function, milliseconds.
+pub(crate) const CORE_DUMP_PAUSE_MS: u64 = 60_000;
+/// How often it is looked whether a function has stopped.
+pub(crate) const STOP_LOOK: Duration = Duration::from_millis(5);
 /// Longest wait of a call between functions for its turn: the caller holds its memory meanwhile.
 pub(crate) const CALL_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Keys and values of the stores that functions share, together, unless the configuration says otherwise.

@@ -2,8 +2,11 @@
 
 mod dead_letters;
 mod invoke;
+mod lines;
 mod logs;
+mod removal;
 mod secrets;
+mod trace;
 
 use crate::asynchronous;
 use crate::bus::BusHandle;
@@ -17,6 +20,7 @@ use crate::meter::Meter;
 use crate::secrets::Secrets;
 use crate::serve::{self, Where};
 use crate::session::Link;
+use crate::state::Places;
 use crate::supervisor::Supervisor;
 use crate::telemetry::{Sources, TEXT_MEDIA};
 use crate::vitals;
@@ -51,6 +55,7 @@ pub(crate) struct Local {
     pub(crate) bus: BusHandle,
     pub(crate) calls: asynchronous::Handle,
     pub(crate) letters: DeadLetters,
+    pub(crate) places: Places,
     pub(crate) store: Store,
     pub(crate) secrets: Secrets,
     pub(crate) files: Files,
@@ -129,6 +134,10 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
         (&Method::GET, ["v1", "functions"]) => Ok(json(&local.meter.with_totals(local.functions.table().reports(&local.secrets)))),
         (&Method::GET, ["v1", "logs"]) => logs::stream(local, request.uri().query().unwrap_or_default()),
         (&Method::GET, ["v1", "metrics"]) => metrics(local).await,
+        (&Method::GET, ["v1", "invocations", "stream"]) => logs::invocations(local, request.uri().query().unwrap_or_default()),
+        (&Method::POST, ["v1", "functions", name, "trace"]) => trace::trace(local, &parse(name)?, request).await,
+        (&Method::GET, ["v1", "functions", name, "state"]) => removal::kept(local, &parse(name)?).await,
+        (&Method::DELETE, ["v1", "functions", name, "state"]) => removal::state(local, &parse(name)?).await,
         (&Method::GET, ["v1", "secrets"]) => Ok(json(&local.secrets.names())),
         (&Method::PUT, ["v1", "secrets", name]) => secrets::put(local, parse(name)?, request).await,
         (&Method::DELETE, ["v1", "secrets", name]) => secrets::delete(local, &parse(name)?).await,
@@ -143,6 +152,9 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
         (&Method::POST, ["v1", "functions", name, "invoke"]) => invoke::invoke(local, &parse(name)?, request).await,
         (&Method::PUT, ["v1", "artifacts", digest]) => put_artifact(local, parse(digest)?, request).await,
         (&Method::PUT, ["v1", "functions", name]) => put_function(local, parse(name)?, request).await,
+        (&Method::DELETE, ["v1", "functions", name]) if request.uri().query() == Some("state=true") => {
+            removal::function_and_state(local, &parse(name)?).await
+        }
         (&Method::DELETE, ["v1", "functions", name]) => delete_function(local, &parse(name)?),
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))),
     }

@@ -10,7 +10,9 @@
 use crate::clock;
 use crate::telemetry::{DURATION_US, Distribution, Histogram, MEMORY_BYTES, Requests};
 use sedge_node_core::controller::Why;
-use sedge_protocol::message::FunctionReport;
+use sedge_node_core::health::Failures;
+use sedge_protocol::limits::HEALTH_REASON_BYTES_MAX;
+use sedge_protocol::message::{FunctionReport, Health, LastFailure};
 use sedge_protocol::usage::{Counters, WINDOW_MS, Window};
 use sedge_protocol::{FunctionName, RevisionId};
 use sedge_runtime::{Ending, Failure, Fault};
@@ -42,6 +44,14 @@ struct Books {
     windows: BTreeMap<Window, Counters>,
     /// What revisions that are gone have counted.
     retired: BTreeMap<FunctionName, Counters>,
+    /// Functions that have failed since the daemon started.
+    troubles: BTreeMap<FunctionName, Trouble>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    failures: Failures,
+    last: LastFailure,
 }
 
 #[derive(Debug)]
@@ -227,6 +237,11 @@ impl Meter {
 
     /// Counts the end of an invocation.
     pub(crate) fn ended(&self, counts: &Counts, kind: Kind, ending: &Ending) {
+        if let Err(failure) = &ending.result
+            && failure.fault() == Fault::Function
+        {
+            self.note(&counts.function, failure);
+        }
         let (runs, usage) = (&counts.runs[kind as usize], &ending.usage);
         match &ending.result {
             Ok(()) => &runs.succeeded,
@@ -262,12 +277,27 @@ impl Meter {
     pub(crate) fn with_totals(&self, mut reports: Vec<FunctionReport>) -> Vec<FunctionReport> {
         let books = self.books();
         for report in &mut reports {
+            if let Some(trouble) = books.troubles.get(&report.function) {
+                let failed_hour = trouble.failures.last_hour(clock::mono());
+                report.health = Health { failed_hour, last_failure: Some(trouble.last.clone()) };
+            }
             report.totals = books.retired.get(&report.function).copied().unwrap_or_default();
             for (_, entry) in books.entries.iter().filter(|((function, _), _)| *function == report.function) {
                 report.totals.add(&entry.counts.used());
             }
         }
         reports
+    }
+
+    fn note(&self, function: &FunctionName, failure: &Failure) {
+        let mut reason = crate::fault::clip(&failure.to_string());
+        reason.truncate(reason.floor_char_boundary(HEALTH_REASON_BYTES_MAX));
+        let last = LastFailure { time_ms: clock::wall().0, reason };
+        let mut books = self.books();
+        let fresh = || Trouble { failures: Failures::default(), last: last.clone() };
+        let trouble = books.troubles.entry(function.clone()).or_insert_with(fresh);
+        trouble.failures.note(clock::mono());
+        trouble.last = last;
     }
 
     /// All that is counted of revisions, and of routes.
@@ -431,6 +461,7 @@ mod tests {
             assigned: None,
             totals: Counters::default(),
             missing_secrets: Vec::new(),
+            health: Health::default(),
         };
         assert_eq!(meter.take().len(), 1);
         assert!(meter.all().0.is_empty(), "nobody can count for it any more");
@@ -438,5 +469,31 @@ mod tests {
         let again = meter.of(&name, id);
         meter.ended(&again, Kind::Timer, &ending());
         assert_eq!(meter.with_totals(vec![report()])[0].totals.calls_ok, 2);
+    }
+
+    #[test]
+    fn health_is_the_last_failure_of_the_functions_own_and_how_many_there_were() {
+        let (meter, (name, id)) = (Meter::default(), revision());
+        let counts = meter.of(&name, id);
+        let end = |result| meter.ended(&counts, Kind::Http, &Ending { result, usage: Usage::default() });
+        let report = || FunctionReport {
+            function: name.clone(),
+            running: None,
+            state: sedge_protocol::message::FunctionState::Running,
+            assigned: None,
+            totals: Counters::default(),
+            missing_secrets: Vec::new(),
+            health: Health::default(),
+        };
+        let health = || meter.with_totals(vec![report()]).remove(0).health;
+        end(Ok(()));
+        end(Err(Failure::Cancelled));
+        end(Err(Failure::Busy { reason: String::new() }));
+        assert!(health().is_good(), "neither a caller's nor the node's fault is the function's");
+        end(Err(Failure::NoResponse));
+        end(Err(Failure::Trap { message: "x".repeat(5000) }));
+        assert_eq!(health().failed_hour, 2);
+        let reason = health().last_failure.unwrap().reason;
+        assert!(reason.starts_with("trap: x") && reason.len() == HEALTH_REASON_BYTES_MAX, "{reason}");
     }
 }

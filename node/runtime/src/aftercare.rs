@@ -15,6 +15,7 @@ use crate::guest::{Guest, Held, Rest};
 use crate::idle::Warm;
 use crate::instance::Instance;
 use crate::limits::FRESH_IDLE;
+use crate::state::State;
 use crate::usage::Call;
 use sedge_protocol::Manifest;
 use std::any::Any;
@@ -88,7 +89,7 @@ pub(crate) async fn prepare(parts: Arc<Parts>, room: Box<dyn Any + Send>) -> Res
         let mut instance = Instance::empty(&of_guest, &of_call);
         let result = instance.make(&of_guest).await;
         let whole = result.is_ok();
-        instance.store.data().verdict(result)?;
+        State::verdict(&mut instance.store, result)?;
         Ok(whole.then_some(instance))
     };
     let mut guest = Guest::new(Arc::clone(&call), held, Arc::clone(&parts.shared().turns), work);

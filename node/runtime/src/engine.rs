@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use wasmtime::component::Component;
-use wasmtime::{Config, Module, OptLevel};
+use wasmtime::{Config, Module, OptLevel, WasmBacktraceDetails};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -129,8 +129,24 @@ impl Engine {
     /// # Errors
     /// When the kernel grants no address space, or the cache directory cannot be used.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        Self::with_rules(config, guest_rules)
+    }
+
+    /// An engine whose guests a native debugger can follow: gdb and lldb find their sources, lines and variables. Slower.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn for_debugger(config: EngineConfig) -> Result<Self, EngineError> {
+        Self::with_rules(config, || {
+            let mut rules = guest_rules();
+            rules.debug_info(true).cranelift_opt_level(OptLevel::None);
+            rules
+        })
+    }
+
+    fn with_rules(config: EngineConfig, rules: fn() -> Config) -> Result<Self, EngineError> {
         let EngineConfig { machine, cache_dir } = config;
-        let (engine, plan) = first_engine(machine)?;
+        let (engine, plan) = first_engine(machine, rules)?;
         let components = linker::component(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let modules = linker::module(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir, cause })?;
@@ -207,10 +223,10 @@ impl fmt::Debug for Engine {
 }
 
 /// The engine of the best plan that the kernel grants.
-fn first_engine(machine: Machine) -> Result<(wasmtime::Engine, Plan), EngineError> {
+fn first_engine(machine: Machine, rules: fn() -> Config) -> Result<(wasmtime::Engine, Plan), EngineError> {
     let mut refused = None;
     for plan in Plan::candidates(machine) {
-        let mut config = guest_rules();
+        let mut config = rules();
         plan.apply(machine, &mut config);
         match wasmtime::Engine::new(&config) {
             Ok(engine) => return Ok((engine, plan)),
@@ -233,6 +249,9 @@ fn guest_rules() -> Config {
         .gc_support(false)
         .wasm_memory64(false)
         .cranelift_opt_level(OptLevel::Speed)
-        .memory_init_cow(true);
+        .memory_init_cow(true)
+        // Names, files and lines of a trap, as far as the artifact has them; what the author asked for, its memory.
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        .coredump_on_trap(true);
     config
 }

@@ -352,7 +352,7 @@ impl Parts {
         }
         .await;
         let whole = result.is_ok();
-        instance.store.data().verdict(result)?;
+        State::verdict(&mut instance.store, result)?;
         Ok(whole.then_some(instance))
     }
 
@@ -375,7 +375,7 @@ impl Parts {
             }
         }
         .await;
-        store.data().verdict(result)
+        State::verdict(&mut store, result)
     }
 }
 

@@ -32,6 +32,7 @@ mod guest;
 mod host;
 mod idle;
 mod instance;
+mod last_words;
 pub mod limits;
 mod linker;
 mod pool;

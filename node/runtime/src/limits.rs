@@ -43,6 +43,10 @@ pub const INSTANCE_OVERHEAD_BYTES: u64 = 1024 * 1024;
 
 /// What is kept of the body of a failed event, characters.
 pub const FAILURE_CHARS_MAX: usize = 200;
+/// What is kept of what a guest said before it trapped.
+pub const LAST_WORDS_BYTES_MAX: usize = 300;
+/// Most linear memory of which a core dump is made.
+pub const CORE_DUMP_MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Requests of one function to other machines that are under way at one time.
 pub const OUTGOING_IN_FLIGHT_MAX: usize = 64;

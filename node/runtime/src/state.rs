@@ -5,8 +5,8 @@ use crate::host::outgoing::Outgoing;
 use crate::host::sockets::Sockets;
 use crate::host::{Host, LogLevel, LogLine, LogStream};
 use crate::limits::{
-    CORE_INSTANCES_MAX, EPOCHS_OF_FIRST_TURN, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
-    TRAP_BYTES_MAX,
+    CORE_DUMP_MEMORY_BYTES_MAX, CORE_INSTANCES_MAX, EPOCHS_OF_FIRST_TURN, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX, MEMORIES_MAX,
+    TABLE_ELEMENTS_MAX, TABLES_MAX, TRAP_BYTES_MAX,
 };
 use crate::stdio::Pipe;
 use crate::usage::Call;
@@ -14,7 +14,7 @@ use sedge_protocol::{FunctionName, Manifest};
 use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
-use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, UpdateDeadline, WasmBacktrace, WasmCoreDump};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -98,8 +98,28 @@ impl State {
     }
 
     /// Says in our words how the guest ended, and records it while the guest's streams are still open.
-    pub(crate) fn verdict(&self, result: wasmtime::Result<()>) -> Result<(), Failure> {
-        result.or_else(|error| self.explain(&error)).map_err(|failure| self.call.fail(failure))
+    pub(crate) fn verdict(store: &mut Store<Self>, result: wasmtime::Result<()>) -> Result<(), Failure> {
+        let Err(error) = result else { return Ok(()) };
+        let explained = store.data().explain(&error);
+        if let (Err(Failure::Trap { .. }), true) = (&explained, store.data().manifest().debug.core_dump) {
+            Self::dump(store, &error);
+        }
+        explained.map_err(|failure| store.data().call.fail(failure))
+    }
+
+    /// Hands the memory of the guest to the host, for the author who asked for it.
+    fn dump(store: &mut Store<Self>, error: &wasmtime::Error) {
+        let Some(dump) = error.downcast_ref::<WasmCoreDump>() else { return };
+        let used_bytes = store.data().memory.used_bytes;
+        if used_bytes > CORE_DUMP_MEMORY_BYTES_MAX {
+            let text = format!("no core dump: {used_bytes} bytes of memory, one is made of at most {CORE_DUMP_MEMORY_BYTES_MAX}");
+            store.data().emit(LogLine { stream: LogStream::Trap, text });
+            return;
+        }
+        let name = store.data().function().to_string();
+        let bytes = dump.serialize(&mut *store, &name);
+        let state = store.data();
+        state.host.core_dump(state.call.info(), bytes);
     }
 
     /// A trap is logged with its place in the code.
@@ -121,11 +141,15 @@ impl State {
         if self.memory.refused {
             return Err(Failure::OutOfMemory { limit_bytes: self.memory.limit_bytes as u64 });
         }
-        for line in format!("{error:?}").lines() {
-            self.emit(LogLine { stream: LogStream::Trap, text: crate::host::logging::cut(line).to_owned() });
-        }
         let cause = error.root_cause().to_string();
         let mut message = cause.strip_prefix("wasm trap: ").unwrap_or(&cause).to_owned();
+        let places = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
+        for line in std::iter::once(cause.as_str()).chain(places.lines()) {
+            self.emit(LogLine { stream: LogStream::Trap, text: crate::host::logging::cut(line).to_owned() });
+        }
+        if let Some(words) = self.call.last_words() {
+            message.push_str(&format!(" ({words})"));
+        }
         message.truncate(message.floor_char_boundary(TRAP_BYTES_MAX));
         Err(Failure::Trap { message })
     }

@@ -165,6 +165,9 @@ impl Lines {
         let line = self.rest.strip_suffix(b"\r").unwrap_or(&self.rest);
         let text = String::from_utf8_lossy(line).into_owned();
         self.rest.clear();
+        if self.stream == LogStream::Stderr {
+            self.call.hear(&text);
+        }
         self.host.log(self.call.info(), LogLine { stream: self.stream, text });
     }
 }

@@ -10,6 +10,7 @@
 use crate::failure::Failure;
 use crate::host::{CallInfo, RevisionRef};
 use crate::idle::Warm;
+use crate::last_words::LastWords;
 use crate::trace::Trace;
 use cpu_time::ThreadTime;
 use sedge_protocol::FunctionName;
@@ -141,6 +142,7 @@ pub(crate) struct Call {
     /// Parts (guest, response body) that have not come to their end; not zero at the end means cancelled.
     open_parts: AtomicU32,
     failure: OnceLock<Failure>,
+    last_words: Mutex<LastWords>,
     ended: Mutex<Option<Ended>>,
 }
 
@@ -172,6 +174,7 @@ impl Call {
             traffic: Arc::default(),
             open_parts: AtomicU32::new(1),
             failure: OnceLock::new(),
+            last_words: Mutex::default(),
             ended: Mutex::new(ended),
         }
     }
@@ -255,6 +258,16 @@ impl Call {
     /// Why the call fails, if that is known already.
     pub(crate) fn failure(&self) -> Option<&Failure> {
         self.failure.get()
+    }
+
+    /// The guest wrote a line on standard error.
+    pub(crate) fn hear(&self, line: &str) {
+        self.last_words.lock().unwrap_or_else(PoisonError::into_inner).hear(line);
+    }
+
+    /// What the guest said last.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        self.last_words.lock().unwrap_or_else(PoisonError::into_inner).text().map(ToOwned::to_owned)
     }
 
     /// One more part has to come to its end.

@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 From nothing to a running function:
   sedge new hello --template rust-http     a project to start from
   sedge run hello                          a node on this machine, rebuilt on every change
+  sedge test hello                         the cases in hello/tests
   sedge login --fleet https://fleet:8443 --token-file token --ca-pin sha256:…
   sedge publish hello                      check, build, upload: a revision
   sedge rollout hello --nodes site=berlin --wait
@@ -51,6 +52,7 @@ enum Command {
     New(command::new::New),
     Build(command::build::Build),
     Run(command::run::Run),
+    Test(command::test::Test),
     Publish(command::publish::Publish),
     Rollout(command::rollout::Rollout),
     Ls(command::ls::Ls),
@@ -83,6 +85,7 @@ impl Arguments {
             Command::New(new) => new.run(&context),
             Command::Build(build) => build.run(&context),
             Command::Run(run) => run.run(&context),
+            Command::Test(test) => test.run(&context),
             Command::Publish(publish) => publish.run(&context),
             Command::Rollout(rollout) => rollout.run(&context),
             Command::Ls(ls) => ls.run(&context),

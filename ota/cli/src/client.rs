@@ -107,6 +107,11 @@ impl Client {
         self.send(Method::DELETE, path, None, ()).map(|_| ())
     }
 
+    /// `DELETE`, answered in JSON.
+    pub(crate) fn delete_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.json(self.send(Method::DELETE, path, None, ())?)
+    }
+
     /// `GET` of one JSON value a line, for as long as lines come. `None` from `each` ends it.
     pub(crate) fn lines<T: DeserializeOwned>(&self, path: &str, mut each: impl FnMut(T) -> Option<()>) -> Result<(), Failure> {
         let answer = self.send(Method::GET, path, None, ())?;

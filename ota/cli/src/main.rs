@@ -16,6 +16,7 @@ mod arguments;
 mod client;
 mod command;
 mod connection;
+mod event_file;
 mod failure;
 mod output;
 mod project;
@@ -24,6 +25,7 @@ mod table;
 #[cfg(test)]
 mod test;
 mod text;
+mod trace_view;
 mod unix;
 
 use arguments::Arguments;

@@ -58,6 +58,11 @@ impl Output {
         talk(text);
     }
 
+    /// How talk looks.
+    pub(crate) fn talk_style(&self) -> Style {
+        self.err
+    }
+
     /// Talk that begins with a coloured word.
     pub(crate) fn said(&self, word: &str, tone: Tone, text: &str) {
         talk(&format!("{} {text}", self.err.paint(word, tone)));

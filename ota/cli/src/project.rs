@@ -11,6 +11,7 @@ use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
 use sedge_protocol::{Digest, Manifest};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The file that makes a directory a project.
 pub(crate) const MANIFEST: &str = "function.toml";
@@ -28,6 +29,8 @@ pub(crate) struct Artifact {
     pub(crate) kind: Kind,
     /// What `function.toml` says.
     pub(crate) manifest: Manifest,
+    /// How long the compiler took, or the command that builds; nothing for a file that was taken as it is.
+    pub(crate) compiler: Duration,
 }
 
 impl Artifact {
@@ -52,14 +55,14 @@ pub(crate) fn load(source: &Path, manifest: Option<&Path>, output: &Output) -> a
         (None, false) => source.parent().unwrap_or(Path::new("")).join(MANIFEST),
     };
     let manifest = read_manifest(&manifest_path)?;
-    let path = if is_dir { build(source, &manifest, output)? } else { source.to_owned() };
+    let (path, compiler) = if is_dir { build(source, &manifest, output)? } else { (source.to_owned(), Duration::ZERO) };
     let metadata = fs::metadata(&path).with_context(|| format!("read {}", path.display()))?;
     anyhow::ensure!(metadata.is_file(), "{} is not a file", path.display());
     let size = metadata.len();
     anyhow::ensure!(size <= ARTIFACT_BYTES_MAX, artifact::ArtifactError::TooLarge { size, max: ARTIFACT_BYTES_MAX });
     let wasm = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let kind = artifact::inspect_for(&wasm, &manifest).with_context(|| format!("{} cannot be published", path.display()))?;
-    Ok(Artifact { path, digest: Digest::of(&wasm), wasm, kind, manifest })
+    Ok(Artifact { path, digest: Digest::of(&wasm), wasm, kind, manifest, compiler })
 }
 
 fn read_manifest(path: &Path) -> anyhow::Result<Manifest> {
@@ -70,20 +73,24 @@ fn read_manifest(path: &Path) -> anyhow::Result<Manifest> {
     Ok(Manifest::from_toml(&path.display().to_string(), &text)?.0)
 }
 
-fn build(dir: &Path, manifest: &Manifest, output: &Output) -> anyhow::Result<PathBuf> {
+fn build(dir: &Path, manifest: &Manifest, output: &Output) -> anyhow::Result<(PathBuf, Duration)> {
     let bar = output.spinner(&format!("building {}", manifest.name));
     let mut step = String::new();
+    let mut begin = Instant::now();
     let built = sedge_build::build(dir, &mut |progress| match progress {
         Progress::Step(text) => {
             text.clone_into(&mut step);
+            // The last step is the compiler's own; looking for it is ours.
+            begin = Instant::now();
             bar.set_message(text.to_owned());
             // Stays when the line that changes is gone: what was run is part of the result.
             bar.suspend(|| output.said("build", Tone::Dim, text));
         }
         Progress::Line(line) => bar.set_message(format!("{step}: {}", text::clean(line.trim()))),
     });
+    let compiler = begin.elapsed();
     bar.finish_and_clear();
-    Ok(built?)
+    Ok((built?, compiler))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use sedge_protocol::api::{Function, Node, NodeState, Revision, Rollout, Running, Waiting};
 use sedge_protocol::artifact::Kind;
-use sedge_protocol::message::{FunctionReport, FunctionState, Vitals};
+use sedge_protocol::message::{FunctionReport, FunctionState, Health, Vitals};
 use sedge_protocol::usage::Counters;
 use sedge_protocol::{Digest, Labels, Manifest, RevisionId};
 
@@ -33,6 +33,7 @@ pub(crate) fn function() -> Function {
         running: vec![Running { revision: revision.id, nodes }],
         waiting: vec![waiting],
         usage: usage(),
+        health: Health::default(),
     }
 }
 
@@ -61,6 +62,7 @@ pub(crate) fn report(state: FunctionState) -> FunctionReport {
         assigned: Some(revision.id),
         missing_secrets: Vec::new(),
         totals: Counters::default(),
+        health: Health::default(),
     }
 }
 

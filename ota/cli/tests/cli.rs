@@ -7,7 +7,7 @@ mod server;
 use sedge_protocol::api::{NewRevision, Revision, Status};
 use sedge_protocol::artifact::Kind;
 use sedge_protocol::local::{CallCounts, FleetLink, LocalRevision, LocalStatus};
-use sedge_protocol::message::{FunctionReport, FunctionState, Vitals};
+use sedge_protocol::message::{FunctionReport, FunctionState, Health, Vitals};
 use sedge_protocol::usage::Counters;
 use sedge_protocol::{Digest, RevisionId};
 use serde_json::{Value, json};
@@ -380,6 +380,7 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
             state: FunctionState::Running,
             missing_secrets: Vec::new(),
             totals: Counters::default(),
+            health: Health::default(),
         }
     });
     let status = LocalStatus {
@@ -399,7 +400,7 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
     };
     match asked.line() {
         line if line == "GET /v1/status" => (200, serde_json::to_string(&status).unwrap()),
-        line if line.starts_with("PUT ") || line.starts_with("GET /v1/logs") => (200, String::new()),
+        line if line.starts_with("PUT ") || line.starts_with("GET /v1/invocations/stream") => (200, String::new()),
         _ => not_found(asked),
     }
 }
@@ -419,7 +420,9 @@ fn a_function_runs_locally_and_is_swapped_when_its_source_changes() {
     let home = Home::new();
     home.write(
         "hello/function.toml",
-        "name = 'hello'\n[build]\ncommand = 'mkdir -p target && cp source target/a.wasm'\nartifact = 'target/a.wasm'\n\
+        // A build that settles on something new each time, among the sources, as cargo does the first time.
+        "name = 'hello'\n[build]\nartifact = 'target/a.wasm'\n\
+         command = 'mkdir -p target && cp source target/a.wasm && date +%N > Cargo.lock && echo built >> ../builds'\n\
          [[trigger]]\nhttp = '/hello'\n[[trigger]]\nmqtt = 'a/+'\n",
     );
     let (first, second) = (module("first"), module("second"));
@@ -452,6 +455,11 @@ fn a_function_runs_locally_and_is_swapped_when_its_source_changes() {
     let uploads: Vec<Vec<u8>> =
         server.asked().into_iter().filter(|asked| asked.path.starts_with("/v1/artifacts/")).map(|asked| asked.body).collect();
     assert_eq!(uploads, [first, second]);
+    // So many steps and no more: what a build writes does not start another, and a change is one upload and one revision.
+    assert_eq!(fs::read_to_string(home.path("builds")).unwrap().lines().count(), 3);
+    let given = server.lines().iter().filter(|line| *line == "PUT /v1/functions/hello").count();
+    assert_eq!(given, 2);
+    assert!(swapped["rebuilt"]["total_ms"].as_u64() >= swapped["rebuilt"]["compiler_ms"].as_u64() && started["rebuilt"].is_null());
 }
 
 #[test]

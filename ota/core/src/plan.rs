@@ -132,6 +132,7 @@ impl fmt::Display for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sedge_protocol::message::Health;
     use sedge_protocol::usage::Counters;
     use sedge_protocol::{Digest, Manifest};
 
@@ -147,6 +148,7 @@ mod tests {
             assigned,
             missing_secrets: Vec::new(),
             totals: Counters::default(),
+            health: Health::default(),
         }
     }
 

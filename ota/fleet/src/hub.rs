@@ -268,7 +268,7 @@ fn rates(before: &Report, after: &Report) -> Option<Rates> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sedge_protocol::message::{FunctionReport, FunctionState, Vitals};
+    use sedge_protocol::message::{FunctionReport, FunctionState, Health, Vitals};
     use sedge_protocol::usage::Counters;
 
     fn report(started_ms: u64, uptime_ms: u64, calls_ok: u64) -> Report {
@@ -280,6 +280,7 @@ mod tests {
             assigned: None,
             missing_secrets: Vec::new(),
             totals,
+            health: Health::default(),
         };
         Report { functions: vec![function], vitals: Vitals { started_ms, uptime_ms, ..Vitals::default() }, ..Report::default() }
     }

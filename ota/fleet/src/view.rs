@@ -5,6 +5,7 @@ use crate::hub::{Live, Rates};
 use crate::store::{FunctionRow, NodeRow, RolloutRow, StoreError};
 use sedge_fleet_core::{Fleet, NodeFacts, Step, plan};
 use sedge_protocol::api::{Function, FunctionUsage, Node, NodeState, Rollout, Running, Status, Waiting};
+use sedge_protocol::message::Health;
 use sedge_protocol::usage::Counters;
 use sedge_protocol::{FunctionName, NodeId, RevisionId};
 use sedge_provisioning::clock::now_ms;
@@ -130,11 +131,13 @@ async fn nodes_as_facts(shared: &Shared) -> Result<BTreeMap<NodeId, NodeFacts>, 
 
 fn function_of(row: FunctionRow, nodes: &BTreeMap<NodeId, NodeFacts>, usage: &BTreeMap<FunctionName, Counters>) -> Function {
     let mut running: BTreeMap<RevisionId, Vec<NodeId>> = BTreeMap::new();
-    let mut waiting = Vec::new();
+    let (mut waiting, mut health) = (Vec::new(), Health::default());
     for (id, node) in nodes {
-        if let Some(revision) = node.functions.iter().find(|report| report.function == row.name).and_then(|report| report.running) {
+        let report = node.functions.iter().find(|report| report.function == row.name);
+        if let Some(revision) = report.and_then(|report| report.running) {
             running.entry(revision).or_default().push(id.clone());
         }
+        report.into_iter().for_each(|report| health.add(&report.health));
         let assigned = node.desired.revisions.get(&row.name).copied();
         let reason = match node.step(&row.name, assigned) {
             Step::Done => continue,
@@ -146,7 +149,7 @@ fn function_of(row: FunctionRow, nodes: &BTreeMap<NodeId, NodeFacts>, usage: &BT
     let mut running: Vec<Running> = running.into_iter().map(|(revision, nodes)| Running { revision, nodes }).collect();
     running.sort_by(|a, b| b.nodes.len().cmp(&a.nodes.len()).then(a.revision.cmp(&b.revision)));
     let usage = usage.get(&row.name).copied().unwrap_or_default();
-    Function { name: row.name, newest: row.newest, revisions: row.revisions, running, waiting, usage }
+    Function { name: row.name, newest: row.newest, revisions: row.revisions, running, waiting, usage, health }
 }
 
 fn progress(row: RolloutRow, fleet: &Fleet) -> Rollout {

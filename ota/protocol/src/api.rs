@@ -13,7 +13,7 @@
 //! Every request carries `Authorization: Bearer <admin token>`; every refusal is [`Problem`].
 
 use crate::artifact::Kind;
-use crate::message::{FunctionReport, Vitals};
+use crate::message::{FunctionReport, Health, Vitals};
 use crate::usage::Counters;
 use crate::{Digest, FunctionName, Labels, Manifest, NodeId, RevisionId};
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,9 @@ pub struct Function {
     pub waiting: Vec<Waiting>,
     /// Sum of the ledger.
     pub usage: Counters,
+    /// How it has been doing, all nodes together, as far as they have told since they started.
+    #[serde(default, skip_serializing_if = "Health::is_good")]
+    pub health: Health,
 }
 
 /// The nodes that run one revision.

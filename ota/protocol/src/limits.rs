@@ -70,6 +70,8 @@ pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 pub const ARTIFACT_CHUNK_BYTES: usize = 64 * 1024;
 /// Largest enrolment request or answer.
 pub const ENROL_BYTES_MAX: usize = 64 * 1024;
+/// Longest reason of a function's last failure in a report.
+pub const HEALTH_REASON_BYTES_MAX: usize = 200;
 /// Largest body of an asynchronous call, and of the answer that is kept for it.
 pub const CALL_BYTES_MAX: usize = 256 * 1024;
 /// Longest idempotency key.

@@ -2,8 +2,13 @@
 //!
 //! ```text
 //! GET  /v1/status                         LocalStatus     GET  /v1/logs?function=&lines=&follow=true   LogEntry, one JSON a line
+//!      also `level=`: that level and worse; a line is a LogRecord
 //! GET  /v1/functions                      [FunctionReport]
 //! POST /v1/functions/{name}/invoke        `?method=&path=` a request ─▶ the function's answer; `?topic=` an event ─▶ InvokeResult
+//! POST /v1/functions/{name}/trace         TraceRequest ─▶ Trace: one invocation and everything it did
+//! GET  /v1/functions/{name}/state         Kept: how much the node keeps for a function
+//! DELETE /v1/functions/{name}/state       removes that, and answers it; the function must be gone
+//! GET  /v1/invocations/stream?function=&logs=true   Told, one JSON a line: what happens from now on
 //! PUT  /v1/artifacts/{digest}             raw Wasm          } only on a node without a fleet:
 //! PUT  /v1/functions/{name}               LocalRevision     } what `sedge run` uses
 //! DELETE /v1/functions/{name}                               }
@@ -22,8 +27,14 @@
 
 use crate::invocation::{Call, InvocationId};
 use crate::message::{FunctionReport, Vitals};
-use crate::{Digest, Event, FunctionName, Manifest, NodeId, RevisionId};
+use crate::{Digest, Event, FunctionName, Manifest, NodeId, RevisionId, Topic};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 /// How the node is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,6 +130,310 @@ pub struct LogEntry {
     /// Its span, 16 digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
+    /// Lines of this function that were dropped before this one, because it wrote too many a second.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this form")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// How much a line of the log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something is odd.
+    Warn,
+    /// Something happened. What a function writes on standard output and standard error counts as this.
+    Info,
+    /// For the function's author.
+    Debug,
+    /// For the function's author, in detail.
+    Trace,
+}
+
+impl LogEntry {
+    /// How much it matters.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level.parse().unwrap_or(Level::Info)
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "error" => Ok(Self::Error),
+            "warn" => Ok(Self::Warn),
+            "info" => Ok(Self::Info),
+            "debug" => Ok(Self::Debug),
+            "trace" => Ok(Self::Trace),
+            other => Err(format!("`{other}` is no level: error, warn, info, debug or trace")),
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+/// One line of `GET /v1/logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LogRecord {
+    /// Somebody wrote it.
+    Entry(LogEntry),
+    /// The reader was too slow.
+    Missing(Missing),
+}
+
+/// What a slow reader of a stream has not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// So many lines were left out here.
+    pub missing: u64,
+}
+
+/// One line of `GET /v1/invocations/stream`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Told {
+    /// An invocation ended.
+    Invocation(Ended),
+    /// A function published a message.
+    Publication(Published),
+    /// A function wrote a line (with `logs=true`).
+    Log(LogEntry),
+    /// The reader was too slow.
+    Missing(Missing),
+}
+
+/// The end of one invocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Function.
+    pub function: FunctionName,
+    /// Revision.
+    pub revision: RevisionId,
+    /// Invocation.
+    pub invocation: String,
+    /// What started it.
+    pub cause: Cause,
+    /// Whether it did what it should.
+    pub ok: bool,
+    /// Status of its answer to a request, if it gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Time it took, microseconds.
+    pub wall_us: u64,
+    /// Processor time, microseconds.
+    pub cpu_us: u64,
+    /// Most linear memory at one time, bytes.
+    pub memory_bytes: u64,
+    /// Whether it was the first since the revision was prepared.
+    #[serde(default)]
+    pub cold: bool,
+}
+
+/// What starts an invocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A request.
+    Request {
+        /// Its method.
+        method: String,
+        /// Its path and query.
+        path: String,
+    },
+    /// An event.
+    Event {
+        /// Its id.
+        id: String,
+        /// Where it was published.
+        topic: Topic,
+    },
+}
+
+/// A message that a function published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// When, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Who.
+    pub function: FunctionName,
+    /// In which invocation.
+    pub invocation: String,
+    /// Where.
+    pub topic: Topic,
+    /// Media type of the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// What.
+    pub data: Payload,
+}
+
+/// Bytes in JSON: text where they are text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Payload {
+    /// UTF-8.
+    Text(String),
+    /// Anything.
+    Base64(String),
+}
+
+impl Payload {
+    /// The bytes.
+    ///
+    /// # Errors
+    /// What is wrong with the base64.
+    pub fn decode(&self) -> Result<Cow<'_, [u8]>, String> {
+        match self {
+            Self::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
+            Self::Base64(text) => BASE64_STANDARD.decode(text).map(Cow::Owned).map_err(|cause| format!("not base64: {cause}")),
+        }
+    }
+}
+
+impl From<&[u8]> for Payload {
+    fn from(bytes: &[u8]) -> Self {
+        std::str::from_utf8(bytes).map_or_else(|_| Self::Base64(BASE64_STANDARD.encode(bytes)), |text| Self::Text(text.to_owned()))
+    }
+}
+
+/// The state of a function: store, key, value.
+pub type State = BTreeMap<String, BTreeMap<String, Payload>>;
+
+/// One invocation to make and to tell about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceRequest {
+    /// What starts it.
+    pub input: Input,
+    /// What its state is made before; only on a node without a fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+}
+
+/// What a function gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// An event.
+    Event(Event),
+    /// A request.
+    Request {
+        /// Its method.
+        method: String,
+        /// Its path and query.
+        path: String,
+        /// Its headers.
+        #[serde(default)]
+        headers: Vec<(String, String)>,
+        /// Its body.
+        body: Payload,
+    },
+}
+
+/// One invocation and everything it did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// How it ended; absent when it was not admitted.
+    pub ended: Option<Ended>,
+    /// Why it failed.
+    pub failure: Option<String>,
+    /// The reply to an event.
+    pub reply: Option<Replied>,
+    /// The answer to a request.
+    pub response: Option<Responded>,
+    /// What it published, in order.
+    pub publications: Vec<Published>,
+    /// What it changed in its stores; absent when they hold too much to compare.
+    pub changes: Option<Vec<Change>>,
+    /// What it wrote, in order.
+    pub log: Vec<LogEntry>,
+    /// Publications and lines that are missing, because there were too many.
+    #[serde(default)]
+    pub missing: u64,
+}
+
+/// A reply to an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replied {
+    /// Media type of the data, if the function names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The data.
+    pub data: Payload,
+}
+
+/// An answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Responded {
+    /// Status.
+    pub status: u16,
+    /// Headers, in order.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Payload,
+}
+
+/// A key of a store that differs after an invocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The store.
+    pub store: String,
+    /// The key.
+    pub key: String,
+    /// Its value before; none when it was absent.
+    pub before: Option<Payload>,
+    /// Its value after; none when it was removed.
+    pub after: Option<Payload>,
+}
+
+/// How much a node keeps for one function.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    /// Keys in its key-value stores.
+    pub keys: u64,
+    /// Their values, bytes.
+    pub bytes: u64,
+    /// Its objects, as its quota counts them.
+    pub blob_bytes: u64,
+    /// Events of QoS ≥ 1 that wait for it.
+    pub events: u64,
+    /// Asynchronous calls that wait, or whose end and answer are kept.
+    pub calls: u64,
+    /// Events and calls that failed every attempt.
+    pub dead_letters: u64,
+}
+
+impl Kept {
+    /// Whether it is nothing at all.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A revision given to a node without a fleet.
@@ -241,4 +556,28 @@ pub struct DeadLettersDone {
     /// Those that stayed, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_json_as_text_or_as_base64() {
+        for (bytes, json) in [(&b"22.5"[..], r#"{"text":"22.5"}"#), (&[0xff, 0][..], r#"{"base64":"/wA="}"#), (b"", r#"{"text":""}"#)] {
+            let payload = Payload::from(bytes);
+            assert_eq!(serde_json::to_string(&payload).unwrap(), json);
+            assert_eq!(payload.decode().unwrap(), bytes);
+        }
+        assert!(Payload::Base64("?".to_owned()).decode().is_err());
+    }
+
+    #[test]
+    fn a_line_of_the_log_and_what_is_missing_are_told_apart() {
+        let missing = serde_json::to_string(&LogRecord::Missing(Missing { missing: 7 })).unwrap();
+        assert_eq!(missing, r#"{"missing":7}"#);
+        assert!(matches!(serde_json::from_str(&missing).unwrap(), LogRecord::Missing(Missing { missing: 7 })));
+        let told = Told::Missing(Missing { missing: 7 });
+        assert_eq!(serde_json::to_string(&told).unwrap(), r#"{"kind":"missing","missing":7}"#);
+    }
 }

@@ -3,10 +3,12 @@
 //! Read with [`Manifest::from_toml`] (strict, all faults at once); travels as part of a revision in its serde form.
 
 mod access;
+mod diagnosis;
 mod limit;
 mod word;
 
 pub use access::{Access, Quota};
+pub use diagnosis::Diagnosis;
 pub use limit::{Limits, Retry, Reuse};
 pub use word::{BucketName, INTERNAL_SUFFIX, Origin, Route, SecretName, Socket, WordError};
 
@@ -43,6 +45,9 @@ pub struct Manifest {
     /// How much it may keep.
     #[serde(default, skip_serializing_if = "Quota::is_default")]
     pub quota: Quota,
+    /// What is kept of a trap.
+    #[serde(default, skip_serializing_if = "Diagnosis::is_default")]
+    pub debug: Diagnosis,
 }
 
 /// What starts a function.
@@ -175,6 +180,7 @@ fn read(root: Section<'_>) -> Option<(Manifest, Build)> {
         settings: root.free("settings"),
         access: Access::read(root.section("access")),
         quota: Quota::read(root.section("quota")),
+        debug: Diagnosis::read(root.section("debug")),
     };
     if let Err(broken) = manifest.check() {
         root.reject("name", broken);

@@ -188,6 +188,46 @@ pub struct FunctionReport {
     /// Totals since the daemon started: what live tables show. Billing uses the ledger alone.
     #[serde(default)]
     pub totals: Counters,
+    /// How it has been doing.
+    #[serde(default, skip_serializing_if = "Health::is_good")]
+    pub health: Health,
+}
+
+/// How a function has been doing since the daemon started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// Invocations that failed by its own fault within the last hour.
+    pub failed_hour: u32,
+    /// The newest of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
+}
+
+impl Health {
+    /// Adds how the function has been doing elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.failed_hour = self.failed_hour.saturating_add(other.failed_hour);
+        let newest = |failure: &&LastFailure| self.last_failure.as_ref().is_none_or(|ours| ours.time_ms < failure.time_ms);
+        if let Some(newer) = other.last_failure.as_ref().filter(newest) {
+            self.last_failure = Some(newer.clone());
+        }
+    }
+
+    /// Whether nothing has failed.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An invocation that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFailure {
+    /// When, milliseconds since 1970.
+    pub time_ms: u64,
+    /// Why, one line.
+    pub reason: String,
 }
 
 /// How far an assigned revision is on a node.

@@ -195,7 +195,7 @@ impl View {
 mod tests {
     use super::*;
     use sedge_protocol::local::FleetLink;
-    use sedge_protocol::message::{FunctionReport, Vitals};
+    use sedge_protocol::message::{FunctionReport, Health, Vitals};
     use sedge_protocol::{Digest, Manifest};
 
     fn revision(text: &str) -> RevisionId {
@@ -215,6 +215,7 @@ mod tests {
             assigned: Some(revision("2")),
             missing_secrets: Vec::new(),
             totals: counters(calls_ok),
+            health: Health::default(),
         }
     }
 

@@ -176,7 +176,7 @@ fn exchanged(error: ExchangeError) -> Refused {
 }
 
 /// What the caller is told when the store does not take a call.
-fn refused(error: CommitError) -> Refused {
+pub(super) fn refused(error: CommitError) -> Refused {
     let text = format!("the call cannot be kept: {error}");
     match error {
         CommitError::DiskFull { .. } | CommitError::DatabaseFull { .. } => Refused::NoRoom(text),

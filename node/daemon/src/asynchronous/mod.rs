@@ -13,6 +13,7 @@ mod callback;
 mod http;
 mod intake;
 mod outcome;
+mod purge;
 mod record;
 mod recover;
 mod request;
@@ -77,6 +78,7 @@ enum Message {
     Submit { submission: Box<Submission>, answer: oneshot::Sender<Result<InvocationId, Refused>> },
     Cancel { id: InvocationId, answer: oneshot::Sender<Result<(), Refused>> },
     Replay { letter: Box<DeadLetter>, call: Call, record: Option<Box<Record>>, answer: oneshot::Sender<Result<(), Refused>> },
+    Purge { function: FunctionName, over: Vec<Record>, answer: oneshot::Sender<Result<u64, Refused>> },
 }
 
 /// The way in. Cheap to clone.
@@ -268,6 +270,9 @@ impl Calls {
                 let _unheard = answer.send(self.cancel(id));
             }
             Message::Replay { letter, call, record, answer } => self.replay(&letter, call, record.map(|record| *record), answer),
+            Message::Purge { function, over, answer } => {
+                let _unheard = answer.send(self.purge(&function, over));
+            }
         }
     }
 

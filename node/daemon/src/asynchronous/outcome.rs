@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering;
 /// A call that is over, as it goes to disk.
 #[derive(Debug)]
 pub(super) struct Ended {
-    item: u64,
-    record: Record,
+    pub(super) item: u64,
+    pub(super) record: Record,
     /// The body of its answer.
     body: Vec<u8>,
     letter: Option<DeadLetter>,

@@ -82,7 +82,7 @@ impl Bus {
         written(self.parts.letters.bury(batch, &letter));
     }
 
-    fn write(&self, batch: Batch, durability: Durability) {
+    pub(super) fn write(&self, batch: Batch, durability: Durability) {
         written(self.parts.store.commit(batch, durability));
     }
 }

@@ -5,21 +5,22 @@
 //! a power cut too.
 
 use crate::limits::{KV_PAGE_KEYS, KV_SUM_KEYS};
+use sedge_protocol::FunctionName;
 use sedge_runtime::{HostError, KeyPage, StoreRef, Swap};
 use sedge_store::{Batch, CommitError, Durability, Store, Tree};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const USED_PREFIX: &[u8] = b"keyvalue-used/";
 
-/// The stores of all functions.
-#[derive(Debug)]
+/// The stores of all functions. Cheap to clone.
+#[derive(Debug, Clone)]
 pub(crate) struct Keyvalue {
     store: Store,
     shared_quota_bytes: u64,
     /// Bytes of keys and values of each owner that has written since the start.
-    // Makes read-modify-write atomic: held for reads and a commit in memory.
-    used: Mutex<BTreeMap<String, u64>>,
+    // Makes read-modify-write atomic: held for reads and a commit in memory, and while somebody else changes a whole owner.
+    used: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 type Used<'a> = MutexGuard<'a, BTreeMap<String, u64>>;
@@ -28,7 +29,7 @@ type Changes = Vec<(String, Option<Vec<u8>>)>;
 
 impl Keyvalue {
     pub(crate) fn new(store: Store, shared_quota_bytes: u64) -> Self {
-        Self { store, shared_quota_bytes, used: Mutex::default() }
+        Self { store, shared_quota_bytes, used: Arc::default() }
     }
 
     pub(crate) fn get(&self, store: StoreRef<'_>, key: &str) -> Result<Option<Vec<u8>>, HostError> {
@@ -79,6 +80,18 @@ impl Keyvalue {
         Ok(true)
     }
 
+    /// Lets `work` change the stores of `function` in the store itself, past all quotas, while nobody else writes. What the function
+    /// uses is summed up anew at its next write.
+    pub(crate) fn rewrite<T>(&self, function: &FunctionName, work: impl FnOnce(&Store) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mut used = self.lock();
+        // The counter goes first: a power cut leaves none rather than a wrong one.
+        let mut batch = Batch::new();
+        batch.delete(Tree::Meta, used_key(function.as_str()));
+        drop(self.store.commit(batch, Durability::Grouped)?);
+        used.remove(function.as_str());
+        work(&self.store)
+    }
+
     fn lock(&self) -> Used<'_> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,7 +136,7 @@ impl Keyvalue {
             };
         }
         if after != before {
-            batch.set(Tree::Meta, used_key(store), after.to_be_bytes());
+            batch.set(Tree::Meta, used_key(owner_of(store)), after.to_be_bytes());
         }
         Ok((batch, after))
     }
@@ -134,7 +147,7 @@ impl Keyvalue {
             return Ok(*bytes);
         }
         let failed = |error: sedge_store::ReadError| HostError::Failed(error.to_string());
-        let kept = self.store.get(Tree::Meta, &used_key(store)).map_err(failed)?;
+        let kept = self.store.get(Tree::Meta, &used_key(owner_of(store))).map_err(failed)?;
         match kept.and_then(|bytes| bytes.try_into().ok()) {
             Some(bytes) => Ok(u64::from_be_bytes(bytes)),
             None => self.sum(owner_of(store)).map_err(failed),
@@ -178,8 +191,8 @@ fn owner_of<'a>(store: StoreRef<'a>) -> &'a str {
     store.owner.map_or("", |function| function.as_str())
 }
 
-fn used_key(store: StoreRef<'_>) -> Vec<u8> {
-    [USED_PREFIX, owner_of(store).as_bytes()].concat()
+fn used_key(owner: &str) -> Vec<u8> {
+    [USED_PREFIX, owner.as_bytes()].concat()
 }
 
 fn full_key(store: StoreRef<'_>, key: &str) -> Vec<u8> {
@@ -199,7 +212,6 @@ fn parse_number(bytes: &[u8]) -> Result<i64, HostError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sedge_protocol::FunctionName;
     use sedge_store::StoreConfig;
     use std::path::Path;
 

@@ -37,6 +37,16 @@ async fn read(local: &Arc<Local>, id: u64) -> Result<DeadLetter, Refusal> {
     letter.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))
 }
 
+/// How many letters of a function there are; with `remove_them` they go.
+pub(super) async fn of(local: &Arc<Local>, function: &FunctionName, remove_them: bool) -> Result<u64, Refusal> {
+    let ids = ids(local, Some(function.clone())).await?;
+    let count = ids.len() as u64;
+    if remove_them {
+        remove(local, ids).await?;
+    }
+    Ok(count)
+}
+
 async fn remove(local: &Arc<Local>, ids: Vec<u64>) -> Result<Response<LocalBody>, Refusal> {
     let commit = local.letters.remove(&ids);
     let failed = |error: String| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the dead letters stay: {error}"));

@@ -9,7 +9,7 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use sedge_protocol::limits::EVENT_BYTES_MAX;
-use sedge_protocol::local::InvokeResult;
+use sedge_protocol::local::{Cause, InvokeResult};
 use sedge_protocol::{Event, FunctionName, Topic};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,12 +65,14 @@ async fn event(local: &Arc<Local>, active: &Active, topic: Topic, request: Reque
         extensions: BTreeMap::new(),
         data,
     };
-    let (result, usage) = local.invoker.event_measured(active, &event).await;
-    let (ok, output) = match result {
+    let (watched, told) = local.logs.watch_for(Cause::Event { id: event.id.clone(), topic: event.topic.clone() });
+    let (ok, output) = match local.invoker.event_watched(active, &event, watched).await {
         Ok(reply) => (true, String::from_utf8_lossy(&reply.data).into_owned()),
         Err(failed) => (false, failed.to_string()),
     };
-    Ok(json(&InvokeResult { ok, output, wall_us: usage.wall_us, cpu_us: usage.cpu_us }))
+    // One that was not admitted never ends.
+    let (wall_us, cpu_us) = told.await.map_or((0, 0), |ended| (ended.wall_us, ended.cpu_us));
+    Ok(json(&InvokeResult { ok, output, wall_us, cpu_us }))
 }
 
 /// A value of the query, with its percent signs decoded.

@@ -1,82 +1,74 @@
-//! `GET /v1/logs`: the newest lines, one JSON object a line, and with `follow=true` what comes after them.
+//! `GET /v1/logs`: the newest lines, and with `follow=true` what comes after them.
+//! `GET /v1/invocations/stream`: every invocation that ends from now on, every publication, and with `logs=true` every line.
 
+use super::lines::{Next, follow, line, whole};
 use super::{Local, LocalBody, Refusal, parse};
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
-use http_body::{Body, Frame};
-use http_body_util::BodyExt as _;
+use crate::logs::Live;
+use http::{Response, StatusCode};
 use sedge_protocol::FunctionName;
-use sedge_protocol::local::LogEntry;
-use std::collections::VecDeque;
-use std::pin::Pin;
+use sedge_protocol::local::{Level, LogEntry, LogRecord, Missing, Told};
+use sedge_protocol::nearest::nearest;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::sync::mpsc;
 
-/// Lines a reader may lag behind before its connection waits.
-const LINES_WAITING: usize = 64;
+/// Lines of an answer when nobody says how many.
+const LINES: usize = 100;
 
 pub(super) fn stream(local: &Arc<Local>, query: &str) -> Result<Response<LocalBody>, Refusal> {
-    let (mut function, mut lines, mut follow) = (None::<FunctionName>, 100_usize, false);
+    let (mut function, mut lines, mut level, mut goes_on) = (None::<FunctionName>, LINES, Level::Trace, false);
     for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match key {
             "function" if !value.is_empty() => function = Some(parse(value)?),
             "lines" => lines = parse(value)?,
-            "follow" => follow = value == "true",
+            "level" => level = parse(value)?,
+            "follow" => goes_on = value == "true",
             _ => {}
         }
     }
-    let (newest, mut live) = local.logs.follow(function.as_ref(), lines);
-    let (sender, receiver) = mpsc::channel(LINES_WAITING);
-    if follow {
-        let stop = local.supervisor.stop().clone();
-        local.supervisor.work(async move {
-            loop {
-                let entry = tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = sender.closed() => return,
-                    entry = live.recv() => entry,
-                };
-                match entry {
-                    Ok(entry) if function.as_ref().is_none_or(|name| entry.function == *name) => tokio::select! {
-                        () = stop.cancelled() => return,
-                        sent = sender.send(entry) => if sent.is_err() { return },
-                    },
-                    // Another function's line, or a reader that was too slow: it goes on with the newest.
-                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-                }
-            }
-        });
-    } else {
-        drop(sender);
+    if let Some(name) = &function {
+        known(local, name)?;
     }
-    let body = Lines { newest: newest.into(), live: receiver };
-    let mut response = Response::new(body.map_err(|never: std::convert::Infallible| match never {}).boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    Ok(response)
+    let wanted = move |entry: &LogEntry| function.as_ref().is_none_or(|name| entry.function == *name) && entry.level() <= level;
+    let (newest, live) = local.logs.follow(&wanted, lines);
+    let first = newest.iter().map(|entry| line(&**entry)).collect();
+    if !goes_on {
+        return Ok(whole(first));
+    }
+    Ok(follow(local, first, live, move |next| match next {
+        Next::Live(Live::Line(entry)) => wanted(&entry).then(|| line(&*entry)),
+        Next::Live(Live::Ended(_) | Live::Published(_)) => None,
+        Next::Missing(missing) => Some(line(&LogRecord::Missing(Missing { missing }))),
+    }))
 }
 
-struct Lines {
-    newest: VecDeque<Arc<LogEntry>>,
-    live: mpsc::Receiver<Arc<LogEntry>>,
-}
-
-impl Body for Lines {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(entry) = self.newest.pop_front() {
-            return Poll::Ready(Some(Ok(line(&entry))));
+pub(super) fn invocations(local: &Arc<Local>, query: &str) -> Result<Response<LocalBody>, Refusal> {
+    let (mut function, mut logs) = (None::<FunctionName>, false);
+    for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        match key {
+            "function" if !value.is_empty() => function = Some(parse(value)?),
+            "logs" => logs = value == "true",
+            _ => {}
         }
-        self.live.poll_recv(context).map(|entry| entry.map(|entry| Ok(line(&entry))))
     }
+    // Not an error when it is unknown: who watches may be there before the function is.
+    let wanted = move |name: &FunctionName| function.as_ref().is_none_or(|function| function == name);
+    Ok(follow(local, Vec::new(), local.logs.listen(), move |next| match next {
+        Next::Live(Live::Line(entry)) => (logs && wanted(&entry.function)).then(|| line(&Told::Log(LogEntry::clone(&entry)))),
+        Next::Live(Live::Ended(ended)) => wanted(&ended.function).then(|| line(&Told::Invocation((*ended).clone()))),
+        Next::Live(Live::Published(published)) => wanted(&published.function).then(|| line(&Told::Publication((*published).clone()))),
+        Next::Missing(missing) => Some(line(&Told::Missing(Missing { missing }))),
+    }))
 }
 
-fn line(entry: &LogEntry) -> Frame<Bytes> {
-    let mut bytes = serde_json::to_vec(entry).expect("a log entry is made of texts and numbers");
-    bytes.push(b'\n');
-    Frame::data(bytes.into())
+/// Refuses the name of a function that is not here and has written nothing.
+fn known(local: &Arc<Local>, name: &FunctionName) -> Result<(), Refusal> {
+    let table = local.functions.table();
+    if table.active.contains_key(name) || table.states.contains_key(name) || local.logs.knows(name) {
+        return Ok(());
+    }
+    let refusal = Refusal::new(StatusCode::NOT_FOUND, format!("no function called `{name}` is on this node"));
+    let names: Vec<&str> = table.states.keys().chain(table.active.keys()).map(FunctionName::as_str).collect();
+    Err(match nearest(name.as_str(), names.iter().copied()) {
+        Some(near) => refusal.hint(&format!("did you mean `{near}`?")),
+        None => refusal.hint("`sedge ls --node` lists those that are"),
+    })
 }

@@ -95,6 +95,9 @@ fn frame_of(mut report: Report) -> anyhow::Result<Vec<u8>> {
         if let FunctionState::Failed { reason } = &mut function.state {
             reason.truncate(reason.floor_char_boundary(REASON_SHORT_BYTES));
         }
+        if let Some(failure) = &mut function.health.last_failure {
+            failure.reason.truncate(failure.reason.floor_char_boundary(REASON_SHORT_BYTES));
+        }
         function.missing_secrets.truncate(1);
     }
     encode(&FromNode::Report(report)).context("encode a report")
@@ -104,8 +107,8 @@ fn frame_of(mut report: Report) -> anyhow::Result<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::limits::MISSING_SECRETS_MAX;
-    use sedge_protocol::limits::{ASSIGNED_MAX, REASON_BYTES_MAX, REPORT_ERRORS_MAX};
-    use sedge_protocol::message::{ErrorReport, FunctionReport};
+    use sedge_protocol::limits::{ASSIGNED_MAX, HEALTH_REASON_BYTES_MAX, REASON_BYTES_MAX, REPORT_ERRORS_MAX};
+    use sedge_protocol::message::{ErrorReport, FunctionReport, Health, LastFailure};
     use sedge_protocol::usage::Counters;
     use sedge_protocol::{Digest, Manifest, RevisionId};
 
@@ -123,6 +126,10 @@ mod tests {
             assigned: revision,
             missing_secrets: vec!["s".repeat(63).parse().unwrap(); MISSING_SECRETS_MAX],
             totals: large,
+            health: Health {
+                failed_hour: u32::MAX,
+                last_failure: Some(LastFailure { time_ms: u64::MAX, reason: "ü".repeat(HEALTH_REASON_BYTES_MAX / 2) }),
+            },
         });
         let error = ErrorReport { number: u64::MAX, time_ms: u64::MAX, function: function(1), revision, reason: reason.clone() };
         let errors = vec![error; REPORT_ERRORS_MAX];

@@ -28,6 +28,7 @@ impl Guest for Faulty {
                 respond(answer, 200, b"kept");
             }
             "trap" => core::arch::wasm32::unreachable(),
+            "panic" => panic!("as you wished"),
             "loop" => spin(),
             "allocate" => allocate(),
             "nothing" => {}

@@ -226,6 +226,9 @@ pub trait Host: Send + Sync + 'static {
     /// When the bus does not take it.
     fn publish(&self, call: &CallInfo, topic: &Topic, message: Bytes, content_type: Option<&str>) -> Result<(), HostError>;
 
+    /// Takes what was in memory when an instance trapped, in the format of WebAssembly core dumps. Asked for in the manifest.
+    fn core_dump(&self, _call: &CallInfo, _dump: Vec<u8>) {}
+
     /// Takes one line of output.
     fn log(&self, call: &CallInfo, line: LogLine);
 }

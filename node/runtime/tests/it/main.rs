@@ -14,3 +14,4 @@ mod reuse;
 mod server;
 mod sockets;
 mod support;
+mod trap;

@@ -21,6 +21,7 @@ pub(crate) struct MemoryHost {
     pub(crate) messages: Mutex<Vec<(Topic, Bytes)>>,
     pub(crate) changes: Mutex<Vec<BlobChange>>,
     pub(crate) lines: Mutex<Vec<LogLine>>,
+    pub(crate) dumps: Mutex<Vec<Vec<u8>>>,
     pub(crate) secrets: Mutex<BTreeMap<String, String>>,
     assets: Assets,
     blobs: Blobs,
@@ -34,6 +35,7 @@ impl MemoryHost {
             messages: Mutex::default(),
             changes: Mutex::default(),
             lines: Mutex::default(),
+            dumps: Mutex::default(),
             secrets: Mutex::default(),
             assets: Assets::open(&dir.join("assets"), None).unwrap(),
             blobs: Blobs::open(&dir.join("blobs"), None).unwrap(),
@@ -140,6 +142,10 @@ impl Host for MemoryHost {
 
     fn log(&self, _: &CallInfo, line: LogLine) {
         self.lines.lock().unwrap().push(line);
+    }
+
+    fn core_dump(&self, _: &CallInfo, dump: Vec<u8>) {
+        self.dumps.lock().unwrap().push(dump);
     }
 }
 

@@ -5,11 +5,11 @@ use crate::arguments::Context;
 use crate::client::query;
 use crate::failure::{FAILED, Failure};
 use crate::style::Tone;
-use crate::text;
+use crate::{event_file, text, trace_view};
 use anyhow::Context as _;
 use clap::Args;
 use sedge_protocol::invocation::{Accepted, CALLBACK_HEADER};
-use sedge_protocol::local::InvokeResult;
+use sedge_protocol::local::{Input, InvokeResult, TraceRequest};
 use sedge_protocol::{FunctionName, Topic};
 use serde::Serialize;
 use std::fs;
@@ -19,8 +19,8 @@ use std::process::ExitCode;
 
 /// Invoke a function on a node of this machine and print its answer
 ///
-/// Without --topic the function gets an HTTP request, with it an event. Exits with 1 when the function fails. With --async the call
-/// is kept on the node's disk, run later, and tried again if it fails; its id is printed.
+/// Without --topic and --event the function gets an HTTP request, with one of them an event. Exits with 1 when the function fails.
+/// With --async the call is kept on the node's disk, run later, and tried again if it fails; its id is printed.
 #[derive(Debug, Args)]
 pub(crate) struct Invoke {
     /// Which function
@@ -31,6 +31,9 @@ pub(crate) struct Invoke {
     /// File with the body or data; `-` is standard input
     #[arg(long, short)]
     file: Option<PathBuf>,
+    /// Send the event in this file (CloudEvents JSON with a topic) and show everything that comes of it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "file", "topic", "method", "path"])]
+    event: Option<PathBuf>,
     /// Send an event on this topic
     #[arg(long, conflicts_with_all = ["method", "path"])]
     topic: Option<Topic>,
@@ -69,6 +72,10 @@ fn parse_path(text: &str) -> Result<String, String> {
 
 impl Invoke {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+        if let Some(file) = &self.event {
+            let request = TraceRequest { input: Input::Event(event_file::read(file)?), state: None };
+            return trace_view::print(&context.output, &trace_view::ask(&self.node.client(), &self.function, &request)?);
+        }
         let body = self.body()?;
         let path = format!("/v1/functions/{}/invoke", self.function);
         let get = self.path.is_some() && self.data.is_none() && self.file.is_none();

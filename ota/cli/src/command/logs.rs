@@ -7,7 +7,7 @@ use crate::style::{Style, Tone};
 use crate::text;
 use clap::Args;
 use sedge_protocol::FunctionName;
-use sedge_protocol::local::LogEntry;
+use sedge_protocol::local::{Level, LogEntry, LogRecord, Missing};
 use std::process::ExitCode;
 
 /// Show what the functions of a node of this machine write
@@ -18,6 +18,9 @@ pub(crate) struct Logs {
     /// Go on until Ctrl-C
     #[arg(long, short)]
     follow: bool,
+    /// Only lines of this level and worse: error, warn, info, debug, trace; what is on stdout and stderr is info
+    #[arg(long, short)]
+    level: Option<Level>,
     /// How many of the newest lines to begin with
     #[arg(long, short = 'n', default_value_t = 100)]
     lines: u32,
@@ -32,12 +35,16 @@ impl Logs {
             &[
                 ("function", self.function.as_ref().map(ToString::to_string)),
                 ("lines", Some(self.lines.to_string())),
+                ("level", self.level.map(|level| level.to_string())),
                 ("follow", self.follow.then(|| "true".to_owned())),
             ],
         );
         let mut printed = Ok(());
-        self.node.client().lines(&path, |entry: LogEntry| {
-            printed = context.output.line(&entry, |style| line(&entry, style));
+        self.node.client().lines(&path, |record: LogRecord| {
+            printed = context.output.line(&record, |style| match &record {
+                LogRecord::Entry(entry) => line(entry, style),
+                LogRecord::Missing(gap) => missing(*gap, style),
+            });
             printed.is_ok().then_some(())
         })?;
         printed?;
@@ -59,6 +66,11 @@ pub(crate) fn line(entry: &LogEntry, style: Style) -> String {
     format!("{clock} {level} {function}  {}", text::clean(entry.text.trim_end()))
 }
 
+/// What a reader who was too slow is told.
+pub(crate) fn missing(gap: Missing, style: Style) -> String {
+    style.paint(&format!("{} lines are missing here: they came faster than they were read", gap.missing), Tone::Bad)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +88,7 @@ mod tests {
             text: "\u{1b}]0;owned\u{7}hot\n".to_owned(),
             trace_id: None,
             span_id: None,
+            dropped: 0,
         };
         assert_eq!(line(&entry, Style::PLAIN), "22:13:20.120 warn   average  �]0;owned�hot");
     }

@@ -7,7 +7,7 @@ use crate::table::{Cell, Table};
 use crate::text;
 use clap::Args;
 use sedge_protocol::api::Function;
-use sedge_protocol::message::{FunctionReport, FunctionState};
+use sedge_protocol::message::{FunctionReport, FunctionState, Health};
 use std::process::ExitCode;
 
 /// List functions and who runs which revision of them
@@ -21,22 +21,23 @@ impl Ls {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         if let Some(node) = self.node.client() {
             let reports: Vec<FunctionReport> = node.get("/v1/functions")?;
-            context.output.show(&reports, |style| of_node(&reports, style))?;
+            context.output.show(&reports, |style| of_node(&reports, text::now_ms(), style))?;
         } else {
             let functions: Vec<Function> = context.connection.client()?.get("/api/v1/functions")?;
-            context.output.show(&functions, |style| of_fleet(&functions, style))?;
+            context.output.show(&functions, |style| of_fleet(&functions, text::now_ms(), style))?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn of_fleet(functions: &[Function], style: Style) -> String {
-    let mut table = Table::new(&["FUNCTION", "NEWEST", ">REVISIONS", ">CALLS", ">FAILED", "RUNNING", "WAITING"]);
+fn of_fleet(functions: &[Function], now_ms: u64, style: Style) -> String {
+    let mut table = Table::new(&["FUNCTION", "NEWEST", ">REVISIONS", ">CALLS", ">FAILED", "RUNNING", "NOTE"]);
     for function in functions {
         let running = function.running.iter().map(|running| format!("{}×{}", running.nodes.len(), running.revision.short()));
         let running: Vec<String> = running.collect();
         let nobody = running.is_empty();
-        let waiting = waiting(function);
+        let notes: Vec<String> = [waiting(function), health(&function.health, now_ms)].into_iter().flatten().collect();
+        let tone = if function.health.failed_hour > 0 { Tone::Bad } else { Tone::Busy };
         table.row([
             Cell::toned(function.name.as_str(), Tone::Strong),
             function.newest.short().into(),
@@ -44,27 +45,32 @@ fn of_fleet(functions: &[Function], style: Style) -> String {
             text::count(function.usage.calls()).into(),
             failed(function.usage.calls_failed),
             if nobody { Cell::toned("nobody", Tone::Dim) } else { Cell::toned(running.join(" "), Tone::Good) },
-            Cell::toned(waiting, Tone::Busy),
+            Cell::toned(notes.join("; "), tone),
         ]);
     }
     table.render(style, "no functions: `sedge publish` brings the first")
 }
 
-fn waiting(function: &Function) -> String {
+fn waiting(function: &Function) -> Option<String> {
     match function.waiting.as_slice() {
-        [] => String::new(),
-        [one] => format!("{}: {}", one.node, one.reason),
-        [first, rest @ ..] => format!("{}: {} (and {} more)", first.node, first.reason, rest.len()),
+        [] => None,
+        [one] => Some(format!("{}: {}", one.node, one.reason)),
+        [first, rest @ ..] => Some(format!("{}: {} (and {} more)", first.node, first.reason, rest.len())),
     }
 }
 
 /// What one node says of its functions.
-pub(crate) fn of_node(reports: &[FunctionReport], style: Style) -> String {
+pub(crate) fn of_node(reports: &[FunctionReport], now_ms: u64, style: Style) -> String {
     let mut table = Table::new(&["FUNCTION", "RUNNING", "STATE", ">CALLS", ">FAILED", ">CPU", "NOTE"]);
     for report in reports {
         let (state, tone, mut note) = state(&report.state);
         if let Some(name) = report.missing_secrets.first().filter(|_| note.is_empty()) {
             note = format!("lacks the secret {name}: sedge secret set {name}");
+        }
+        let mut of_note = Tone::Plain;
+        if let Some(health) = health(&report.health, now_ms) {
+            note = if note.is_empty() { health } else { format!("{note}; {health}") };
+            of_note = if report.health.failed_hour > 0 { Tone::Bad } else { Tone::Dim };
         }
         table.row([
             Cell::toned(report.function.as_str(), Tone::Strong),
@@ -73,7 +79,7 @@ pub(crate) fn of_node(reports: &[FunctionReport], style: Style) -> String {
             text::count(report.totals.calls()).into(),
             failed(report.totals.calls_failed),
             text::micros(report.totals.cpu_us).into(),
-            note.into(),
+            Cell::toned(note, of_note),
         ]);
     }
     table.render(style, "no functions")
@@ -92,17 +98,28 @@ fn state(state: &FunctionState) -> (&'static str, Tone, String) {
     }
 }
 
+/// `3 failed in the last hour; 2 min ago: trap: unreachable`
+fn health(health: &Health, now_ms: u64) -> Option<String> {
+    let last = health.last_failure.as_ref()?;
+    let last = format!("{}: {}", text::ago(now_ms, last.time_ms), last.reason);
+    Some(match health.failed_hour {
+        0 => format!("failed {last}"),
+        number => format!("{} failed in the last hour; {last}", text::count(number.into())),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::test::{function, report};
+    use sedge_protocol::message::LastFailure;
 
     #[test]
     fn functions_are_listed_with_who_runs_and_who_waits() {
-        let text = of_fleet(&[function()], Style::PLAIN);
+        let text = of_fleet(&[function()], 0, Style::PLAIN);
         let short = function().newest.short();
         let expected = format!(
-            "FUNCTION  NEWEST        REVISIONS  CALLS  FAILED  RUNNING         WAITING\n\
+            "FUNCTION  NEWEST        REVISIONS  CALLS  FAILED  RUNNING         NOTE\n\
              hello     {short}          2  1,234       4  2×{short}  gw-3: offline"
         );
         assert_eq!(text, expected);
@@ -110,7 +127,21 @@ mod tests {
 
     #[test]
     fn a_refused_revision_is_shown_with_its_reason() {
-        let text = of_node(&[report(FunctionState::Failed { reason: "bad\nwasm".to_owned() })], Style::PLAIN);
+        let text = of_node(&[report(FunctionState::Failed { reason: "bad\nwasm".to_owned() })], 0, Style::PLAIN);
         assert!(text.ends_with("failed      0       0  0 µs  bad�wasm"), "{text}");
+    }
+
+    #[test]
+    fn a_function_that_fails_says_how_often_when_and_why() {
+        let last_failure = Some(LastFailure { time_ms: 1000, reason: "trap: unreachable".to_owned() });
+        let health = Health { failed_hour: 2, last_failure: last_failure.clone() };
+        let text = of_fleet(&[Function { health, ..function() }], 6000, Style::PLAIN);
+        assert!(text.ends_with("gw-3: offline; 2 failed in the last hour; 5 s ago: trap: unreachable"), "{text}");
+        let mut failing = report(FunctionState::Running);
+        failing.health = Health { failed_hour: 3, last_failure };
+        let text = of_node(std::slice::from_ref(&failing), 6000, Style::PLAIN);
+        assert!(text.ends_with("running      0       0  0 µs  3 failed in the last hour; 5 s ago: trap: unreachable"), "{text}");
+        failing.health.failed_hour = 0;
+        assert!(of_node(&[failing], 7_201_000, Style::PLAIN).ends_with("failed 2 h ago: trap: unreachable"));
     }
 }

@@ -26,6 +26,7 @@ pub(crate) mod rollouts;
 pub(crate) mod run;
 pub(crate) mod secret;
 pub(crate) mod status;
+pub(crate) mod test;
 pub(crate) mod usage;
 
 /// For commands that speak to one node of this machine.

@@ -77,7 +77,9 @@ impl New {
             context.output.show(&json!({ "function": self.name, "path": dir }), |_| String::new())?;
         }
         context.output.said("created", Tone::Good, &format!("{} in {}", self.name, dir.display()));
-        context.output.note(&format!("next: `sedge run {}` starts a node for it on this machine", dir.display()));
+        context
+            .output
+            .note(&format!("next: `sedge test {0}` runs its cases, `sedge run {0}` starts a node for it on this machine", dir.display()));
         Ok(ExitCode::SUCCESS)
     }
 }

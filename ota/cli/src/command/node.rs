@@ -78,7 +78,7 @@ fn describe(node: &api::Node, now_ms: u64, style: Style) -> String {
         ("desired state", epochs.into()),
     ];
     known.extend(vitals(&node.vitals));
-    format!("{}\n\n{}", facts(style, &known), ls::of_node(&node.functions, style))
+    format!("{}\n\n{}", facts(style, &known), ls::of_node(&node.functions, now_ms, style))
 }
 
 fn state(state: NodeState) -> Cell {

@@ -81,7 +81,7 @@ fn of_node(status: &LocalStatus, style: Style) -> String {
     let Admission { limit, running, waiting, memory_free_bytes } = status.admission;
     known.push(("invocations", format!("{running} running, {waiting} waiting, at most {limit} at a time").into()));
     known.push(("memory free for instances", text::bytes(memory_free_bytes).into()));
-    format!("{}\n\n{}", facts(style, &known), ls::of_node(&status.functions, style))
+    format!("{}\n\n{}", facts(style, &known), ls::of_node(&status.functions, text::now_ms(), style))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use crate::support::{Stream, World, wasm};
 use sedge_protocol::api::{Function, Node, NodeError, Rollout, Status, UsageRow};
-use sedge_protocol::message::{ErrorReport, FromFleet, FromNode, FunctionReport, FunctionState, Report, UsageBatch};
+use sedge_protocol::message::{ErrorReport, FromFleet, FromNode, FunctionReport, FunctionState, Health, Report, UsageBatch};
 use sedge_protocol::usage::{Counters, LedgerEpoch, UsageRecord, Window};
 use sedge_protocol::{Digest, RevisionId};
 use serde_json::Value;
@@ -37,6 +37,7 @@ async fn reports_show_who_runs_what_and_who_waits_why() {
         assigned: Some(revision.id),
         missing_secrets: Vec::new(),
         totals: Counters::default(),
+        health: Health::default(),
     };
     let error = ErrorReport {
         number: 1,

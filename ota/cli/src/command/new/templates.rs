@@ -10,6 +10,7 @@ pub(super) const RUST_HTTP: &[File] = &[
     ("event.json", include_str!("../../../../../node/functions/templates/rust-http/event.json")),
     ("function.toml", include_str!("../../../../../node/functions/templates/rust-http/function.toml")),
     ("src/lib.rs", include_str!("../../../../../node/functions/templates/rust-http/src/lib.rs")),
+    ("tests/answers.toml", include_str!("../../../../../node/functions/templates/rust-http/tests/answers.toml")),
 ];
 
 pub(super) const RUST_COMMAND: &[File] = &[
@@ -19,6 +20,7 @@ pub(super) const RUST_COMMAND: &[File] = &[
     ("event.json", include_str!("../../../../../node/functions/templates/rust-command/event.json")),
     ("function.toml", include_str!("../../../../../node/functions/templates/rust-command/function.toml")),
     ("src/main.rs", include_str!("../../../../../node/functions/templates/rust-command/src/main.rs")),
+    ("tests/events.toml", include_str!("../../../../../node/functions/templates/rust-command/tests/events.toml")),
 ];
 
 pub(super) const GO: &[File] = &[
@@ -29,6 +31,7 @@ pub(super) const GO: &[File] = &[
     ("go.mod", include_str!("../../../../../node/functions/templates/go/go.mod")),
     ("main.go", include_str!("../../../../../node/functions/templates/go/main.go")),
     ("main_test.go", include_str!("../../../../../node/functions/templates/go/main_test.go")),
+    ("tests/readings.toml", include_str!("../../../../../node/functions/templates/go/tests/readings.toml")),
 ];
 
 pub(super) const JAVASCRIPT: &[File] = &[
@@ -41,6 +44,7 @@ pub(super) const JAVASCRIPT: &[File] = &[
     ("src/function.js", include_str!("../../../../../node/functions/templates/javascript/src/function.js")),
     ("test/convert.test.js", include_str!("../../../../../node/functions/templates/javascript/test/convert.test.js")),
     ("wit/world.wit", include_str!("../../../../../node/functions/templates/javascript/wit/world.wit")),
+    ("tests/readings.toml", include_str!("../../../../../node/functions/templates/javascript/tests/readings.toml")),
 ];
 
 pub(super) const TYPESCRIPT: &[File] = &[
@@ -54,6 +58,7 @@ pub(super) const TYPESCRIPT: &[File] = &[
     ("test/convert.test.ts", include_str!("../../../../../node/functions/templates/typescript/test/convert.test.ts")),
     ("tsconfig.json", include_str!("../../../../../node/functions/templates/typescript/tsconfig.json")),
     ("wit/world.wit", include_str!("../../../../../node/functions/templates/typescript/wit/world.wit")),
+    ("tests/readings.toml", include_str!("../../../../../node/functions/templates/typescript/tests/readings.toml")),
 ];
 
 pub(super) const PYTHON: &[File] = &[
@@ -65,6 +70,7 @@ pub(super) const PYTHON: &[File] = &[
     ("function.toml", include_str!("../../../../../node/functions/templates/python/function.toml")),
     ("test_convert.py", include_str!("../../../../../node/functions/templates/python/test_convert.py")),
     ("wit/world.wit", include_str!("../../../../../node/functions/templates/python/wit/world.wit")),
+    ("tests/readings.toml", include_str!("../../../../../node/functions/templates/python/tests/readings.toml")),
 ];
 
 pub(super) const C: &[File] = &[
@@ -76,6 +82,7 @@ pub(super) const C: &[File] = &[
     ("src/convert.h", include_str!("../../../../../node/functions/templates/c/src/convert.h")),
     ("src/main.c", include_str!("../../../../../node/functions/templates/c/src/main.c")),
     ("test/test_convert.c", include_str!("../../../../../node/functions/templates/c/test/test_convert.c")),
+    ("tests/readings.toml", include_str!("../../../../../node/functions/templates/c/tests/readings.toml")),
 ];
 
 pub(super) const ZIG: &[File] = &[
@@ -84,4 +91,5 @@ pub(super) const ZIG: &[File] = &[
     ("event.json", include_str!("../../../../../node/functions/templates/zig/event.json")),
     ("function.toml", include_str!("../../../../../node/functions/templates/zig/function.toml")),
     ("src/main.zig", include_str!("../../../../../node/functions/templates/zig/src/main.zig")),
+    ("tests/readings.toml", include_str!("../../../../../node/functions/templates/zig/tests/readings.toml")),
 ];

@@ -5,6 +5,7 @@ use crate::command::publish;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::project::Artifact;
+use crate::style::Tone;
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use sedge_protocol::RevisionId;
@@ -23,17 +24,21 @@ use tempfile::TempDir;
 /// How long a node may take to answer for the first time.
 const START_MAX: Duration = Duration::from_secs(30);
 /// How long a node may take to compile a function.
-const DEPLOY_MAX: Duration = Duration::from_secs(300);
+const READY_MAX: Duration = Duration::from_secs(300);
 /// How long a node may take to stop; it drains for ten seconds.
 const STOP_MAX: Duration = Duration::from_secs(15);
-/// How often a condition is looked at.
-const POLL: Duration = Duration::from_millis(25);
+/// How soon a condition is looked at again; each time twice as late.
+const POLL_MIN: Duration = Duration::from_millis(1);
+/// How often it is looked at after a while.
+const POLL_MAX: Duration = Duration::from_millis(25);
+/// Where core dumps are kept in a project: hidden, so that they are no sources.
+const CORE_DUMPS: &str = ".sedge/core-dumps";
 /// Lines of the node's own log that an error shows.
 const TAIL_LINES: usize = 12;
 
 /// A node without a fleet. Dropping it ends it the hard way.
 #[derive(Debug)]
-pub(super) struct LocalNode {
+pub(crate) struct LocalNode {
     child: Child,
     client: Client,
     dir: TempDir,
@@ -43,9 +48,20 @@ pub(super) struct LocalNode {
 #[derive(Debug, Serialize)]
 struct Config {
     data_dir: PathBuf,
-    http: Listen,
-    mqtt: Listen,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<Listen>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mqtt: Option<Listen>,
     local: Local,
+}
+
+/// What the node serves beside its local API.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Serve {
+    /// HTTP triggers.
+    pub(crate) http: Option<SocketAddr>,
+    /// MQTT.
+    pub(crate) mqtt: Option<SocketAddr>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,13 +76,13 @@ struct Local {
 
 impl LocalNode {
     /// Starts `sedged` and waits until it answers.
-    pub(super) fn start(sedged: Option<&Path>, http: SocketAddr, mqtt: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) fn start(sedged: Option<&Path>, serve: Serve) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("sedge-run-").tempdir().context("make a directory for the node")?;
         let socket = dir.path().join("sedged.sock");
         let config = Config {
             data_dir: dir.path().join("data"),
-            http: Listen { listen: http },
-            mqtt: Listen { listen: mqtt },
+            http: serve.http.map(|listen| Listen { listen }),
+            mqtt: serve.mqtt.map(|listen| Listen { listen }),
             local: Local { socket: socket.clone() },
         };
         let path = dir.path().join("sedged.toml");
@@ -78,24 +94,24 @@ impl LocalNode {
     }
 
     /// The node's API.
-    pub(super) fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
     /// The node's socket.
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("sedged.sock")
     }
 
     /// Gives the function to the node and waits until the node runs or refuses it.
-    pub(super) fn give(&mut self, artifact: &Artifact, output: &Output) -> anyhow::Result<LocalStatus> {
+    pub(crate) fn give(&mut self, artifact: &Artifact, output: &Output) -> anyhow::Result<LocalStatus> {
         let function = &artifact.manifest.name;
         let revision = RevisionId::of(&artifact.digest, &artifact.manifest);
         publish::upload(&self.client, artifact, "/v1/artifacts", output)?;
         let body = LocalRevision { artifact: artifact.digest, manifest: artifact.manifest.clone() };
         self.client.put_json(&format!("/v1/functions/{function}"), &body)?;
         let bar = output.spinner(&format!("{function}: the node compiles it"));
-        let begin = Instant::now();
+        let (begin, mut poll) = (Instant::now(), Poll::new());
         loop {
             self.check()?;
             let status: LocalStatus = self.client.get("/v1/status")?;
@@ -110,13 +126,13 @@ impl LocalNode {
                 }
                 Some(_) | None => {}
             }
-            anyhow::ensure!(begin.elapsed() < DEPLOY_MAX, "the node did not get {function} ready in {} s", DEPLOY_MAX.as_secs());
-            thread::sleep(POLL);
+            anyhow::ensure!(begin.elapsed() < READY_MAX, "the node did not get {function} ready in {} s", READY_MAX.as_secs());
+            poll.pause();
         }
     }
 
     /// Fails when the node has ended.
-    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait().context("look at sedged")? {
             None => Ok(()),
             Some(status) => anyhow::bail!("sedged ended ({status}); the end of its log:\n{}", self.tail()),
@@ -124,7 +140,18 @@ impl LocalNode {
     }
 
     /// Asks the node to stop and waits; ends it the hard way when that takes too long.
-    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        self.end()
+    }
+
+    /// Like [`LocalNode::stop`]; what trapped functions left goes into the project, because the node's directory goes.
+    pub(crate) fn stop_keeping_core_dumps(mut self, project: &Path, output: &Output) -> anyhow::Result<()> {
+        let ended = self.end();
+        self.keep_core_dumps(project, output);
+        ended
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         // A node that ended by itself is a node that stopped.
         if self.child.try_wait()?.is_none()
@@ -132,24 +159,36 @@ impl LocalNode {
         {
             kill_process(pid, Signal::TERM).context("ask sedged to stop")?;
         }
-        let begin = Instant::now();
+        let (begin, mut poll) = (Instant::now(), Poll::new());
         while self.child.try_wait().context("wait for sedged")?.is_none() {
             anyhow::ensure!(begin.elapsed() < STOP_MAX, "sedged did not stop in {} s and was killed", STOP_MAX.as_secs());
-            thread::sleep(POLL);
+            poll.pause();
         }
         Ok(())
     }
 
     fn await_answer(&mut self) -> anyhow::Result<()> {
-        let begin = Instant::now();
+        let (begin, mut poll) = (Instant::now(), Poll::new());
         loop {
             self.check()?;
             match self.client.get::<LocalStatus>("/v1/status") {
                 Ok(_) => return Ok(()),
-                Err(Failure::Unreachable { .. }) if begin.elapsed() < START_MAX => thread::sleep(POLL),
+                Err(Failure::Unreachable { .. }) if begin.elapsed() < START_MAX => poll.pause(),
                 Err(cause) => {
                     return Err(anyhow::Error::new(cause).context(format!("start a node; the end of its log:\n{}", self.tail())));
                 }
+            }
+        }
+    }
+
+    fn keep_core_dumps(&self, project: &Path, output: &Output) {
+        let found = fs::read_dir(self.dir.path().join("data/core-dumps")).into_iter().flatten().flatten();
+        let into = project.join(CORE_DUMPS);
+        for dump in found {
+            let to = into.join(dump.file_name());
+            match fs::create_dir_all(&into).and_then(|()| fs::copy(dump.path(), &to)) {
+                Ok(_) => output.said("core dump", Tone::Busy, &to.display().to_string()),
+                Err(error) => output.said("core dump", Tone::Bad, &format!("{} is lost: {error}", to.display())),
             }
         }
     }
@@ -159,6 +198,20 @@ impl LocalNode {
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    }
+}
+
+/// Pauses between looks: short at first, so that what is quick costs no time.
+struct Poll(Duration);
+
+impl Poll {
+    fn new() -> Self {
+        Self(POLL_MIN)
+    }
+
+    fn pause(&mut self) {
+        thread::sleep(self.0);
+        self.0 = (self.0 * 2).min(POLL_MAX);
     }
 }
 

@@ -3,18 +3,24 @@
 use super::Event;
 use anyhow::Context as _;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 
 /// Directories that builds write.
 const RESULTS: [&str; 2] = ["target", "node_modules"];
+/// Files that a build may write among the sources: what it settled on.
+const LOCKS: [&str; 6] = ["Cargo.lock", "package-lock.json", "go.sum", "uv.lock", "build.zig.zon", "requirements.lock"];
+
+/// Digests by path.
+type Contents = BTreeMap<PathBuf, [u8; 32]>;
 
 /// The sources of one function.
 #[derive(Debug)]
 pub(super) struct Sources {
     dir: PathBuf,
     /// Contents that were last built; none when they could not be read.
-    built: Option<String>,
+    built: Option<Contents>,
     /// Watches for as long as it lives.
     _watcher: RecommendedWatcher,
 }
@@ -34,22 +40,31 @@ impl Sources {
         })
         .context("watch for changes")?;
         watcher.watch(&dir, RecursiveMode::Recursive).with_context(|| format!("watch {}", dir.display()))?;
-        Ok(Self { built: fingerprint(&dir), dir, _watcher: watcher })
+        Ok(Self { built: contents(&dir), dir, _watcher: watcher })
     }
 
     /// Whether the contents differ from what they were when this was last asked.
-    ///
-    /// A build that leaves its artifact among the sources is seen as a change; the next build makes the same and ends it.
     pub(super) fn differ(&mut self) -> bool {
-        let now = fingerprint(&self.dir);
+        let now = contents(&self.dir);
         let differ = now.is_none() || now != self.built;
         self.built = now;
         differ
     }
+
+    /// A build has ended that left `artifact`: what it wrote itself is no change. What somebody edited meanwhile still is.
+    pub(super) fn built(&mut self, artifact: &Path) {
+        let (Some(before), Some(now)) = (&mut self.built, contents(&self.dir)) else { return };
+        let artifact = artifact.canonicalize().ok();
+        let own = |path: &Path| {
+            artifact.as_deref() == Some(&*self.dir.join(path))
+                || LOCKS.iter().any(|lock| path.file_name().is_some_and(|name| name == *lock))
+        };
+        before.extend(now.into_iter().filter(|(path, _)| own(path)));
+    }
 }
 
-fn fingerprint(dir: &Path) -> Option<String> {
-    sedge_build::fingerprint(dir, &[]).ok()
+fn contents(dir: &Path) -> Option<Contents> {
+    sedge_build::contents(dir).ok()
 }
 
 /// Results of builds and hidden files are no sources.
@@ -86,6 +101,24 @@ mod tests {
         assert!(matches!(events.recv().unwrap(), Event::Changed));
         assert!(!sources.differ());
         fs::write(&file, "two").unwrap();
+        assert!(sources.differ() && !sources.differ());
+    }
+
+    #[test]
+    fn what_a_build_writes_is_no_change_and_what_somebody_edits_meanwhile_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("a.rs", "one");
+        let (sender, _events) = mpsc::sync_channel(64);
+        let mut sources = Sources::watch(dir.path(), sender).unwrap();
+        // The first build settles on versions and leaves its artifact among the sources.
+        write("Cargo.lock", "versions");
+        write("a.wasm", "wasm");
+        sources.built(&dir.path().join("a.wasm"));
+        assert!(!sources.differ());
+        write("Cargo.lock", "other versions");
+        write("a.rs", "two");
+        sources.built(&dir.path().join("a.wasm"));
         assert!(sources.differ() && !sources.differ());
     }
 }

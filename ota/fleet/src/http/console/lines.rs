@@ -140,7 +140,7 @@ impl NodeLine {
             dot,
             state,
             labels: node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
-            functions: node.functions.iter().map(Chip::of).collect(),
+            functions: node.functions.iter().map(|report| Chip::of(report, now_ms)).collect(),
             seen: node.seen_ms.map_or_else(|| "never".to_owned(), |seen_ms| ago(seen_ms, now_ms)),
             memory: if has_vitals { format!("{} of {}", bytes(vitals.memory_used), bytes(vitals.memory_total)) } else { "–".to_owned() },
             memory_percent: vitals.memory_used.saturating_mul(100).checked_div(vitals.memory_total).unwrap_or(0).min(100),
@@ -157,16 +157,22 @@ impl NodeLine {
 }
 
 impl Chip {
-    fn of(report: &FunctionReport) -> Self {
-        let (dot, said) = match &report.state {
+    fn of(report: &FunctionReport, now_ms: u64) -> Self {
+        let health = &report.health;
+        let (dot, mut said) = match &report.state {
             FunctionState::Running if !report.missing_secrets.is_empty() => {
                 ("bad", format!("running, lacks the secret {}: set it on the node", report.missing_secrets[0]))
             }
+            FunctionState::Running if health.failed_hour > 0 => ("busy", "running".to_owned()),
             FunctionState::Running => ("good", "running".to_owned()),
             FunctionState::Preparing => ("busy", "compiling".to_owned()),
             FunctionState::Fetching { bytes, total } => ("busy", format!("fetching {} %", bytes.saturating_mul(100) / (*total).max(1))),
             FunctionState::Failed { reason } => ("bad", format!("refused: {reason}")),
         };
+        if let Some(last) = &health.last_failure {
+            let (failed, when) = (count(health.failed_hour.into()), ago(last.time_ms, now_ms));
+            said.push_str(&format!("; {failed} failed in the last hour, the last {when}: {}", last.reason));
+        }
         let revision = report.running.map_or_else(|| "–".to_owned(), short);
         Self { dot, name: report.function.to_string(), title: said, revision }
     }

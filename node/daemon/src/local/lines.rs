@@ -1,0 +1,105 @@
+//! Answers that are one JSON object a line and may go on for ever: bounded, and a reader that is too slow is told what it missed.
+
+use super::{Local, LocalBody};
+use crate::limits::UNTOLD_EVERY;
+use crate::logs::{Listener, Live};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval_at};
+
+/// Lines a reader may lag behind before its connection waits.
+const LINES_WAITING: usize = 64;
+
+/// What a line is made of.
+pub(super) enum Next {
+    /// Something happened.
+    Live(Live),
+    /// The reader was too slow: so much is missing.
+    Missing(u64),
+}
+
+/// `first`, and then for as long as the daemon runs what `line` makes of everything that happens.
+pub(super) fn follow<F>(local: &Local, first: Vec<Bytes>, live: Listener, line: F) -> Response<LocalBody>
+where
+    F: Fn(Next) -> Option<Bytes> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(LINES_WAITING);
+    local.supervisor.work(feed(local.supervisor.stop().clone(), local.logs.clone(), live, sender, line));
+    response(Lines { first: first.into(), live: Some(receiver) })
+}
+
+/// `first` and no more.
+pub(super) fn whole(first: Vec<Bytes>) -> Response<LocalBody> {
+    response(Lines { first: first.into(), live: None })
+}
+
+async fn feed<F>(
+    stop: tokio_util::sync::CancellationToken,
+    logs: crate::logs::Logs,
+    mut live: Listener,
+    sender: mpsc::Sender<Bytes>,
+    line: F,
+) where
+    F: Fn(Next) -> Option<Bytes> + Send + 'static,
+{
+    let mut untold = interval_at(Instant::now() + UNTOLD_EVERY, UNTOLD_EVERY);
+    loop {
+        let next = tokio::select! {
+            () = stop.cancelled() => return,
+            () = sender.closed() => return,
+            _ = untold.tick() => { logs.tell_untold(); continue; }
+            next = live.recv() => match next {
+                Ok(live) => Next::Live(live),
+                Err(RecvError::Lagged(missing)) => Next::Missing(missing),
+                Err(RecvError::Closed) => return,
+            },
+        };
+        let Some(bytes) = line(next) else { continue };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            sent = sender.send(bytes) => if sent.is_err() { return },
+        }
+    }
+}
+
+fn response(lines: Lines) -> Response<LocalBody> {
+    let mut response = Response::new(lines.map_err(|never: std::convert::Infallible| match never {}).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response
+}
+
+struct Lines {
+    first: VecDeque<Bytes>,
+    live: Option<mpsc::Receiver<Bytes>>,
+}
+
+impl Body for Lines {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(line) = self.first.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(line))));
+        }
+        match &mut self.live {
+            Some(live) => live.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line)))),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+/// `value` as one line.
+pub(super) fn line<T: Serialize>(value: &T) -> Bytes {
+    let mut bytes = serde_json::to_vec(value).expect("our own types have text keys");
+    bytes.push(b'\n');
+    bytes.into()
+}

@@ -52,6 +52,9 @@ fn scrape(node: &Node) -> Result<Scrape> {
     Scrape::parse(&answer.text())
 }
 
+/// Name, labels and value of a sample that is expected.
+type Sample<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
 #[test]
 fn a_scrape_is_valid_and_counts_what_was_done() -> Result<()> {
     let directory = directory()?;
@@ -68,7 +71,7 @@ fn a_scrape_is_valid_and_counts_what_was_done() -> Result<()> {
         let scrape = scrape(&node)?;
         Ok((scrape.sum(requests, &[]) >= 10.0 && scrape.sum("http_server_active_requests", &[]) < 0.5).then_some(scrape))
     })?;
-    let expected: [(&str, &[(&str, &str)], f64); 14] = [
+    let expected: [Sample<'_>; 14] = [
         ("faas_invocations_total", &[("faas_name", "hello"), ("faas_trigger", "http")], 5.0),
         ("faas_invocations_total", &[("faas_name", "faulty"), ("faas_trigger", "http")], 1.0),
         ("faas_invocations_total", &[("faas_name", "faulty"), ("faas_trigger", "other")], 1.0),

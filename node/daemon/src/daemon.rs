@@ -14,7 +14,7 @@ use crate::enrol::Vault;
 use crate::executor::Executors;
 use crate::fault::Errors;
 use crate::fetch::Fetcher;
-use crate::functions::Functions;
+use crate::functions::{Functions, TableWriter};
 use crate::gate::Gate;
 use crate::host::NodeHost;
 use crate::host::call::Calls;
@@ -241,11 +241,15 @@ struct Common {
     sources: Sources,
 }
 
-async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Result<()> {
-    let Start { config, supervisor, handle, inbox, fan_out, messages } = start;
+/// The pieces that several tasks share; the export of telemetry starts with them, where one is configured.
+fn begin_common(
+    config: &Config,
+    supervisor: &Supervisor,
+    (handle, gate): (&bus::BusHandle, &Gate),
+    (store, secrets): (&Store, Secrets),
+) -> anyhow::Result<(Common, TableWriter)> {
     let (functions, table) = Functions::new();
     let (meter, logs, errors) = (Meter::default(), Logs::new(), Errors::default());
-    let gate = Gate::new(opened.capacity);
     let (tracer, spans) = config.collector.as_ref().map(|collector| telemetry::line(collector.sample_millionths)).unzip();
     let tracer: Tracer = tracer.unwrap_or_default();
     let unsent = watch::channel(0).0;
@@ -253,7 +257,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         meter: meter.clone(),
         gate: gate.clone(),
         bus: handle.clone(),
-        store: opened.store.clone(),
+        store: store.clone(),
         logs: logs.clone(),
         unsent: unsent.subscribe(),
         spans_dropped: tracer.dropped(),
@@ -266,16 +270,23 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     let common = Common {
         invoker: Invoker::new(gate.clone(), meter.clone(), (logs.clone(), errors.clone()), tracer),
         link: watch::channel(Link::without(state)).0,
-        desired: watch::channel(assigner::restore_desired(&opened.store)?).0,
+        desired: watch::channel(assigner::restore_desired(store)?).0,
         credentials: watch::channel(None).0,
         unsent,
         sources,
-        secrets: opened.secrets,
+        secrets,
         functions,
         meter,
         logs,
         errors,
     };
+    Ok((common, table))
+}
+
+async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Result<()> {
+    let Start { config, supervisor, handle, inbox, fan_out, messages } = start;
+    let gate = Gate::new(opened.capacity);
+    let (common, table) = begin_common(config, supervisor, (&handle, &gate), (&opened.store, opened.secrets))?;
     let shared_bytes = config.functions.keyvalue_shared_mb.unwrap_or(KEYVALUE_SHARED_MB) << 20;
     let keyvalue = Keyvalue::new(opened.store.clone(), shared_bytes);
     let places = Places { store: opened.store.clone(), keyvalue: keyvalue.clone(), blobs: opened.blobs.clone() };

@@ -115,6 +115,9 @@ impl Trace {
     }
 
     /// Makes these the trace headers of a request; what was there goes.
+    ///
+    /// # Panics
+    /// Never: it is made of hexadecimal digits and dashes.
     pub fn write_to(&self, headers: &mut HeaderMap) {
         headers.insert(TRACEPARENT, HeaderValue::try_from(self.to_string()).expect("hex digits and dashes"));
         match self.state().and_then(|state| HeaderValue::from_str(state).ok()) {

@@ -102,7 +102,7 @@ impl Sources {
         vec![
             one("sedge.admission.limit", "Invocations that may run at a time now.", Kind::Gauge, gauge.limit.into()),
             one("sedge.admission.running", "Invocations that run.", Kind::Gauge, gauge.running.into()),
-            one("sedge.admission.waiting", "Invocations that wait for a slot or for memory.", Kind::Gauge, gauge.waiting as u64),
+            one("sedge.admission.waiting", "Invocations that wait for a slot or for memory.", Kind::Gauge, gauge.waiting),
             Family {
                 unit: Unit::Bytes,
                 ..one("sedge.admission.memory_free", "Memory that no instance has reserved.", Kind::Gauge, gauge.memory_free_bytes)

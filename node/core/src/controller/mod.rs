@@ -131,7 +131,7 @@ impl Controller {
     /// Whether instances of this function can ever run here, beside what is reserved for others.
     #[must_use]
     pub fn fits(&self, function: &FunctionName, share: &Share) -> bool {
-        let others = self.lines.iter().filter(|(name, _)| *name != function).map(|(_, line)| line.share.reserved_bytes()).sum::<u64>();
+        let others = self.lines.iter().filter(|(name, line)| *name != function && !line.closed).map(|(_, line)| line.share.reserved_bytes()).sum::<u64>();
         others.saturating_add(share.reserved_bytes().max(share.instance_bytes)) <= self.memory.total_bytes()
     }
 
@@ -139,7 +139,7 @@ impl Controller {
     pub fn open(&mut self, function: &FunctionName, share: Share) {
         self.memory.reserve(function, share.reserved, share.instance_bytes);
         match self.lines.get_mut(function) {
-            Some(line) => line.share = share,
+            Some(line) => (line.share, line.closed) = (share, false),
             None => {
                 self.lines.insert(function.clone(), Line::new(share));
             }

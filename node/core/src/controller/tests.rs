@@ -135,6 +135,19 @@ fn those_that_wait_for_a_function_that_goes_are_answered() {
     assert!(matches!(node.arrive(&f, false, 0, Micros(2)), Arrival::Refused(Refusal { why: Why::Gone, .. })));
 }
 
+#[test]
+fn a_function_that_comes_back_while_one_of_it_still_runs_is_admitted_again() {
+    let (mut node, f) = (node(64), name("f"));
+    node.open(&f, share(2, 0));
+    run(node.arrive(&f, false, 0, Micros(0)));
+    node.close(&f);
+    node.open(&f, share(2, 0));
+    run(node.arrive(&f, false, 0, Micros(1)));
+    node.finish(&f, Some((1, 1)));
+    node.finish(&f, Some((1, 1)));
+    run(node.arrive(&f, false, 0, Micros(2)));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Arrive { function: u8, warm: bool },

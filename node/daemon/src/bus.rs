@@ -12,7 +12,7 @@ mod purge;
 mod queued;
 
 use crate::dead_letters::{DeadLetters, ExchangeError};
-use crate::functions::{Functions, Match, Table};
+use crate::functions::{Followed, Functions, Match, Table};
 use crate::invoke::Invoker;
 use crate::limits::{BUS_INBOX_MAX, FANOUT_MAX, PURGES_MAX};
 use crate::supervisor::Supervisor;
@@ -21,11 +21,10 @@ use outcome::Outcome;
 pub(crate) use purge::Purge;
 use queued::Queued;
 use sedge_mqtt::{Message, QoS, Refusal};
-use sedge_node_core::queue::{Item, Queue, Settings};
+use sedge_node_core::queue::{Item, Queue};
 use sedge_protocol::manifest::Durability;
 use sedge_protocol::{Event, FunctionName, Topic};
 use sedge_store::{Batch, Commit, ItemId, Pending, Store};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
@@ -111,7 +110,7 @@ struct Intake {
 pub(crate) struct Bus {
     parts: Parts,
     queue: Queue<Arc<Queued>>,
-    opened: BTreeSet<FunctionName>,
+    opened: Followed,
     inbox: Inbox,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     /// Unbounded in type only: one message per invocation in flight.
@@ -139,7 +138,7 @@ impl Bus {
         let mut bus = Self {
             parts,
             queue: Queue::default(),
-            opened: BTreeSet::new(),
+            opened: Followed::default(),
             inbox,
             outcomes,
             report,
@@ -187,7 +186,7 @@ impl Bus {
                     payload: Arc::new(queued),
                 };
                 // As if it had been open: `follow_table` holds it, or buries its events when it is assigned no more.
-                self.opened.insert(item.function.clone());
+                self.opened.add(&item.function);
                 self.queue.push(item);
             }
             Err(reason) => {
@@ -201,22 +200,8 @@ impl Bus {
 
     /// Opens, holds and forgets functions as the table says.
     fn follow_table(&mut self) {
-        let table = self.parts.functions.table();
-        for (name, active) in &table.active {
-            let manifest = &active.assignment.manifest;
-            let settings = Settings { concurrency: manifest.limits.concurrency, retry: manifest.retry.clone() };
-            self.queue.open(name, settings);
-            self.opened.insert(name.clone());
-        }
-        let gone: Vec<FunctionName> = self.opened.iter().filter(|name| !table.active.contains_key(*name)).cloned().collect();
-        for name in gone {
-            self.opened.remove(&name);
-            if table.states.contains_key(&name) {
-                self.queue.hold(&name);
-            } else {
-                self.forget(&name);
-            }
-        }
+        let gone = self.opened.follow(&self.parts.functions.table(), &mut self.queue);
+        gone.iter().for_each(|name| self.forget(name));
     }
 
     /// A function that is assigned no more takes its waiting events with it; they become dead letters, not nothing.

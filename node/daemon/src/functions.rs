@@ -3,11 +3,12 @@
 use crate::meter::{Counts, Meter};
 use crate::secrets::Secrets;
 use crate::telemetry::Requests;
+use sedge_node_core::queue::{Queue, Settings};
 use sedge_protocol::manifest::{Durability, Trigger};
 use sedge_protocol::message::{Assignment, FunctionReport, FunctionState};
 use sedge_protocol::{FunctionName, Manifest, RevisionId, Topic};
 use sedge_runtime::Function;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -171,7 +172,7 @@ impl Table {
 
     /// What the fleet and `sedge` are told; `totals` are counted elsewhere.
     pub(crate) fn reports(&self, secrets: &Secrets) -> Vec<FunctionReport> {
-        let names: std::collections::BTreeSet<&FunctionName> = self.active.keys().chain(self.states.keys()).collect();
+        let names: BTreeSet<&FunctionName> = self.active.keys().chain(self.states.keys()).collect();
         names
             .into_iter()
             .map(|name| {
@@ -195,6 +196,37 @@ impl Table {
                 }
             })
             .collect()
+    }
+}
+
+/// Which functions a queue of events or calls has been opened for.
+#[derive(Debug, Default)]
+pub(crate) struct Followed(BTreeSet<FunctionName>);
+
+impl Followed {
+    /// The queue has something for this function, whether it runs or not: it is held, or given up, when the table is followed next.
+    pub(crate) fn add(&mut self, function: &FunctionName) {
+        self.0.insert(function.clone());
+    }
+
+    /// The function is of no concern any more.
+    pub(crate) fn remove(&mut self, function: &FunctionName) {
+        self.0.remove(function);
+    }
+
+    /// Opens and holds functions in `queue` as the table says. Answers those that are assigned no more: what waits for them is to be
+    /// given up.
+    pub(crate) fn follow<T: Clone>(&mut self, table: &Table, queue: &mut Queue<T>) -> Vec<FunctionName> {
+        for (name, active) in &table.active {
+            let manifest = &active.assignment.manifest;
+            queue.open(name, Settings { concurrency: manifest.limits.concurrency, retry: manifest.retry.clone() });
+            self.add(name);
+        }
+        let idle: Vec<FunctionName> = self.0.iter().filter(|name| !table.active.contains_key(*name)).cloned().collect();
+        idle.iter().for_each(|name| self.remove(name));
+        let (held, gone): (Vec<_>, Vec<_>) = idle.into_iter().partition(|name| table.states.contains_key(name));
+        held.iter().for_each(|name| queue.hold(name));
+        gone
     }
 }
 

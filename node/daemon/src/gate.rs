@@ -229,8 +229,7 @@ impl Gate {
         drop(state);
         // Those went away in the same moment: what they would have got goes back, outside the lock.
         for (function, id) in late {
-            drop(Permit { gate: self.clone(), function, used: None });
-            drop(Room { gate: self.clone(), id: Some(id) });
+            drop(self.admitted(&function, id, None));
         }
     }
 
@@ -319,8 +318,7 @@ impl Drop for InLine<'_> {
         drop(state);
         // An answer that came while this was given up.
         if let Ok(Verdict::Run(id)) = self.verdict.try_recv() {
-            drop(Permit { gate: self.gate.clone(), function: self.function.clone(), used: None });
-            drop(Room { gate: self.gate.clone(), id: Some(id) });
+            drop(self.gate.admitted(self.function, id, None));
         }
     }
 }

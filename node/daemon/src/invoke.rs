@@ -90,9 +90,7 @@ impl Invoker {
     {
         let watched = self.logs.watch(|| cause(&request));
         let invocation = self.admit(active, self.begin_request(&request, route), watched.clone()).await?;
-        let result = active.function.http(request, invocation).await;
-        watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
-        Ok(result?)
+        answer(active, request, invocation, watched).await
     }
 
     /// As [`Invoker::http`], for one who watches.
@@ -107,9 +105,7 @@ impl Invoker {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let invocation = self.admit(active, self.begin_request(&request, None), watched.clone()).await?;
-        let result = active.function.http(request, invocation).await;
-        watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
-        Ok(result?)
+        answer(active, request, invocation, watched).await
     }
 
     /// Answers a request of other functions, the outermost first, that wait for it.
@@ -129,9 +125,7 @@ impl Invoker {
         let admitted = self.gate.admit_called(active).await;
         let watched = self.logs.watch(|| cause(&request));
         let invocation = self.invocation(active, (begin, watched.clone()), admitted)?.called_by(callers);
-        let result = active.function.http(request, invocation).await;
-        watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
-        Ok(result?)
+        answer(active, request, invocation, watched).await
     }
 
     /// Handles an event.
@@ -238,6 +232,17 @@ impl Invoker {
             dropped: 0,
         }));
     }
+}
+
+/// Runs an invocation, and tells those who watch what it answered.
+async fn answer<B>(active: &Active, request: Request<B>, invocation: Invocation, watched: Watched) -> Result<Response<ResponseBody>, Failed>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let result = active.function.http(request, invocation).await;
+    watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
+    Ok(result?)
 }
 
 /// What a request is shown as to those who watch.

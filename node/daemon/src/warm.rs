@@ -18,7 +18,7 @@ pub(crate) async fn run(mut functions: Functions, gate: Gate, supervisor: Superv
         tokio::select! {
             () = supervisor.stop().cancelled() => return Ok(()),
             changed = functions.changed() => changed?,
-            // Without instances to sweep there is still the next second's; an idle node wakes for them only when they were used.
+            // What was used meanwhile is seen at the next look; an idle node wakes less often.
             () = tokio::time::sleep(if idle { WARM_SWEEP * 5 } else { WARM_SWEEP }) => {}
         }
     }

@@ -65,7 +65,7 @@ impl Care {
             drop(call);
             let most = manifest.limits.concurrency as usize;
             // More than that never run at a time, so none is given up here.
-            drop(parts.idle.put(Warm::new(instance, Some(between), room), most));
+            parts.idle.put(Warm::new(instance, Some(between), room), most);
             return;
         }
         call.metered(|| drop(instance));
@@ -96,7 +96,7 @@ pub(crate) async fn prepare(parts: Arc<Parts>, room: Box<dyn Any + Send>) -> Res
     (&mut guest).await?;
     if let Some(Rest { instance, room }) = guest.take_rest() {
         let most = parts.shared().kept.fresh_max.max(parts.revision.manifest.limits.reserved as usize);
-        drop(parts.idle.put(Warm::new(instance, Some(call), room), most));
+        parts.idle.put(Warm::new(instance, Some(call), room), most);
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ impl Function {
     /// Takes back an instance that was not needed after all.
     pub fn put_back(&self, warm: Option<Warm>) {
         if let Some(warm) = warm {
-            drop(self.0.idle.put(warm, self.0.revision.manifest.limits.concurrency as usize));
+            self.0.idle.put(warm, self.0.revision.manifest.limits.concurrency as usize);
         }
     }
 

@@ -48,14 +48,16 @@ impl Idle {
         self.list().pop()
     }
 
-    /// Keeps it, or gives it back when `max` wait already.
-    pub(crate) fn put(&self, warm: Warm, max: usize) -> Option<Warm> {
+    /// Keeps it, or lets it go when `max` wait already.
+    pub(crate) fn put(&self, warm: Warm, max: usize) {
         let mut list = self.list();
-        if list.len() >= max {
-            return Some(warm);
+        if list.len() < max {
+            list.push(warm);
+        } else {
+            // Clearing it away takes a while, and giving its memory back another lock.
+            drop(list);
+            drop(warm);
         }
-        list.push(warm);
-        None
     }
 
     /// Takes out all but the newest `keep` that have waited for `age` or longer.

@@ -191,6 +191,12 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A whole number inside `range`, of 32 bits.
+    #[must_use]
+    pub fn number(&self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
+        self.integer(key, u64::from(*range.start())..=u64::from(*range.end()))?.try_into().ok()
+    }
+
     /// `true` or `false`.
     #[must_use]
     pub fn boolean(&self, key: &str) -> Option<bool> {

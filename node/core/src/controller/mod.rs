@@ -131,7 +131,12 @@ impl Controller {
     /// Whether instances of this function can ever run here, beside what is reserved for others.
     #[must_use]
     pub fn fits(&self, function: &FunctionName, share: &Share) -> bool {
-        let others = self.lines.iter().filter(|(name, line)| *name != function && !line.closed).map(|(_, line)| line.share.reserved_bytes()).sum::<u64>();
+        let others = self
+            .lines
+            .iter()
+            .filter(|(name, line)| *name != function && !line.closed)
+            .map(|(_, line)| line.share.reserved_bytes())
+            .sum::<u64>();
         others.saturating_add(share.reserved_bytes().max(share.instance_bytes)) <= self.memory.total_bytes()
     }
 

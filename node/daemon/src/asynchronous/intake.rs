@@ -4,7 +4,7 @@ use super::record::{Kept, Record};
 use super::{Calls, Live, Refused, Submission, lane, wall};
 use crate::clock;
 use crate::dead_letters::ExchangeError;
-use sedge_node_core::asynchronous::{End, Join, Key, Life};
+use sedge_node_core::asynchronous::{End, Join, Key};
 use sedge_protocol::Digest;
 use sedge_protocol::invocation::{Call, Callback, CallbackState, InvocationId};
 use sedge_protocol::local::DeadLetter;
@@ -49,20 +49,8 @@ impl Calls {
         self.has_room(bytes.len())?;
         let Kept::Call { call, .. } = kept else { unreachable!("it was made above") };
         let waiting = |url| Callback { url, state: CallbackState::Waiting, attempts: 0, reason: None };
-        let record = Record {
-            id,
-            function,
-            key,
-            request,
-            callback: callback.map(waiting),
-            accepted: wall(),
-            since: self.now(),
-            began: None,
-            attempts: 0,
-            failed: 0,
-            life: Life::new(),
-            answer: None,
-        };
+        let callback = callback.map(waiting);
+        let record = Record { key, callback, ..Record::new(id, function, request, (wall(), self.now())) };
         let mut batch = Batch::new();
         let length = bytes.len();
         batch.accept(item, bytes);

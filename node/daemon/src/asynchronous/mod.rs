@@ -23,7 +23,7 @@ pub(crate) use self::http::{refuse, wanted};
 
 use crate::dead_letters::DeadLetters;
 use crate::fault::Errors;
-use crate::functions::{Functions, Table};
+use crate::functions::{Followed, Functions, Table};
 use crate::invoke::Invoker;
 use crate::limits::{CALLS_INBOX_MAX, REWRITE_PAUSE, SWEEP_PAUSE};
 use crate::supervisor::Supervisor;
@@ -38,7 +38,7 @@ use sedge_protocol::Topic;
 use sedge_protocol::invocation::{Call, InvocationId};
 use sedge_protocol::local::{CallCounts, DeadLetter};
 use sedge_store::{Batch, Durability, Pending, Store, Tree};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
@@ -140,7 +140,7 @@ pub(crate) struct Calls {
     telling: BTreeMap<u64, Record>,
     keys: Keys,
     shelf: Shelf,
-    opened: BTreeSet<FunctionName>,
+    opened: Followed,
     /// Ends that the disk has not taken yet, oldest first.
     unwritten: VecDeque<Ended>,
     rewrite_at: Option<Mono>,
@@ -173,7 +173,7 @@ pub(crate) fn open(parts: Parts, pending: Vec<Pending>) -> anyhow::Result<(Calls
         telling: BTreeMap::new(),
         keys: Keys::default(),
         shelf: Shelf::default(),
-        opened: BTreeSet::new(),
+        opened: Followed::default(),
         unwritten: VecDeque::new(),
         rewrite_at: None,
         inbox,
@@ -279,21 +279,9 @@ impl Calls {
     /// Opens, holds and forgets functions as the table says.
     fn follow_table(&mut self) {
         let table = self.parts.functions.table();
-        for (name, active) in &table.active {
-            let manifest = &active.assignment.manifest;
-            self.queue.open(name, Settings { concurrency: manifest.limits.concurrency, retry: manifest.retry.clone() });
-            self.opened.insert(name.clone());
-            self.open_callbacks(name, &table);
-        }
-        let gone: Vec<FunctionName> = self.opened.iter().filter(|name| !table.active.contains_key(*name)).cloned().collect();
-        for name in gone {
-            self.opened.remove(&name);
-            if table.states.contains_key(&name) {
-                self.queue.hold(&name);
-            } else {
-                self.forget(&name);
-            }
-        }
+        let gone = self.opened.follow(&table, &mut self.queue);
+        table.active.keys().for_each(|name| self.open_callbacks(name, &table));
+        gone.iter().for_each(|name| self.forget(name));
     }
 
     /// A function that is assigned no more takes its waiting calls with it; they become dead letters, not nothing.
@@ -358,7 +346,7 @@ impl Calls {
     /// Puts a call in line.
     fn line_up(&mut self, item: u64, call: Arc<Call>, live: Live, after: Mono) {
         let (function, topic) = (live.record.function.clone(), lane(call.id.number));
-        self.opened.insert(function.clone());
+        self.opened.add(&function);
         let failed = live.record.failed;
         self.live_bytes += live.bytes;
         self.live.insert(call.id.number, live);

@@ -76,6 +76,24 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// A call that has not begun, without key and callback.
+    pub(crate) fn new(id: InvocationId, function: FunctionName, request: Digest, (accepted, since): (Wall, Steady)) -> Self {
+        Self {
+            id,
+            function,
+            key: None,
+            request,
+            callback: None,
+            accepted,
+            since,
+            began: None,
+            attempts: 0,
+            failed: 0,
+            life: Life::new(),
+            answer: None,
+        }
+    }
+
     /// A run begins.
     pub(crate) fn begin(&mut self, lease: Lease, now: Wall) {
         self.step(Input::Leased(lease));

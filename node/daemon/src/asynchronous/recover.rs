@@ -111,19 +111,6 @@ impl Calls {
     /// A call whose record is damaged: it runs, and has no key any more.
     pub(super) fn unknown(&self, function: sedge_protocol::FunctionName, call: &Call) -> Record {
         log::error!(invocation:% = call.id; "the record of a call is damaged: it begins anew");
-        Record {
-            id: call.id,
-            function,
-            key: None,
-            request: Digest::of(b""),
-            callback: None,
-            accepted: wall(),
-            since: self.now(),
-            began: None,
-            attempts: 0,
-            failed: 0,
-            life: Life::new(),
-            answer: None,
-        }
+        Record::new(call.id, function, Digest::of(b""), (wall(), self.now()))
     }
 }

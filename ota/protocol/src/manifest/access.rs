@@ -65,7 +65,7 @@ impl Access {
             outgoing: section.list("outgoing"),
             sockets: section.list("sockets"),
             secrets: section.list("secrets"),
-            scratch_mb: section.integer("scratch_mb", 0..=SCRATCH_MB_MAX.into()).map_or(0, small),
+            scratch_mb: section.number("scratch_mb", 0..=SCRATCH_MB_MAX).unwrap_or(0),
         };
         section.finish();
         access
@@ -99,8 +99,8 @@ impl Quota {
     pub(super) fn read(section: Section<'_>) -> Self {
         let default = Self::default();
         let quota = Self {
-            keyvalue_mb: section.integer("keyvalue_mb", 1..=QUOTA_MB_MAX.into()).map_or(default.keyvalue_mb, small),
-            blobstore_mb: section.integer("blobstore_mb", 1..=QUOTA_MB_MAX.into()).map_or(default.blobstore_mb, small),
+            keyvalue_mb: section.number("keyvalue_mb", 1..=QUOTA_MB_MAX).unwrap_or(default.keyvalue_mb),
+            blobstore_mb: section.number("blobstore_mb", 1..=QUOTA_MB_MAX).unwrap_or(default.blobstore_mb),
         };
         section.finish();
         quota
@@ -114,8 +114,4 @@ impl Quota {
         let fits = |megabytes| (1..=QUOTA_MB_MAX).contains(&megabytes);
         if fits(self.keyvalue_mb) && fits(self.blobstore_mb) { Ok(()) } else { Err("quota out of range".to_owned()) }
     }
-}
-
-fn small(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

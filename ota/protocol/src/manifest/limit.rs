@@ -91,17 +91,13 @@ fn first_broken<const N: usize>(rules: [(bool, &str); N]) -> Result<(), String> 
 impl Limits {
     pub(super) fn read(section: Section<'_>) -> Self {
         let default = Self::default();
-        let number = |key: &str, range: std::ops::RangeInclusive<u32>, default: u32| {
-            let range = u64::from(*range.start())..=u64::from(*range.end());
-            section.integer(key, range).map_or(default, small)
-        };
         let limits = Self {
-            memory_mb: number("memory_mb", 1..=MEMORY_MB_MAX, default.memory_mb),
+            memory_mb: section.number("memory_mb", 1..=MEMORY_MB_MAX).unwrap_or(default.memory_mb),
             timeout_ms: section.integer("timeout_ms", 1..=TIMEOUT_MS_MAX).unwrap_or(default.timeout_ms),
-            concurrency: number("concurrency", 1..=CONCURRENCY_MAX, default.concurrency),
-            reserved: number("reserved", 0..=CONCURRENCY_MAX, default.reserved),
-            request_mb: number("request_mb", 1..=BODY_MB_MAX, default.request_mb),
-            response_mb: number("response_mb", 1..=BODY_MB_MAX, default.response_mb),
+            concurrency: section.number("concurrency", 1..=CONCURRENCY_MAX).unwrap_or(default.concurrency),
+            reserved: section.number("reserved", 0..=CONCURRENCY_MAX).unwrap_or(default.reserved),
+            request_mb: section.number("request_mb", 1..=BODY_MB_MAX).unwrap_or(default.request_mb),
+            response_mb: section.number("response_mb", 1..=BODY_MB_MAX).unwrap_or(default.response_mb),
         };
         section.finish();
         limits
@@ -130,8 +126,8 @@ impl Reuse {
     pub(super) fn read(section: Section<'_>) -> Self {
         let default = Self::default();
         let reuse = Self {
-            count: section.integer("count", 1..=REUSE_COUNT_MAX.into()).map_or(default.count, small),
-            idle_s: section.integer("idle_s", 1..=REUSE_IDLE_S_MAX.into()).map_or(default.idle_s, small),
+            count: section.number("count", 1..=REUSE_COUNT_MAX).unwrap_or(default.count),
+            idle_s: section.number("idle_s", 1..=REUSE_IDLE_S_MAX).unwrap_or(default.idle_s),
         };
         section.finish();
         reuse
@@ -150,7 +146,7 @@ impl Retry {
     pub(super) fn read(section: Section<'_>) -> Self {
         let default = Self::default();
         let retry = Self {
-            attempts: section.integer("attempts", 1..=ATTEMPTS_MAX.into()).map_or(default.attempts, small),
+            attempts: section.number("attempts", 1..=ATTEMPTS_MAX).unwrap_or(default.attempts),
             backoff_ms: section.integer("backoff_ms", 0..=BACKOFF_MS_MAX).unwrap_or(default.backoff_ms),
         };
         section.finish();
@@ -164,8 +160,4 @@ impl Retry {
             (self.backoff_ms <= BACKOFF_MS_MAX, "retry.backoff_ms out of range"),
         ])
     }
-}
-
-fn small(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

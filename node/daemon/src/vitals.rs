@@ -8,7 +8,7 @@ use sedge_protocol::message::Vitals;
 use sedge_store::Store;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
 /// What the daemon may use: of the machine, or of its control group when that is less.
 #[derive(Debug, Clone, Copy)]
@@ -21,12 +21,17 @@ pub(crate) struct Machine {
 pub(crate) fn measure() -> anyhow::Result<Machine> {
     let memory = MemoryRefreshKind::nothing().with_ram();
     let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory)).context("read the memory of the box")?;
-    let limit = system.cgroup_limits().map_or(0, |limits| limits.total_memory);
-    let memory_bytes = match limit {
-        0 => system.total_memory(),
-        limit => system.total_memory().min(limit),
-    };
+    let memory_bytes = system.total_memory();
+    let memory_bytes = group_limit(system).map_or(memory_bytes, |limit| memory_bytes.min(limit));
     Ok(Machine { cores: cores(), memory_bytes })
+}
+
+/// What the daemon's own control group, or one above it, may have; `None` without a limit.
+fn group_limit(mut system: System) -> Option<u64> {
+    let own = sysinfo::get_current_pid().ok()?;
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[own]), false, ProcessRefreshKind::nothing());
+    let limits = system.process(own)?.cgroup_limits()?;
+    Some(limits.total_memory).filter(|bytes| *bytes > 0)
 }
 
 /// Reads the vitals now. Reads files of /proc: call it from a blocking thread.

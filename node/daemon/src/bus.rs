@@ -27,6 +27,7 @@ use sedge_protocol::{Event, FunctionName, Topic};
 use sedge_store::{Batch, Commit, ItemId, Pending, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// Answer to one who published: kept (or done), or not taken.
@@ -230,10 +231,10 @@ impl Bus {
 
     /// An item for each match, and the batch that keeps those that are to be kept.
     fn enlist(&mut self, event: &Arc<Event>, kept: bool, matches: Vec<Match>) -> Intake {
-        let mut intake = Intake::default();
+        let (mut intake, taken) = (Intake::default(), Some(Instant::now()));
         for found in matches {
             let kept = kept && found.qos > 0;
-            let queued = Queued { function: found.function, event: Arc::clone(event), reply: found.reply };
+            let queued = Queued { function: found.function, event: Arc::clone(event), reply: found.reply, taken };
             let id = if kept {
                 let id = self.parts.store.next_item_id();
                 if found.durability != Durability::None {
@@ -323,6 +324,9 @@ impl Bus {
             let (active, invoker, report) = (Arc::clone(active), self.parts.invoker.clone(), self.report.clone());
             self.parts.supervisor.spread(async move {
                 let result = invoker.event(&active, &item.payload.event).await;
+                if let (Ok(_), Some(taken), 0) = (&result, item.payload.taken, item.attempts) {
+                    active.counts.event_done(taken.elapsed());
+                }
                 drop(report.send(Outcome { item, result }));
             });
         }

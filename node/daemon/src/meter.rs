@@ -8,7 +8,7 @@
 //! grown since the last look, under the lock, so that nothing is counted twice or lost, whoever looks.
 
 use crate::clock;
-use crate::telemetry::{DURATION_US, Distribution, Histogram, MEMORY_BYTES, Requests};
+use crate::telemetry::{DURATION_US, Distribution, EVENT_US, Histogram, MEMORY_BYTES, Requests};
 use sedge_node_core::controller::Why;
 use sedge_node_core::health::Failures;
 use sedge_protocol::limits::HEALTH_REASON_BYTES_MAX;
@@ -19,6 +19,7 @@ use sedge_runtime::{Ending, Failure, Fault};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -100,6 +101,8 @@ pub(crate) struct Counts {
     pub(crate) memory_bytes: Histogram,
     /// From the artifact to code that runs, microseconds.
     pub(crate) init_us: Histogram,
+    /// From the bus taking an event to the end of its first attempt, if that succeeded, microseconds.
+    event_us: Histogram,
 }
 
 /// [`Counters`] as atomics.
@@ -207,12 +210,23 @@ impl Counts {
             runs: [runs(), runs(), runs(), runs()],
             memory_bytes: Histogram::new(MEMORY_BYTES),
             init_us: Histogram::new(DURATION_US),
+            event_us: Histogram::new(EVENT_US),
         }
     }
 
     /// Its invocations, by what started them.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (Kind, &Runs)> {
         Kind::ALL.into_iter().zip(&self.runs)
+    }
+
+    /// An event was handled at the first attempt, so long after the bus took it.
+    pub(crate) fn event_done(&self, after: Duration) {
+        self.event_us.observe(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// How long events took from the bus to the end of their invocation; nothing when there were none.
+    pub(crate) fn events(&self) -> Option<Distribution> {
+        Some(self.event_us.read()).filter(|read| read.count() > 0)
     }
 
     /// What it has used.

@@ -37,8 +37,8 @@ fn connect(target: &Target, name: &str, at_once: bool) -> (AsyncClient, EventLoo
 }
 
 /// Publishes `events` events as fast as the node takes them; events a second until the last invocation has completed.
-pub(crate) async fn throughput(target: &Target, events: u64) -> Result<f64> {
-    let before = target.calls_ok("convert").await?;
+pub(crate) async fn throughput(target: &Target, function: &str, events: u64) -> Result<f64> {
+    let before = target.calls_ok(function).await?;
     let each = events / PUBLISHERS;
     let begin = Instant::now();
     let mut publishers = tokio::task::JoinSet::new();
@@ -51,7 +51,7 @@ pub(crate) async fn throughput(target: &Target, events: u64) -> Result<f64> {
     }
     let wanted = before + each * PUBLISHERS;
     let end = until("complete the invocations", DRAIN_MAX, async || {
-        let done = target.calls_ok("convert").await?;
+        let done = target.calls_ok(function).await?;
         Ok(if done >= wanted { Look::Done(Instant::now()) } else { Look::NotYet(format!("{done} of {wanted}")) })
     })
     .await?;
@@ -81,6 +81,19 @@ async fn publish(client: AsyncClient, mut connection: EventLoop, topic: String, 
         failed = sender => failed,
         done = receiver => done,
     }
+}
+
+/// Publishes at a steady pace and waits for nothing but the acknowledgements.
+pub(crate) async fn steady(target: &Target, duration: Duration) -> Result<()> {
+    let (client, mut connection) = connect(target, "steady", true);
+    let pump = tokio::spawn(async move { while connection.poll().await.is_ok() {} });
+    let mut tick = interval(Duration::from_secs(1) / STEADY_PER_SECOND);
+    let end = Instant::now() + duration;
+    while tick.tick().await < end {
+        client.publish("line/steady/celsius", QoS::AtLeastOnce, false, "21").await?;
+    }
+    pump.abort();
+    Ok(())
 }
 
 /// Publishes at a steady pace and measures until the reply of each event arrives at a subscriber.

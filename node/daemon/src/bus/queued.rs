@@ -3,6 +3,7 @@
 use sedge_protocol::{Event, FunctionName, Topic};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// An event for one function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +11,9 @@ pub(crate) struct Queued {
     pub(crate) function: FunctionName,
     pub(crate) event: Arc<Event>,
     pub(crate) reply: Option<Topic>,
+    /// When the bus took it, in this run of the daemon.
+    #[serde(skip)]
+    pub(crate) taken: Option<Instant>,
 }
 
 impl Queued {
@@ -40,7 +44,7 @@ mod tests {
             extensions: std::collections::BTreeMap::default(),
             data: vec![0, 159, 146, 150],
         };
-        let queued = Queued { function: "f".parse().unwrap(), event: Arc::new(event), reply: Some("r".parse().unwrap()) };
+        let queued = Queued { function: "f".parse().unwrap(), event: Arc::new(event), reply: Some("r".parse().unwrap()), taken: None };
         assert_eq!(Queued::decode(&queued.encode()), Ok(queued));
         assert!(Queued::decode(b"\xff\xff").is_err());
     }

@@ -8,6 +8,12 @@ pub(crate) const DURATION_US: &[u64] = &[
     7_500_000, 10_000_000,
 ];
 
+/// From the bus to the end of an invocation, microseconds: finer below, where an event that need not wait is.
+pub(crate) const EVENT_US: &[u64] = &[
+    50, 100, 150, 200, 250, 300, 400, 500, 750, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000, 30_000_000,
+];
+
 /// Memory, bytes: one page of WebAssembly up to the largest limits, in powers of four.
 pub(crate) const MEMORY_BYTES: &[u64] = &[1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30];
 

@@ -165,11 +165,14 @@ fn of_revisions(revisions: &[Arc<Counts>]) -> Vec<Family> {
             Point { labels, value: Value::Whole(bytes) }
         })
     });
+    let events =
+        revisions.iter().filter_map(|counts| Some(Point { labels: labels_of(counts), value: Value::Distribution(counts.events()?) }));
     let init = points(&|counts| Value::Distribution(counts.init_us.read()));
     let memory = points(&|counts| Value::Distribution(counts.memory_bytes.read()));
     let cpu = points(&|counts| Value::Micros(counts.used().cpu_us));
     vec![
         histogram("faas.init_duration", "From the artifact to code that runs.", Unit::Seconds, init),
+        histogram("sedge.event.duration", "From the bus taking an event to the end of its invocation.", Unit::Seconds, events.collect()),
         histogram("faas.mem_usage", "Most linear memory of an invocation.", Unit::Bytes, memory),
         Family { unit: Unit::Seconds, ..counters("faas.cpu_usage", "Processor time, as it is metered.", cpu) },
         Family { unit: Unit::Bytes, ..counters("faas.net_io", "Bytes of bodies, events and messages.", net.collect()) },

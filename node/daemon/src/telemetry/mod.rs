@@ -17,7 +17,7 @@ mod span;
 mod text;
 
 pub(crate) use export::{Collector, Export};
-pub(crate) use histogram::{DURATION_US, Distribution, Histogram, MEMORY_BYTES};
+pub(crate) use histogram::{DURATION_US, Distribution, EVENT_US, Histogram, MEMORY_BYTES};
 pub(crate) use listener::run as serve;
 pub(crate) use metrics::Sources;
 pub(crate) use requests::{Counted, Requests};

@@ -16,6 +16,8 @@ pub(crate) enum Profile {
     Dev,
     /// Fast to run.
     Release,
+    /// The same, with the other ways to limit concurrency built in.
+    Rivals,
 }
 
 /// Where the programs are.
@@ -44,6 +46,7 @@ pub(crate) fn build(profile: Profile) -> Result<Binaries> {
         // Tests bring other features of shared libraries along; built apart, wasmtime would be compiled twice.
         Profile::Dev => command.arg("--tests"),
         Profile::Release => command.arg("--release"),
+        Profile::Rivals => command.args(["--release", "--features", "sedged/rivals"]),
     };
     let executables = run(command)?;
     let find = |name: &str| -> Result<PathBuf> {

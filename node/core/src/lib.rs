@@ -23,6 +23,7 @@ pub mod health;
 pub mod ledger;
 pub mod queue;
 pub mod retry;
+pub mod rivals;
 pub mod round;
 pub mod time;
 pub mod timer;

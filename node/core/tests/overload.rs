@@ -11,7 +11,8 @@ mod box_model;
 mod policy;
 
 use box_model::{Load, Outcome, simulate};
-use policy::{Fixed, Gradient2, Ours, PressureOnly, Unlimited};
+use policy::Ours;
+use sedge_node_core::rivals::{Fixed, Gradient2, PressureOnly, Unlimited};
 
 /// Two processors and 256 MiB for instances.
 const CORES: u32 = 2;

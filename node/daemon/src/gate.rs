@@ -9,6 +9,8 @@
 //! No decision is taken here. The lock is held for a few map operations, never across an await.
 
 mod pressure;
+#[cfg(feature = "rivals")]
+mod rival;
 
 use crate::clock;
 use crate::executor;
@@ -47,6 +49,8 @@ struct Shared {
     /// How often the limit moved, for each of [`MOVES`].
     moves: [AtomicU64; MOVES.len()],
     capacity: Capacity,
+    #[cfg(feature = "rivals")]
+    rival: Option<Arc<rival::Rival>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +65,8 @@ pub(crate) struct Permit {
     gate: Gate,
     function: FunctionName,
     used: Option<Usage>,
+    #[cfg(feature = "rivals")]
+    rival: Option<rival::Started>,
 }
 
 /// Memory that is reserved. Dropping it gives it back.
@@ -93,7 +99,17 @@ impl Gate {
         let state = Mutex::new(State { controller, waiting: BTreeMap::new() });
         let (runnable_us, cpu_us) = (AtomicU64::new(0), AtomicU64::new(0));
         let asleep = AtomicBool::new(false);
-        Self(Arc::new(Shared { state, stir: Notify::new(), asleep, runnable_us, cpu_us, moves: Default::default(), capacity }))
+        Self(Arc::new(Shared {
+            state,
+            stir: Notify::new(),
+            asleep,
+            runnable_us,
+            cpu_us,
+            moves: Default::default(),
+            capacity,
+            #[cfg(feature = "rivals")]
+            rival: rival::Rival::chosen(capacity.cores),
+        }))
     }
 
     /// What the gate hands out.
@@ -140,6 +156,11 @@ impl Gate {
     /// Cancel safe: what was reserved is given back, and the place in line is given up.
     pub(crate) async fn admit(&self, active: &Active) -> Result<(Permit, Place), Refusal> {
         let function = active.name();
+        #[cfg(feature = "rivals")]
+        if let Some(rival) = &self.0.rival {
+            let permit = Permit { gate: self.clone(), function: function.clone(), used: None, rival: Some(rival.admit().await?) };
+            return Ok((permit, Place::Room(Room { gate: self.clone(), id: None })));
+        }
         let warm = active.function.warm();
         let lag_us = executor::lag_us();
         let line = {
@@ -193,7 +214,13 @@ impl Gate {
     }
 
     fn admitted(&self, function: &FunctionName, room: RoomId, warm: Option<Warm>) -> (Permit, Place) {
-        let permit = Permit { gate: self.clone(), function: function.clone(), used: None };
+        let permit = Permit {
+            gate: self.clone(),
+            function: function.clone(),
+            used: None,
+            #[cfg(feature = "rivals")]
+            rival: None,
+        };
         let room = Room { gate: self.clone(), id: Some(room) };
         // With a warm instance the room that was taken for it goes back at once: it has its own.
         (permit, warm.map_or_else(|| Place::Room(room), Place::Warm))
@@ -241,6 +268,8 @@ impl Gate {
             let wake = self.state().controller.poll_wake();
             // One look more after the last invocation, for its sample.
             let busy = wake.is_some() || self.state().controller.running() > 0 || self.0.cpu_us.load(Relaxed) > 0;
+            #[cfg(feature = "rivals")]
+            let busy = busy || self.0.rival.is_some();
             self.0.asleep.store(!busy, Relaxed);
             let pause = match wake {
                 Some(at) => Duration::from_micros(at.0.saturating_sub(clock::micros().0)).clamp(GATE_WAKE_MIN, GATE_SAMPLE),
@@ -276,6 +305,10 @@ impl Gate {
         #[expect(clippy::cast_precision_loss, reason = "a ratio")]
         let stretch = (cpu > 0).then(|| runnable as f64 / cpu as f64);
         let (memory_pressure, cpu_pressure) = pressure.sample();
+        #[cfg(feature = "rivals")]
+        if let Some(rival) = &self.0.rival {
+            rival.tick(stretch.unwrap_or(1.0), cpu_pressure);
+        }
         let sample = Sample { stretch, memory_pressure, cpu_pressure };
         let change = self.state().controller.tune(sample);
         if let Some(Change { from, to, reason }) = change {
@@ -333,6 +366,11 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let shared = &self.gate.0;
+        #[cfg(feature = "rivals")]
+        if let Some(mut started) = self.rival.take() {
+            started.used = self.used;
+            return;
+        }
         let mut state = self.gate.state();
         state.controller.finish(&self.function, self.used.map(|usage| (usage.cpu_us, usage.wall_us)));
         let waits = state.controller.waiting() > 0;

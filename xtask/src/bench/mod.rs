@@ -11,8 +11,10 @@ mod disk;
 mod functions;
 mod load;
 mod mqtt;
+mod overload;
 mod process;
 mod report;
+mod table;
 mod target;
 
 use std::process::ExitCode;
@@ -50,6 +52,8 @@ pub(crate) struct Options {
 enum Part {
     /// Running functions, as ratios to `wasmtime serve` in the same run
     Functions,
+    /// Five times what a node can bear, beside other ways to limit concurrency
+    Overload,
 }
 
 /// How long each part measures.
@@ -74,8 +78,10 @@ impl Plan {
 /// Builds, measures, prints.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     install::ensure(&NEEDS)?;
-    if options.part == Some(Part::Functions) {
-        return functions::run(options.quick, options.json);
+    match options.part {
+        Some(Part::Functions) => return functions::run(options.quick, options.json),
+        Some(Part::Overload) => return overload::run(options.quick, options.json),
+        None => {}
     }
     guests::run(&guests::Options::of(&["hello", "average", "convert"]))?;
     let binaries = binaries::build(Profile::Release)?;
@@ -106,7 +112,7 @@ async fn measure(target: &Target, plan: Plan) -> Result<Report> {
     }
     target.put("convert").await?;
     let step = Step::begin("events");
-    let events_per_second = mqtt::throughput(target, plan.events).await?;
+    let events_per_second = mqtt::throughput(target, "convert", plan.events).await?;
     step.done(&format!("{events_per_second:.0} events/s"));
     let step = Step::begin("event latency");
     let event_latency = mqtt::latency(target, plan.latency).await?;

@@ -45,6 +45,11 @@ impl Row {
         Self::new(what, unit, values, (reach, false))
     }
 
+    /// A figure that should stay above a bound.
+    pub(super) fn at_least(what: &str, unit: &'static str, values: Vec<f64>, reach: f64) -> Self {
+        Self::new(what, unit, values, (reach, true))
+    }
+
     fn new(what: &str, unit: &'static str, values: Vec<f64>, (reach, at_least): (f64, bool)) -> Self {
         let spread = spread(values);
         let reached = if at_least { spread[1] >= reach } else { spread[1] <= reach };

@@ -1,5 +1,6 @@
 //! A box with processors that are shared evenly among what was started.
 
+use sedge_node_core::rivals::{Policy, Say};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -20,22 +21,6 @@ pub(crate) struct Request {
     pub(crate) id: u64,
     /// Which load it is of.
     pub(crate) load: usize,
-}
-
-/// What a policy says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Say {
-    Start(Request),
-    Refuse(Request),
-}
-
-/// A way to limit concurrency.
-pub(crate) trait Policy {
-    fn arrive(&mut self, request: Request, now_us: u64) -> Vec<Say>;
-    /// One that was started ended, in time or given up.
-    fn finish(&mut self, request: Request, cpu_us: u64, wall_us: u64, now_us: u64) -> Vec<Say>;
-    /// Every millisecond; `stretch` of the last 250 and the share of time that somebody waited for a processor.
-    fn tick(&mut self, now_us: u64, stretch: f64, pressure: f64) -> Vec<Say>;
 }
 
 /// What came of it.
@@ -128,7 +113,7 @@ impl Dice {
 
 /// Runs phases of loads against a policy; what came after the first seconds of the last phase is the outcome. Requests come at random,
 /// independent of each other; one that is not done by its deadline is given up.
-pub(crate) fn simulate(policy: &mut impl Policy, cores: u32, phases: &[&[Load]], seed: u64) -> Outcome {
+pub(crate) fn simulate(policy: &mut impl Policy<Request>, cores: u32, phases: &[&[Load]], seed: u64) -> Outcome {
     let last_us = (phases.len() as u64 - 1) * PHASE_US;
     let mut world = World::new(f64::from(cores), phases[0], last_us + WARM_UP_US);
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
@@ -206,7 +191,7 @@ impl<'a> World<'a> {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a time")]
-    fn obey(&mut self, says: Vec<Say>, now_us: u64) {
+    fn obey(&mut self, says: Vec<Say<Request>>, now_us: u64) {
         for say in says {
             match say {
                 Say::Start(request) => {
@@ -228,7 +213,7 @@ impl<'a> World<'a> {
 
     /// One tick of the processors, shared evenly; what ends makes way at once.
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "times in microseconds")]
-    fn work(&mut self, policy: &mut impl Policy, now_us: u64) {
+    fn work(&mut self, policy: &mut impl Policy<Request>, now_us: u64) {
         let mut passed = 0.0;
         while passed < TICK_US as f64 && !self.running.is_empty() {
             let count = self.running.len() as f64;

@@ -1,14 +1,18 @@
-//! The ways to limit concurrency that are compared: ours, and four that others use.
+//! The controller of a node as one of the policies that are compared; the others are in `rivals`.
 
-use super::box_model::{Load, Policy, Request, Say};
+use super::box_model::{Load, Request};
 use sedge_node_core::controller::{Arrival, RoomId, Sample, Share, Ticket, Verdict};
+use sedge_node_core::rivals::{Policy, Say as SayOf};
 use sedge_node_core::{Controller, Micros};
 use sedge_protocol::FunctionName;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 const MIB: u64 = 1024 * 1024;
 
+type Say = SayOf<Request>;
+
 /// The controller of a node.
+#[derive(Debug)]
 pub(crate) struct Ours {
     controller: Controller,
     names: Vec<FunctionName>,
@@ -44,7 +48,7 @@ impl Ours {
     }
 }
 
-impl Policy for Ours {
+impl Policy<Request> for Ours {
     fn arrive(&mut self, request: Request, now_us: u64) -> Vec<Say> {
         let mut says = match self.controller.arrive(&self.names[request.load], false, 0, Micros(now_us)) {
             Arrival::Run(room) => {
@@ -73,136 +77,5 @@ impl Policy for Ours {
             self.controller.tune(Sample { stretch: Some(stretch), memory_pressure: 0.0, cpu_pressure: pressure });
         }
         self.poll(now_us)
-    }
-}
-
-/// Everything starts at once.
-#[derive(Default)]
-pub(crate) struct Unlimited;
-
-impl Policy for Unlimited {
-    fn arrive(&mut self, request: Request, _: u64) -> Vec<Say> {
-        vec![Say::Start(request)]
-    }
-
-    fn finish(&mut self, _: Request, _: u64, _: u64, _: u64) -> Vec<Say> {
-        Vec::new()
-    }
-
-    fn tick(&mut self, _: u64, _: f64, _: f64) -> Vec<Say> {
-        Vec::new()
-    }
-}
-
-/// A number of slots and a line in order of arrival, as long again as there are slots.
-pub(crate) struct Fixed {
-    limit: usize,
-    running: usize,
-    line: VecDeque<Request>,
-}
-
-impl Fixed {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, running: 0, line: VecDeque::new() }
-    }
-
-    fn start_next(&mut self) -> Vec<Say> {
-        let mut says = Vec::new();
-        while self.running < self.limit {
-            let Some(request) = self.line.pop_front() else { break };
-            self.running += 1;
-            says.push(Say::Start(request));
-        }
-        says
-    }
-}
-
-impl Policy for Fixed {
-    fn arrive(&mut self, request: Request, _: u64) -> Vec<Say> {
-        if self.line.len() >= 64 {
-            return vec![Say::Refuse(request)];
-        }
-        self.line.push_back(request);
-        self.start_next()
-    }
-
-    fn finish(&mut self, _: Request, _: u64, _: u64, _: u64) -> Vec<Say> {
-        self.running -= 1;
-        self.start_next()
-    }
-
-    fn tick(&mut self, _: u64, _: f64, _: f64) -> Vec<Say> {
-        self.start_next()
-    }
-}
-
-/// Slots that follow the ratio of a long to a short average of the time that requests take.
-pub(crate) struct Gradient2 {
-    slots: Fixed,
-    limit: f64,
-    long_us: f64,
-}
-
-impl Default for Gradient2 {
-    fn default() -> Self {
-        Self { slots: Fixed::new(20), limit: 20.0, long_us: 0.0 }
-    }
-}
-
-impl Policy for Gradient2 {
-    fn arrive(&mut self, request: Request, now_us: u64) -> Vec<Say> {
-        self.slots.arrive(request, now_us)
-    }
-
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a model with fractions")]
-    fn finish(&mut self, request: Request, cpu_us: u64, wall_us: u64, now_us: u64) -> Vec<Say> {
-        let short_us = wall_us.max(1) as f64;
-        self.long_us = if self.long_us == 0.0 { short_us } else { self.long_us * (1.0 - 1.0 / 600.0) + short_us / 600.0 };
-        if self.long_us / short_us > 2.0 {
-            self.long_us *= 0.95;
-        }
-        if self.slots.running as f64 >= self.limit / 2.0 {
-            let gradient = (1.5 * self.long_us / short_us).clamp(0.5, 1.0);
-            let wanted = self.limit * gradient + 4.0;
-            self.limit = (self.limit * 0.8 + wanted * 0.2).clamp(20.0, 200.0);
-            self.slots.limit = self.limit as usize;
-        }
-        self.slots.finish(request, cpu_us, wall_us, now_us)
-    }
-
-    fn tick(&mut self, now_us: u64, stretch: f64, pressure: f64) -> Vec<Say> {
-        self.slots.tick(now_us, stretch, pressure)
-    }
-}
-
-/// Slots that shrink while somebody waits for a processor, and grow while nobody does.
-pub(crate) struct PressureOnly {
-    slots: Fixed,
-    cores: usize,
-    sampled_us: u64,
-}
-
-impl PressureOnly {
-    pub(crate) fn new(cores: u32) -> Self {
-        Self { slots: Fixed::new(16), cores: cores as usize, sampled_us: 0 }
-    }
-}
-
-impl Policy for PressureOnly {
-    fn arrive(&mut self, request: Request, now_us: u64) -> Vec<Say> {
-        self.slots.arrive(request, now_us)
-    }
-
-    fn finish(&mut self, request: Request, cpu_us: u64, wall_us: u64, now_us: u64) -> Vec<Say> {
-        self.slots.finish(request, cpu_us, wall_us, now_us)
-    }
-
-    fn tick(&mut self, now_us: u64, stretch: f64, pressure: f64) -> Vec<Say> {
-        if now_us - self.sampled_us.min(now_us) >= 250_000 || now_us < self.sampled_us {
-            self.sampled_us = now_us;
-            let limit = self.slots.limit;
-            self.slots.limit = if pressure > 0.4 { limit * 4 / 5 } else { limit + 1 }.clamp(self.cores, self.cores * 16);
-        }
-        self.slots.tick(now_us, stretch, pressure)
     }
 }

@@ -47,7 +47,10 @@ impl Guest for Faulty {
                 println!("traced");
                 respond(answer, 200, &request.headers().get("traceparent").concat());
             }
-            _ => respond(answer, 404, b"no such fault"),
+            other => match order(other) {
+                Some((rounds, mib)) => respond(answer, 200, compute(rounds, mib).to_string().as_bytes()),
+                None => respond(answer, 404, b"no such fault"),
+            },
         }
     }
 }
@@ -74,6 +77,26 @@ fn wish(request: &IncomingRequest) -> String {
 fn count() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     COUNT.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// `compute-ROUNDS-MIB`: so many thousand rounds of arithmetic in so much memory.
+fn order(wish: &str) -> Option<(u64, usize)> {
+    let (rounds, mib) = wish.strip_prefix("compute-")?.split_once('-')?;
+    Some((rounds.parse().ok()?, mib.parse().ok()?))
+}
+
+/// Touches each page of the memory, and computes for a time that only the processor decides.
+fn compute(thousands: u64, mib: usize) -> u64 {
+    let mut memory = vec![0_u8; mib * MIB];
+    memory.iter_mut().step_by(4096).for_each(|byte| *byte = black_box(1));
+    let mut number = black_box(88_172_645_463_325_252_u64);
+    for _ in 0..thousands * 1000 {
+        number ^= number << 13;
+        number ^= number >> 7;
+        number ^= number << 17;
+    }
+    black_box(&memory);
+    number
 }
 
 fn spin() -> ! {

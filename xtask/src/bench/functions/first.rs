@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use hyper::Method;
 
-use super::table::Row;
+use crate::bench::table::Row;
 use crate::bench::target::Target;
 use crate::stage::http::Connection;
 

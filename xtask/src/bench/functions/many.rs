@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::table::Row;
 use crate::bench::process;
+use crate::bench::table::Row;
 use crate::bench::target::{Target, function_of_repository};
 use crate::progress::Step;
 use crate::stage::{Look, until};

@@ -12,7 +12,6 @@ mod first;
 mod many;
 mod peer;
 mod stop;
-mod table;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,12 +19,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::load;
+use super::table::{self, Ratio, Row};
 use super::target::Target;
 use crate::binaries::{self, Profile};
 use crate::progress::Step;
 use crate::{guests, workspace};
 use peer::Peer;
-use table::{Ratio, Row};
 
 /// Connections at the same time, and what is compared there.
 const CONNECTIONS: [(u32, Figure, f64); 3] = [(1, Figure::Latency, 0.5), (16, Figure::Rate, 2.0), (64, Figure::Rate, 2.0)];
@@ -65,7 +64,7 @@ pub(super) fn run(quick: bool, json: bool) -> Result<ExitCode> {
         rows.extend(hello(&target, &Peer::start(&wasmtime, "hello").await?, plan).await?);
         rows.push(many::idle(&target)?);
         rows.extend(stop::measure(&target).await?);
-        rows.extend(events::measure(&target, plan.each).await?);
+        rows.extend(events::measure(&target, plan.rounds, plan.each).await?);
         let target = first::measure(target, &binaries.sedged, &mut rows).await?;
         drop(target.stop()?);
         let target = Target::start(&binaries.sedged, &dir).await?;

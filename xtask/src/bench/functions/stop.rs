@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hyper::Method;
 use sedge_protocol::local::InvokeResult;
 
-use super::table::Row;
+use crate::bench::table::Row;
 use crate::bench::target::{Target, function_of_repository};
 use crate::stage::http;
 

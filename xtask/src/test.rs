@@ -11,8 +11,11 @@ use crate::progress::{self, Timed};
 use crate::{guests, workspace};
 
 /// What the tests use beside cargo and a C compiler.
-const NEEDS: [Need; 2] =
-    [Need { program: "mosquitto_pub", package: "mosquitto-clients" }, Need { program: "mosquitto_sub", package: "mosquitto-clients" }];
+const NEEDS: [Need; 3] = [
+    Need { program: "mosquitto_pub", package: "mosquitto-clients" },
+    Need { program: "mosquitto_sub", package: "mosquitto-clients" },
+    Need { program: "valgrind", package: "valgrind" },
+];
 /// What the tests of `--all` use on top.
 const NEEDS_ALL: [Need; 3] = [
     Need { program: "mmdebstrap", package: "mmdebstrap" },

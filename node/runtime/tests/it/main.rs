@@ -7,6 +7,7 @@ mod command;
 mod component;
 mod files;
 mod guests;
+mod instructions;
 mod languages;
 mod limits;
 mod outgoing;

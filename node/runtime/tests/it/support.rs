@@ -10,7 +10,7 @@ use sedge_runtime::{
 };
 use sedge_store::Blobs;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -190,10 +190,15 @@ impl Bench {
 
     /// A function that `cargo xtask guests` built.
     pub(crate) fn guest(&self, name: &str, manifest: &str) -> Function {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests").join(name).with_extension("wasm");
-        let bytes = std::fs::read(&path).unwrap_or_else(|_| panic!("{} is missing: run cargo xtask guests first", path.display()));
-        self.try_bytes(&bytes, manifest).unwrap()
+        self.try_bytes(&std::fs::read(guest_path(name)).unwrap(), manifest).unwrap()
     }
+}
+
+/// Where `cargo xtask guests` put a function.
+pub(crate) fn guest_path(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests").join(name).with_extension("wasm");
+    assert!(path.is_file(), "{} is missing: run cargo xtask guests first", path.display());
+    path
 }
 
 /// The revision of some bytes under the rest of a manifest.

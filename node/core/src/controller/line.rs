@@ -81,7 +81,9 @@ impl Line {
 
     /// One comes: an overload that has turned nobody away for a while is over.
     pub(super) fn look(&mut self, now: Micros) {
-        if self.overloaded.is_some_and(|since| now.0.saturating_sub(since.0) >= INTERVAL_US) {
+        // A line that tolerates long waits builds up for as long again when it is believed too early.
+        let calm_us = INTERVAL_US.max(4 * self.target_us());
+        if self.overloaded.is_some_and(|since| now.0.saturating_sub(since.0) >= calm_us) {
             self.overloaded = None;
         }
     }

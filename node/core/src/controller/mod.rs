@@ -12,11 +12,12 @@
 //! Draining order: after any input call [`Controller::poll`] until `None`.
 //!
 //! - **Memory** is exact: an instance has its maximum reserved before it starts, from what is kept for its function or from what all share.
-//! - **Slots**: invocations at a time, between the number of processors and sixteen times that; the [`Tuner`] moves the limit.
+//! - **Slots**: invocations at a time, between the number of processors and sixteen times that; the [`Tuner`] moves the limit. A
+//!   function of which none runs may start one beyond it, so that nobody waits for what others take long for.
 //! - **Waiting** is bounded by time: who would wait longer than his deadline is refused at once. A line that has stood for
 //!   [`INTERVAL_US`] with waits beyond its target means overload: then the oldest are given up, the line is kept so short that what is
 //!   in it starts within [`TURNOVER_US`], and everyone else is refused on arrival, while the refusal is still of use to him. It is over
-//!   when nobody was turned away for [`INTERVAL_US`].
+//!   when nobody was turned away for a while.
 //! - **Turns** go round by processor time, so a function gets no more for coming more often; reserved slots go before all turns.
 //!
 //! Invariants: the memory that is handed out never passes what there is; a function never runs more than its concurrency; every ticket
@@ -291,7 +292,9 @@ impl Controller {
 
     fn has_slot(&self, function: &FunctionName) -> bool {
         let Some(line) = self.lines.get(function) else { return false };
-        line.in_flight < line.share.concurrency && (line.in_flight < line.share.reserved || self.in_flight < self.tuner.limit())
+        // The first one of a function goes beyond the limit: it would wait for those of others, and theirs may be long.
+        let slots = if line.in_flight == 0 { self.tuner.most() } else { self.tuner.limit() };
+        line.in_flight < line.share.concurrency && (line.in_flight < line.share.reserved || self.in_flight < slots)
     }
 
     fn start(&mut self, function: &FunctionName) {

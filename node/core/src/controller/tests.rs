@@ -109,9 +109,12 @@ fn functions_take_turns_by_processor_time() {
     for _ in 0..50 {
         node.arrive(&many, false, 0, Micros(0));
     }
+    run(node.arrive(&few, false, 0, Micros(0)));
     for _ in 0..5 {
         ticket(node.arrive(&few, false, 0, Micros(0)));
     }
+    node.finish(&many, Some((5_000, 5_000)));
+    assert!(node.poll(Micros(1)).is_none(), "the one beyond the limit has its slot now");
     let mut turns = Vec::new();
     for _ in 0..10 {
         node.finish(&many, Some((5_000, 5_000)));
@@ -120,6 +123,18 @@ fn functions_take_turns_by_processor_time() {
         turns.push(node.lines[&few].in_flight > before);
     }
     assert!(turns.iter().filter(|few| **few).count() >= 4, "{turns:?}");
+}
+
+#[test]
+fn the_first_of_a_function_waits_for_no_other_function() {
+    let mut node = node(64);
+    let functions: Vec<FunctionName> = (0..40).map(|number| name(&format!("f-{number}"))).collect();
+    for function in &functions {
+        node.open(function, share(1000, 0));
+    }
+    while let Arrival::Run(_) = node.arrive(&functions[0], false, 0, Micros(0)) {}
+    let beyond = functions[1..].iter().filter(|function| matches!(node.arrive(function, false, 0, Micros(0)), Arrival::Run(_))).count();
+    assert_eq!((node.running(), beyond), (32, 32 - 8), "up to what the limit could grow to");
 }
 
 #[test]
@@ -227,8 +242,8 @@ fn callers_that_hold_every_slot_get_their_callees() {
     node.open(&caller, share(1000, 0));
     node.open(&callee, share(2, 0));
     while let Arrival::Run(_) = node.arrive(&caller, false, 0, Micros(0)) {}
-    assert!(matches!(node.arrive(&callee, false, 0, Micros(0)), Arrival::Wait(_)));
-    assert!(node.call(&callee, false).is_some() && !node.is_full(&callee));
+    run(node.arrive(&callee, false, 0, Micros(0)));
+    assert!(matches!(node.arrive(&callee, false, 0, Micros(0)), Arrival::Wait(_)) && !node.is_full(&callee));
     assert!(node.call(&callee, false).is_some() && node.is_full(&callee));
     assert!(node.call(&callee, false).is_none(), "its own concurrency holds");
     assert!(node.call(&name("nobody"), false).is_none());

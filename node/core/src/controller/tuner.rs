@@ -82,6 +82,11 @@ impl Tuner {
         self.limit
     }
 
+    /// What the limit can grow to.
+    pub(super) fn most(&self) -> u32 {
+        self.most
+    }
+
     pub(super) fn used(&mut self, slots: u32) {
         self.peak = self.peak.max(slots);
     }

@@ -63,11 +63,11 @@ impl Dice {
 
 /// When each request is to come: at random, independent of each other.
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
-fn schedule(loads: &[Load], cores: u64, duration: Duration, seed: u64) -> Vec<(Duration, usize)> {
+fn schedule(loads: &[Load], cores: f64, duration: Duration, seed: u64) -> Vec<(Duration, usize)> {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let mut times = BTreeMap::new();
     for (number, load) in loads.iter().enumerate() {
-        let gap_s = load.cpu_us as f64 / 1e6 / (load.share * cores as f64);
+        let gap_s = load.cpu_us as f64 / 1e6 / (load.share * cores);
         let mut at = Duration::ZERO;
         while at < duration {
             at += Duration::from_secs_f64(-dice.roll().ln() * gap_s);
@@ -78,7 +78,7 @@ fn schedule(loads: &[Load], cores: u64, duration: Duration, seed: u64) -> Vec<(D
 }
 
 /// Sends all that is to come within `duration` and waits for the last answer or the end of its patience.
-pub(super) async fn offer(address: &str, loads: &[Load], cores: u64, duration: Duration, seed: u64) -> Result<Vec<Sample>> {
+pub(super) async fn offer(address: &str, loads: &[Load], cores: f64, duration: Duration, seed: u64) -> Result<Vec<Sample>> {
     let begin = Instant::now();
     let idle: Idle = Arc::default();
     let mut under_way = JoinSet::new();
@@ -96,6 +96,31 @@ pub(super) async fn offer(address: &str, loads: &[Load], cores: u64, duration: D
         });
     }
     Ok(under_way.join_all().await)
+}
+
+/// How many processors' worth of guests the box does a second when it always has something to do and never too much.
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+pub(super) async fn capacity(address: &str, loads: &[Load], clients: usize, duration: Duration) -> Result<f64> {
+    let begin = Instant::now();
+    let idle: Idle = Arc::default();
+    let mut under_way = JoinSet::new();
+    for client in 0..clients {
+        let (loads, address, idle) = (loads.to_vec(), address.to_owned(), Arc::clone(&idle));
+        under_way.spawn(async move {
+            let mut done_us = 0;
+            for load in loads.iter().cycle().skip(client) {
+                if send(&address, &load.path, &idle).await.is_ok_and(|status| status == StatusCode::OK) {
+                    done_us += load.cpu_us;
+                }
+                if begin.elapsed() >= duration {
+                    break;
+                }
+            }
+            done_us
+        });
+    }
+    let done_us: u64 = under_way.join_all().await.into_iter().sum();
+    Ok(done_us as f64 / begin.elapsed().as_micros() as f64)
 }
 
 /// Connections between requests; the newest is used first. One whose answer nobody waits for is closed.
@@ -119,10 +144,10 @@ mod tests {
     #[test]
     fn the_schedule_offers_the_share_of_the_box_that_was_asked_for() {
         let load = |cpu_us, share| Load { name: "x", path: "/".into(), cpu_us, patience: Duration::ZERO, share };
-        let times = schedule(&[load(10_000, 0.5), load(1_000, 0.1)], 2, Duration::from_secs(100), 7);
+        let times = schedule(&[load(10_000, 0.5), load(1_000, 0.1)], 2.0, Duration::from_secs(100), 7);
         let count = |number| times.iter().filter(|(_, of)| *of == number).count();
         // 100 a second of one, 200 of the other, for 100 seconds.
         assert!(count(0).abs_diff(10_000) < 500 && count(1).abs_diff(20_000) < 700, "{} {}", count(0), count(1));
-        assert!(times.is_sorted() && times == schedule(&[load(10_000, 0.5), load(1_000, 0.1)], 2, Duration::from_secs(100), 7));
+        assert!(times.is_sorted() && times == schedule(&[load(10_000, 0.5), load(1_000, 0.1)], 2.0, Duration::from_secs(100), 7));
     }
 }

@@ -28,7 +28,7 @@ use crate::progress::Step;
 use crate::stage::http;
 use crate::{guests, workspace};
 use group::{CORES, Group};
-use load::{Load, offer};
+use load::{Load, capacity, offer};
 use outcome::{Outcome, recovered_s};
 
 /// The one that asks for little and shall get it.
@@ -44,7 +44,10 @@ const PROBES: usize = 9;
 
 /// Name, thousands of rounds, memory it touches (MiB), its limit (MiB), patience (ms), share of the box at factor 1.
 const FUNCTIONS: [(&str, u64, u32, u64, u64, f64); 3] =
-    [("short", 3_000, 1, 8, 250, 0.45), ("long", 30_000, 16, 24, 2_000, 0.45), (VICTIM, 10_000, 1, 8, 400, 0.10)];
+    [("short", 1_200, 1, 8, 200, 0.45), ("long", 9_000, 16, 24, 1_000, 0.45), (VICTIM, 2_500, 1, 8, 200, 0.10)];
+/// What the box can do is found with so many clients that ask again as soon as they are answered.
+const CLIENTS: usize = 6;
+const CAPACITY_TIME: Duration = Duration::from_secs(4);
 
 /// How long the phases are, and how much of each is not counted.
 #[derive(Debug, Clone, Copy)]
@@ -74,10 +77,13 @@ pub(super) fn run(quick: bool, json: bool) -> Result<ExitCode> {
     prefer_the_load()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let proofs = runtime.block_on(async {
+        let step = Step::begin("what the box can do");
+        let cores = survey(&sedged, &dir).await?;
+        step.done(&format!("{cores:.2} of {CORES} processors' worth of guests"));
         let mut proofs = Vec::new();
         for (rival, name) in std::iter::once((None, "ours")).chain(RIVALS.map(|(rival, name)| (Some(rival), name))) {
             let step = Step::begin(name);
-            let proof = prove(name, rival, &sedged, &dir, plan).await?;
+            let proof = prove((name, rival), cores, &sedged, &dir, plan).await?;
             step.done(&format!("useful {:.0} %, victim {:.0} %", proof.overload.useful * 100.0, proof.overload.victim * 100.0));
             proofs.push(proof);
         }
@@ -97,7 +103,17 @@ fn prefer_the_load() -> Result<()> {
     Ok(())
 }
 
-async fn prove(name: &'static str, rival: Option<&str>, sedged: &Path, dir: &Path, plan: Plan) -> Result<Proof> {
+/// What the box can do, found on a node of its own that runs as it is shipped.
+async fn survey(sedged: &Path, dir: &Path) -> Result<f64> {
+    let group = Group::make()?;
+    let target = Target::start(&group.program(sedged, None, dir)?, dir).await?;
+    let loads = prepare(&target).await?;
+    let cores = capacity(target.http(), &loads, CLIENTS, CAPACITY_TIME).await?;
+    drop(target.stop()?);
+    Ok(cores)
+}
+
+async fn prove((name, rival): (&'static str, Option<&str>), cores: f64, sedged: &Path, dir: &Path, plan: Plan) -> Result<Proof> {
     let group = Group::make()?;
     let target = Target::start(&group.program(sedged, rival, dir)?, dir).await?;
     let loads = prepare(&target).await?;
@@ -106,13 +122,13 @@ async fn prove(name: &'static str, rival: Option<&str>, sedged: &Path, dir: &Pat
         loads.iter().map(|load| Load { share: share(load), ..load.clone() }).collect()
     };
     let counted = (plan.warm_up, plan.phase);
-    let calm = offer(target.http(), &of(CALM), CORES, plan.phase, 1).await?;
-    let over = offer(target.http(), &of(OVERLOAD), CORES, plan.phase, 2).await?;
-    let after = offer(target.http(), &of(CALM), CORES, plan.phase, 3).await?;
+    let calm = offer(target.http(), &of(CALM), cores, plan.phase, 1).await?;
+    let over = offer(target.http(), &of(OVERLOAD), cores, plan.phase, 2).await?;
+    let after = offer(target.http(), &of(CALM), cores, plan.phase, 3).await?;
     let proof = Proof {
         name,
-        calm: Outcome::of(&calm, &loads, counted, CORES),
-        overload: Outcome::of(&over, &loads, counted, CORES),
+        calm: Outcome::of(&calm, &loads, counted, cores),
+        overload: Outcome::of(&over, &loads, counted, cores),
         recovered_s: recovered_s(&after, plan.phase.as_secs()),
         ended_for_memory: group.ended_for_memory()?,
     };

@@ -9,7 +9,7 @@ use super::load::{End, Load, Sample};
 /// One phase of one way to limit concurrency.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Outcome {
-    /// Processor time of what was answered in time, as a share of what the box has.
+    /// Processor time of what was answered in time, as a share of what the box can do.
     pub(super) useful: f64,
     /// Of what was answered in time, milliseconds.
     pub(super) p99_ms: f64,
@@ -24,13 +24,13 @@ pub(super) struct Outcome {
 impl Outcome {
     /// Of what came after `from`.
     #[expect(clippy::cast_precision_loss, reason = "ratios")]
-    pub(super) fn of(samples: &[Sample], loads: &[Load], (from, to): (Duration, Duration), cores: u64) -> Self {
+    pub(super) fn of(samples: &[Sample], loads: &[Load], (from, to): (Duration, Duration), cores: f64) -> Self {
         let counted: Vec<&Sample> = samples.iter().filter(|sample| sample.at >= from && sample.at < to).collect();
         let of = |end: End| counted.iter().filter(move |sample| sample.end == end);
         let useful_us: u64 = of(End::Good).map(|sample| loads[sample.load].cpu_us).sum();
         let victims = |all: Vec<&&Sample>| all.iter().filter(|sample| loads[sample.load].name == super::VICTIM).count() as f64;
         Self {
-            useful: useful_us as f64 / ((to - from).as_micros() as f64 * cores as f64),
+            useful: useful_us as f64 / ((to - from).as_micros() as f64 * cores),
             p99_ms: p99_ms(of(End::Good).map(|sample| sample.took)),
             refused: of(End::Refused).count() as f64 / counted.len().max(1) as f64,
             refused_p99_ms: p99_ms(of(End::Refused).map(|sample| sample.took)),
@@ -74,7 +74,7 @@ mod tests {
             sample(1, 1, 80, End::Good),
             sample(1, 1, 200, End::Lost),
         ];
-        let outcome = Outcome::of(&samples, &loads, (Duration::from_secs(1), Duration::from_secs(2)), 2);
+        let outcome = Outcome::of(&samples, &loads, (Duration::from_secs(1), Duration::from_secs(2)), 2.0);
         assert!((outcome.useful - 0.3).abs() < 1e-9 && (outcome.victim - 0.5).abs() < 1e-9 && (outcome.refused - 0.25).abs() < 1e-9);
         assert!((outcome.refused_p99_ms - 3.0).abs() < 1e-9);
     }

@@ -23,7 +23,7 @@ const RECIPE: &str = "1";
 const VARIANTS: [(&str, &str, &[&str]); 1] = [("average-v2", "average", &["v2"])];
 
 /// Functions that take long for another reason: many dependencies, each compiled.
-const SLOW: [&str; 1] = ["sdk-spin"];
+const SLOW: [&str; 2] = ["sdk-spin", "sdk-spin-7"];
 
 /// What to build.
 #[derive(Debug, Default, clap::Args)]

@@ -79,7 +79,7 @@ impl Care {
 
 /// Makes an instance for whoever comes next.
 pub(crate) async fn prepare(parts: Arc<Parts>, room: Box<dyn Any + Send>) -> Result<(), Failure> {
-    if !matches!(parts.prepared(), crate::engine::Prepared::Http(_)) {
+    if !parts.prepared().is_http() {
         return Ok(());
     }
     let call = Call::preparation(Arc::clone(&parts.revision));

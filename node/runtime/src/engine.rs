@@ -1,15 +1,22 @@
 //! One engine for the node: compiler, instance pool, epoch clock, compiled-code cache.
+//!
+//! ```text
+//! Engine ─┬─ components of WASI 0.2, commands, core modules: here, without concurrency inside an instance, which is faster
+//!         └─ components of WASI 0.3: a side of its own, started by the first of them (wasi03::engine)
+//! ```
 
 use crate::aftercare::Kept;
 use crate::assets::UnpackError;
 use crate::compiled::Cache;
 use crate::epoch::EpochClock;
 use crate::function::{Function, Shared};
+use crate::host::outgoing::{IMPORT_OF_02, IMPORT_OF_03};
 use crate::host::{Host, RevisionRef};
 use crate::linker;
 use crate::pool::{Machine, Plan};
 use crate::state::State;
 use crate::turns::Turns;
+use crate::wasi03::engine::Side;
 use sedge_protocol::Digest;
 use sedge_protocol::artifact::{self, ArtifactError, Kind};
 use std::fmt;
@@ -20,7 +27,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use wasmtime::component::Component;
 use wasmtime::{Config, Module, OptLevel, WasmBacktraceDetails};
 use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::p3::bindings::CommandPre as Command03Pre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 /// What an engine needs to know.
 #[derive(Debug, Clone)]
@@ -98,6 +107,9 @@ pub enum PrepareError {
         /// The node's bound.
         max_bytes: u64,
     },
+    /// There is no engine for what it is.
+    #[error("start the engine for components of WASI 0.3")]
+    Side(#[source] EngineError),
     /// The compiler or the linker refuses it.
     #[error("prepare the artifact")]
     Compile(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -114,13 +126,34 @@ struct Parts {
     modules: wasmtime::Linker<State>,
     cache: Cache,
     plan: Plan,
+    side: Side,
 }
 
 /// A guest with its imports resolved.
 pub(crate) enum Prepared {
     Http(ProxyPre<State>),
+    Http03(ServicePre<State>),
     Command(CommandPre<State>),
+    Command03(Command03Pre<State>),
     Core(wasmtime::InstancePre<State>),
+}
+
+impl Prepared {
+    /// Whether it answers requests in an instance that could be kept.
+    pub(crate) const fn is_http(&self) -> bool {
+        match self {
+            Self::Http(_) | Self::Http03(_) => true,
+            Self::Command(_) | Self::Command03(_) | Self::Core(_) => false,
+        }
+    }
+
+    /// By what name it sends requests.
+    pub(crate) const fn outgoing_import(&self) -> &'static str {
+        match self {
+            Self::Http03(_) | Self::Command03(_) => IMPORT_OF_03,
+            Self::Http(_) | Self::Command(_) | Self::Core(_) => IMPORT_OF_02,
+        }
+    }
 }
 
 impl Engine {
@@ -146,15 +179,16 @@ impl Engine {
 
     fn with_rules(config: EngineConfig, rules: fn() -> Config) -> Result<Self, EngineError> {
         let EngineConfig { machine, cache_dir } = config;
-        let (engine, plan) = first_engine(machine, rules)?;
+        let (engine, plan) = first_engine(machine, rules, Plan::apply)?;
         let components = linker::component(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let modules = linker::module(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
-        let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir, cause })?;
+        let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir.clone(), cause })?;
         let clock = Arc::new(EpochClock::start(&engine).map_err(EngineError::Clock)?);
         let turns = Arc::new(Turns::start(machine.cores).map_err(EngineError::Clock)?);
         let kept = Arc::new(Kept { fresh_max: machine.cores, tight: AtomicBool::new(false) });
         let shared = Shared { clock, turns, kept };
-        Ok(Self(Arc::new(Parts { engine, shared, components, modules, cache, plan })))
+        let side = Side::new(EngineConfig { machine, cache_dir }, rules);
+        Ok(Self(Arc::new(Parts { engine, shared, components, modules, cache, plan, side })))
     }
 
     /// Says whether memory is short: then no instance is kept between invocations.
@@ -185,7 +219,16 @@ impl Engine {
             return Err(PrepareError::Memory { wanted_bytes, max_bytes });
         }
         host.assets().unpack(&found, &bytes)?;
-        let prepared = self.link(kind, &found, &bytes).map_err(|cause| PrepareError::Compile(cause.into()))?;
+        let compile = |cause: wasmtime::Error| PrepareError::Compile(cause.into());
+        if kind.is_concurrent() {
+            let side = self.0.side.started(&self.0.shared).map_err(PrepareError::Side)?;
+            if wanted_bytes > side.plan.memory_bytes_max {
+                return Err(PrepareError::Memory { wanted_bytes, max_bytes: side.plan.memory_bytes_max });
+            }
+            let prepared = side.link(kind, &found, &bytes).map_err(compile)?;
+            return Ok(Function::new(&side.engine, &side.shared, prepared, revision, host));
+        }
+        let prepared = self.link(kind, &found, &bytes).map_err(compile)?;
         Ok(Function::new(&self.0.engine, &self.0.shared, prepared, revision, host))
     }
 
@@ -212,6 +255,7 @@ impl Engine {
                 let module: Module = cache.code(engine, digest, bytes)?;
                 Prepared::Core(modules.instantiate_pre(&module)?)
             }
+            Kind::Http03 | Kind::Command03 => unreachable!("the side links those"),
         })
     }
 }
@@ -223,11 +267,15 @@ impl fmt::Debug for Engine {
 }
 
 /// The engine of the best plan that the kernel grants.
-fn first_engine(machine: Machine, rules: fn() -> Config) -> Result<(wasmtime::Engine, Plan), EngineError> {
+pub(crate) fn first_engine(
+    machine: Machine,
+    rules: impl Fn() -> Config,
+    apply: fn(Plan, Machine, &mut Config),
+) -> Result<(wasmtime::Engine, Plan), EngineError> {
     let mut refused = None;
     for plan in Plan::candidates(machine) {
         let mut config = rules();
-        plan.apply(machine, &mut config);
+        apply(plan, machine, &mut config);
         match wasmtime::Engine::new(&config) {
             Ok(engine) => return Ok((engine, plan)),
             Err(cause) => {

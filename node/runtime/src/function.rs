@@ -23,6 +23,7 @@ use crate::stdio::Pipe;
 use crate::trace::Trace;
 use crate::turns::Turns;
 use crate::usage::{Call, Invocation};
+use crate::wasi03;
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -153,10 +154,7 @@ impl Function {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         let run = self.begin(invocation);
-        match &self.0.prepared {
-            Prepared::Http(_) => self.answer(request, run).await,
-            Prepared::Command(_) | Prepared::Core(_) => self.answer_by_command(request, run).await,
-        }
+        if self.0.prepared.is_http() { self.answer(request, run).await } else { self.answer_by_command(request, run).await }
     }
 
     /// Handles one event. The invocation ends with this future, at the latest when it is dropped.
@@ -167,7 +165,7 @@ impl Function {
     /// When the function failed or answered with a status that is not 2xx.
     pub async fn event(&self, event: &Event, invocation: Invocation) -> Result<Reply, Failure> {
         let run = self.begin(invocation);
-        if let Prepared::Http(_) = &self.0.prepared {
+        if self.0.prepared.is_http() {
             return self.reply(event, run).await;
         }
         run.call.count_in(event.data.len());
@@ -292,7 +290,7 @@ impl Function {
             parts.run(around, &of_guest).await.map(|()| None)
         };
         Guest::new(Arc::clone(&call), held, turns, work).await?;
-        let output = stdout.take();
+        let output = stdout.take().map_err(|failure| call.fail(failure))?;
         call.count_out(output.len());
         Ok(output)
     }
@@ -327,7 +325,7 @@ impl Parts {
         let output = [LogStream::Stdout, LogStream::Stderr].map(|stream| Pipe::log(&self.host, call, stream));
         let mut wasi = WasiCtxBuilder::new();
         wasi.arg(self.revision.function.as_str()).stdout(output[0].clone()).stderr(output[1].clone());
-        Surroundings { wasi, output }
+        Surroundings { wasi, output, outgoing: self.prepared.outgoing_import() }
     }
 
     /// One invocation of an HTTP component, from start to return. Answers the instance if it is still whole.
@@ -366,12 +364,13 @@ impl Parts {
                     let ended = command.wasi_cli_run().call_run(&mut store).await?;
                     ended.map_err(|()| wasmtime::Error::new(Failure::Exit { code: 1 }))
                 }
+                Prepared::Command03(pre) => wasi03::run(&mut store, pre).await,
                 Prepared::Core(pre) => {
                     let instance = pre.instantiate_async(&mut store).await?;
                     let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
                     start.call_async(&mut store, ()).await
                 }
-                Prepared::Http(_) => unreachable!("HTTP components are handled"),
+                Prepared::Http(_) | Prepared::Http03(_) => unreachable!("HTTP components are handled"),
             }
         }
         .await;

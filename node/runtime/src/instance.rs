@@ -11,6 +11,7 @@ use crate::engine::Prepared;
 use crate::function::{Answer, Parts};
 use crate::state::State;
 use crate::usage::Call;
+use crate::wasi03;
 use bytes::Bytes;
 use http::Request;
 use http_body::Body;
@@ -21,24 +22,34 @@ use wasmtime::Store;
 use wasmtime_wasi_http::WasiHttpView as _;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p3::bindings::Service;
 
 pub(crate) struct Instance {
     pub(crate) store: Store<State>,
-    proxy: Option<Proxy>,
+    handler: Option<Handler>,
     /// Invocations it has begun.
     served: u32,
+}
+
+/// What a component is called by.
+enum Handler {
+    Of02(Proxy),
+    Of03(Service),
 }
 
 impl Instance {
     /// A sandbox with nothing in it yet. Its time and memory count for `call`.
     pub(crate) fn empty(parts: &Parts, call: &Arc<Call>) -> Box<Self> {
-        Box::new(Self { store: parts.store(call), proxy: None, served: 0 })
+        Box::new(Self { store: parts.store(call), handler: None, served: 0 })
     }
 
     /// Instantiates the component; what it does at its start runs now.
     pub(crate) async fn make(&mut self, parts: &Parts) -> wasmtime::Result<()> {
-        let Prepared::Http(pre) = parts.prepared() else { unreachable!("only HTTP components are kept as instances") };
-        self.proxy = Some(pre.instantiate_async(&mut self.store).await?);
+        self.handler = Some(match parts.prepared() {
+            Prepared::Http(pre) => Handler::Of02(pre.instantiate_async(&mut self.store).await?),
+            Prepared::Http03(pre) => Handler::Of03(pre.instantiate_async(&mut self.store).await?),
+            Prepared::Command(_) | Prepared::Command03(_) | Prepared::Core(_) => unreachable!("only HTTP components are kept as instances"),
+        });
         Ok(())
     }
 
@@ -54,9 +65,13 @@ impl Instance {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let proxy = self.proxy.as_ref().expect("an instance is made before it handles");
+        let handler = self.handler.as_ref().expect("an instance is made before it handles");
         let store = &mut self.store;
         self.served += 1;
+        let proxy = match handler {
+            Handler::Of02(proxy) => proxy,
+            Handler::Of03(service) => return wasi03::handle(store, service, request, sender).await,
+        };
         let incoming = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
         let outparam = store.data_mut().http().new_response_outparam(sender)?;
         proxy.wasi_http_incoming_handler().call_handle(store, incoming, outparam).await

@@ -41,6 +41,7 @@ mod stdio;
 mod trace;
 mod turns;
 mod usage;
+mod wasi03;
 
 pub use assets::{Assets, UnpackError};
 pub use body::ResponseBody;

@@ -24,6 +24,8 @@ pub const BODY_CHUNK_BYTES_MAX: usize = 64 * 1024;
 pub const BODY_CHUNKS_WAITING: usize = 16;
 /// Handles (streams, bodies, buckets …) that one invocation may hold.
 pub const HANDLES_MAX: usize = 4096;
+/// Tasks, streams, futures and their ends that the engine remembers for one instance of WASI 0.3.
+pub const CONCURRENT_MAX: usize = 4 * HANDLES_MAX;
 /// Core instances inside one component.
 pub const CORE_INSTANCES_MAX: u32 = 64;
 /// Linear memories inside one component; they share the memory limit.

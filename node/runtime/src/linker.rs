@@ -108,6 +108,11 @@ mod tests {
             "wasi:messaging/types" => r#""message" (type (sub resource))"#,
             "wasi:messaging/producer" => r#""send" (func)"#,
             "wasi:logging/logging" => r#""log" (func)"#,
+            // Types only, which nobody has to bring.
+            "wasi:cli/types" | "wasi:clocks/types" => "",
+            "wasi:clocks/system-clock" => r#""now" (func)"#,
+            "wasi:http/client" => r#""send" (func)"#,
+            "wasi:sockets/types" => r#""tcp-socket" (type (sub resource))"#,
             other => panic!("say here what {other} has"),
         }
     }
@@ -115,9 +120,10 @@ mod tests {
     /// Whether the linker knows the interface in some version that begins with `version`.
     fn is_linked(interface: &str, version: &str) -> bool {
         let engine = Engine::default();
-        let linker = component(&engine).unwrap();
+        let linker = if version.starts_with("0.3.") { crate::wasi03::linker_of_03(&engine) } else { component(&engine) }.unwrap();
         let version = if version.ends_with('.') { format!("{version}0") } else { version.to_owned() };
-        let text = format!(r#"(component (import "{interface}@{version}" (instance (export {}))))"#, item(interface));
+        let item = Some(item(interface)).filter(|item| !item.is_empty()).map(|item| format!("(export {item})")).unwrap_or_default();
+        let text = format!(r#"(component (import "{interface}@{version}" (instance {item})))"#);
         let guest = Component::new(&engine, text).unwrap();
         match linker.instantiate_pre(&guest) {
             Ok(_) => true,

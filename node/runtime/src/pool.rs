@@ -18,6 +18,8 @@ const PAGE_BYTES: u64 = 64 * 1024;
 /// What an idle slot keeps of its last instance, so that the next one finds it mapped.
 const KEEP_MEMORY_BYTES: usize = 512 * 1024;
 const KEEP_TABLE_BYTES: usize = 64 * 1024;
+/// Stacks behind one slot of a component of WASI 0.3: the mean, not a bound of one instance.
+const STACKS_PER_SLOT: u32 = 4;
 const DECOMMIT_BATCH: usize = 16;
 
 /// What the machine has.
@@ -64,13 +66,22 @@ impl Plan {
 
     /// Writes the plan into a configuration.
     pub(crate) fn apply(self, machine: Machine, config: &mut Config) {
+        self.apply_with(machine, config, self.slots);
+    }
+
+    /// The same for instances that do several things at a time, each of which that waits keeps a stack.
+    pub(crate) fn apply_concurrent(self, machine: Machine, config: &mut Config) {
+        self.apply_with(machine, config, self.slots.saturating_mul(STACKS_PER_SLOT));
+    }
+
+    fn apply_with(self, machine: Machine, config: &mut Config, stacks: u32) {
         let warm = u32::try_from(machine.cores * 4).unwrap_or(self.slots).min(self.slots);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(self.slots)
             .total_core_instances(self.slots.saturating_mul(CORE_INSTANCES_MAX / 8))
             .total_memories(self.slots)
             .total_tables(self.slots.saturating_mul(4))
-            .total_stacks(self.slots)
+            .total_stacks(stacks)
             .total_gc_heaps(0)
             .max_core_instances_per_component(CORE_INSTANCES_MAX)
             .max_memories_per_component(MEMORIES_MAX)

@@ -5,8 +5,8 @@ use crate::host::outgoing::Outgoing;
 use crate::host::sockets::Sockets;
 use crate::host::{Host, LogLevel, LogLine, LogStream};
 use crate::limits::{
-    CORE_DUMP_MEMORY_BYTES_MAX, CORE_INSTANCES_MAX, EPOCHS_OF_FIRST_TURN, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX, MEMORIES_MAX,
-    TABLE_ELEMENTS_MAX, TABLES_MAX, TRAP_BYTES_MAX,
+    CONCURRENT_MAX, CORE_DUMP_MEMORY_BYTES_MAX, CORE_INSTANCES_MAX, EPOCHS_OF_FIRST_TURN, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX,
+    MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TRAP_BYTES_MAX,
 };
 use crate::stdio::Pipe;
 use crate::usage::Call;
@@ -37,6 +37,8 @@ pub(crate) struct State {
 pub(crate) struct Surroundings {
     pub(crate) wasi: WasiCtxBuilder,
     pub(crate) output: [Pipe; 2],
+    /// The name under which it sends requests.
+    pub(crate) outgoing: &'static str,
 }
 
 impl State {
@@ -47,17 +49,21 @@ impl State {
     pub(crate) fn store(engine: &wasmtime::Engine, call: &Arc<Call>, host: &Arc<dyn Host>, around: Surroundings) -> Store<Self> {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HEADER_BYTES_MAX);
-        let Surroundings { mut wasi, output } = around;
+        let Surroundings { mut wasi, output, outgoing } = around;
         let sockets = Sockets::grant(&mut wasi, call, host);
         grant_files(&mut wasi, call, host);
         let mut wasi = wasi.build_p1();
         wasi.ctx().table.set_max_capacity(HANDLES_MAX);
         let memory = Memory::new(Arc::clone(call));
-        let outgoing = Outgoing::new(call, host);
+        let outgoing = Outgoing::new(outgoing, call, host);
         let (call, host) = (Arc::clone(call), Arc::clone(host));
         let state = Self { wasi, http, outgoing, sockets, blobs_open: Arc::default(), memory, output, call, host };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.memory);
+        store.set_max_component_handles(HANDLES_MAX);
+        if let Some(table) = store.concurrent_resource_table() {
+            table.set_max_capacity(CONCURRENT_MAX);
+        }
         store.set_epoch_deadline(Self::FIRST_TURN);
         store.epoch_deadline_callback(|context| take_turns(&context.data().call));
         store

@@ -28,7 +28,7 @@ pub(crate) struct Pipe(Arc<Mutex<Sink>>);
 
 enum Sink {
     Log(Lines),
-    Kept { bytes: BytesMut, bytes_max: usize },
+    Kept { bytes: BytesMut, bytes_max: usize, passed: bool },
 }
 
 impl Pipe {
@@ -40,7 +40,7 @@ impl Pipe {
 
     /// Output that is kept, at most `bytes_max`.
     pub(crate) fn kept(bytes_max: usize) -> Self {
-        Self(Arc::new(Mutex::new(Sink::Kept { bytes: BytesMut::new(), bytes_max })))
+        Self(Arc::new(Mutex::new(Sink::Kept { bytes: BytesMut::new(), bytes_max, passed: false })))
     }
 
     /// Lines from now on are of `call`; what is left of a line before was of the one before.
@@ -52,10 +52,14 @@ impl Pipe {
     }
 
     /// What was kept so far.
-    pub(crate) fn take(&self) -> Bytes {
+    ///
+    /// # Errors
+    /// When the guest wrote more than is kept, and went on although it was told so.
+    pub(crate) fn take(&self) -> Result<Bytes, Failure> {
         match &mut *self.sink() {
-            Sink::Log(_) => Bytes::new(),
-            Sink::Kept { bytes, .. } => bytes.split().freeze(),
+            Sink::Log(_) => Ok(Bytes::new()),
+            Sink::Kept { bytes_max, passed: true, .. } => Err(Failure::OutputTooLarge { limit_bytes: *bytes_max as u64 }),
+            Sink::Kept { bytes, .. } => Ok(bytes.split().freeze()),
         }
     }
 
@@ -66,7 +70,8 @@ impl Pipe {
     fn push(&self, new: &[u8]) -> Result<(), Failure> {
         match &mut *self.sink() {
             Sink::Log(lines) => lines.push(new),
-            Sink::Kept { bytes, bytes_max } if bytes.len() + new.len() > *bytes_max => {
+            Sink::Kept { bytes, bytes_max, passed } if bytes.len() + new.len() > *bytes_max => {
+                *passed = true;
                 return Err(Failure::OutputTooLarge { limit_bytes: *bytes_max as u64 });
             }
             Sink::Kept { bytes, .. } => bytes.extend_from_slice(new),

@@ -103,7 +103,9 @@ pub(crate) fn clock(ms: u64) -> String {
 pub(crate) fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Http => "HTTP component",
+        Kind::Http03 => "HTTP component of WASI 0.3",
         Kind::Command => "command component",
+        Kind::Command03 => "command component of WASI 0.3",
         Kind::CoreCommand => "WASI command",
     }
 }

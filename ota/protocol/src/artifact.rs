@@ -15,10 +15,27 @@ use wasmparser::{ComponentExternalKind, Encoding, ExternalKind, Parser, Payload,
 pub enum Kind {
     /// A component that exports `wasi:http/incoming-handler@0.2.x`.
     Http,
+    /// A component that exports `wasi:http/handler@0.3.x`.
+    #[serde(rename = "http_0_3")]
+    Http03,
     /// A component that exports `wasi:cli/run@0.2.x`.
     Command,
+    /// A component that exports `wasi:cli/run@0.3.x`.
+    #[serde(rename = "command_0_3")]
+    Command03,
     /// A core module of WASI preview 1 that exports `_start`.
     CoreCommand,
+}
+
+impl Kind {
+    /// Whether it is called the way of WASI 0.3.
+    #[must_use]
+    pub const fn is_concurrent(self) -> bool {
+        match self {
+            Self::Http03 | Self::Command03 => true,
+            Self::Http | Self::Command | Self::CoreCommand => false,
+        }
+    }
 }
 
 /// Why an artifact cannot become a revision.
@@ -37,7 +54,8 @@ pub enum ArtifactError {
     Invalid(String),
     /// Nothing the node could call.
     #[error(
-        "neither a component that exports wasi:http/incoming-handler@0.2.x or wasi:cli/run@0.2.x, nor a WASI command that exports _start; it exports {0}"
+        "neither a component that exports wasi:http/incoming-handler@0.2.x, wasi:http/handler@0.3.x or wasi:cli/run@0.2.x or 0.3.x, \
+         nor a WASI command that exports _start; it exports {0}"
     )]
     NotAFunction(String),
     /// A directory whose size nobody could hold to its limit.
@@ -59,7 +77,8 @@ pub enum ArtifactError {
     Assets(#[from] AssetsError),
 }
 
-/// The interfaces a component may import: name without version, and the versions as a prefix.
+/// The interfaces a component may import: name without version, and the versions as a prefix. A component of 0.3 may import both kinds,
+/// one of 0.2 those of 0.2.
 pub const GRANTED: &[(&str, &str)] = &[
     ("wasi:cli/environment", "0.2."),
     ("wasi:cli/exit", "0.2."),
@@ -101,6 +120,38 @@ pub const GRANTED: &[(&str, &str)] = &[
     ("wasi:messaging/types", "0.2.0-draft"),
     ("wasi:messaging/producer", "0.2.0-draft"),
     ("wasi:logging/logging", "0.1.0-draft"),
+    ("wasi:cli/types", "0.3."),
+    ("wasi:cli/environment", "0.3."),
+    ("wasi:cli/exit", "0.3."),
+    ("wasi:cli/stdin", "0.3."),
+    ("wasi:cli/stdout", "0.3."),
+    ("wasi:cli/stderr", "0.3."),
+    ("wasi:cli/terminal-input", "0.3."),
+    ("wasi:cli/terminal-output", "0.3."),
+    ("wasi:cli/terminal-stdin", "0.3."),
+    ("wasi:cli/terminal-stdout", "0.3."),
+    ("wasi:cli/terminal-stderr", "0.3."),
+    ("wasi:clocks/types", "0.3."),
+    ("wasi:clocks/monotonic-clock", "0.3."),
+    ("wasi:clocks/system-clock", "0.3."),
+    ("wasi:random/random", "0.3."),
+    ("wasi:random/insecure", "0.3."),
+    ("wasi:random/insecure-seed", "0.3."),
+    ("wasi:http/types", "0.3."),
+    // As with 0.2: without a grant every use is refused.
+    ("wasi:http/client", "0.3."),
+    ("wasi:filesystem/types", "0.3."),
+    ("wasi:filesystem/preopens", "0.3."),
+    ("wasi:sockets/types", "0.3."),
+    ("wasi:sockets/ip-name-lookup", "0.3."),
+];
+
+/// What a component may export to be a function, best first: if there are several, it is called by the first of these.
+const CALLED: [(&str, Kind); 4] = [
+    ("wasi:http/handler@0.3.", Kind::Http03),
+    ("wasi:http/incoming-handler@0.2.", Kind::Http),
+    ("wasi:cli/run@0.3.", Kind::Command03),
+    ("wasi:cli/run@0.2.", Kind::Command),
 ];
 
 /// Imports that nothing but a function's own code brings in, so they need a grant before the function is accepted: prefix of the
@@ -210,12 +261,15 @@ impl Seen {
                 return Err(ArtifactError::Import { import: import.clone(), hint: hint(import) });
             }
         }
-        if self.exports.iter().any(|name| name.starts_with("wasi:http/incoming-handler@0.2.")) {
-            Ok(Kind::Http)
-        } else if self.exports.iter().any(|name| name.starts_with("wasi:cli/run@0.2.")) {
-            Ok(Kind::Command)
-        } else {
-            Err(self.not_a_function())
+        let called = CALLED.iter().find(|(prefix, _)| self.exports.iter().any(|name| name.starts_with(prefix)));
+        let kind = called.map(|(_, kind)| *kind).ok_or_else(|| self.not_a_function())?;
+        match self.imports.iter().find(|import| import.contains("@0.3.")) {
+            // Such a component would need the streams of 0.3 to be called with, and is not called that way.
+            Some(import) if !kind.is_concurrent() => Err(ArtifactError::Import {
+                import: import.clone(),
+                hint: "a component that imports WASI 0.3 must also export wasi:http/handler or wasi:cli/run of 0.3".to_owned(),
+            }),
+            _ => Ok(kind),
         }
     }
 
@@ -245,8 +299,16 @@ fn is_granted(import: &str) -> bool {
 
 fn hint(import: &str) -> String {
     let name = import.split_once('@').map_or(import, |(name, _)| name);
-    if let Some((_, version)) = GRANTED.iter().find(|(granted, _)| *granted == name) {
-        return format!("this node has version {version}{}", if version.ends_with('.') { "x" } else { "" });
+    let versions: Vec<String> = GRANTED
+        .iter()
+        .filter(|(granted, _)| *granted == name)
+        .map(|(_, version)| format!("{version}{}", if version.ends_with('.') { "x" } else { "" }))
+        .collect();
+    if !versions.is_empty() {
+        return format!("this node has version {}", versions.join(" and "));
+    }
+    if name == "wasi:http/handler" {
+        return "no other component stands behind a function; requests go out through wasi:http/client".to_owned();
     }
     "remove the import; docs/functions.md lists what a function may use".to_owned()
 }
@@ -301,6 +363,39 @@ mod tests {
         for import in ["wasi:http/outgoing-handler@0.2.3", "wasi:sockets/tcp@0.2.0", "wasi:config/store@0.2.0-rc.1"] {
             assert_eq!(inspect_for(&component(import), &manifest("")), Ok(Kind::Command), "{import}");
         }
+    }
+
+    /// A component with this import and an instance exported under this name.
+    fn instance(import: &str, export: &str) -> String {
+        format!(r#"(component (import "{import}" (instance)) (instance $i) (export "{export}" (instance $i)))"#)
+    }
+
+    #[test]
+    fn components_of_03_are_told_by_what_they_export() {
+        for (export, expected) in [
+            ("wasi:http/handler@0.3.0", Kind::Http03),
+            ("wasi:http/handler@0.3.2", Kind::Http03),
+            ("wasi:cli/run@0.3.0", Kind::Command03),
+            ("wasi:http/incoming-handler@0.2.8", Kind::Http),
+        ] {
+            assert_eq!(kind_of(&instance("wasi:config/store@0.2.0-rc.1", export)), Ok(expected), "{export}");
+        }
+        for import in ["wasi:http/client@0.3.1", "wasi:sockets/types@0.3.0", "wasi:clocks/system-clock@0.3.0", "wasi:cli/stdin@0.2.0"] {
+            assert_eq!(kind_of(&instance(import, "wasi:http/handler@0.3.0")), Ok(Kind::Http03), "{import}");
+        }
+        assert!(matches!(kind_of(&instance("wasi:cli/stdin@0.2.0", "wasi:http/handler@0.4.0")), Err(ArtifactError::NotAFunction(_))));
+    }
+
+    #[test]
+    fn what_is_not_granted_of_03_is_named() {
+        let check = |import: &str, export: &str, hint: &str| {
+            let fault = kind_of(&instance(import, export)).unwrap_err().to_string();
+            assert!(fault.contains(&format!("imports `{import}`")) && fault.contains(hint), "{fault}");
+        };
+        check("wasi:http/handler@0.3.0", "wasi:http/handler@0.3.0", "requests go out through wasi:http/client");
+        check("wasi:http/types@0.4.0", "wasi:http/handler@0.3.0", "this node has version 0.2.x and 0.3.x");
+        check("wasi:keyvalue/store@0.3.0", "wasi:http/handler@0.3.0", "this node has version 0.2.0-draft2");
+        check("wasi:http/client@0.3.0", "wasi:http/incoming-handler@0.2.0", "must also export wasi:http/handler or wasi:cli/run of 0.3");
     }
 
     #[test]

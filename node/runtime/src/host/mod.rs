@@ -10,6 +10,7 @@ pub(crate) mod logging;
 pub(crate) mod messaging;
 pub(crate) mod outgoing;
 pub(crate) mod sockets;
+pub(crate) mod sockets03;
 
 use crate::assets::Assets;
 use crate::trace::Trace;

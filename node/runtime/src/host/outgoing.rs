@@ -1,4 +1,4 @@
-//! `wasi:http/outgoing-handler`: requests to origins that the manifest names, and to other functions of the node.
+//! `wasi:http/outgoing-handler` and, with WASI 0.3, `wasi:http/client`: requests to origins that the manifest names, and to other functions of the node.
 //!
 //! ```text
 //! request ─▶ allow-list ─┬─ http://<function>.sedge.internal ─▶ Host::call
@@ -32,13 +32,16 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Interval;
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
-const IMPORT: &str = "wasi:http/outgoing-handler";
+/// By what name guests of either version import this.
+pub(crate) const IMPORT_OF_02: &str = "wasi:http/outgoing-handler";
+pub(crate) const IMPORT_OF_03: &str = "wasi:http/client";
 
 type Io = Box<dyn Future<Output = Result<()>> + Send>;
 type Sending = Box<dyn Future<Output = Result<(Response<WasiBody>, Io)>> + Send>;
 
 /// Sends the requests of one instance.
 pub(crate) struct Outgoing {
+    import: &'static str,
     call: Arc<Call>,
     host: Arc<dyn Host>,
 }
@@ -50,8 +53,8 @@ enum Way {
 }
 
 impl Outgoing {
-    pub(crate) fn new(call: &Arc<Call>, host: &Arc<dyn Host>) -> Self {
-        Self { call: Arc::clone(call), host: Arc::clone(host) }
+    pub(crate) fn new(import: &'static str, call: &Arc<Call>, host: &Arc<dyn Host>) -> Self {
+        Self { import, call: Arc::clone(call), host: Arc::clone(host) }
     }
 
     /// From now on requests are those of `call`.
@@ -71,7 +74,7 @@ impl Outgoing {
         if !granted.iter().any(|origin| origin.matches(scheme.as_str(), host, authority.port_u16())) {
             let origin = origin_of(request);
             let line = format!("outgoing = [\"{origin}\"]");
-            self.host.log(info, refusal(IMPORT, &format!("a request to {origin}"), &line));
+            self.host.log(info, refusal(self.import, &format!("a request to {origin}"), &line));
             return Err(Error::HttpRequestDenied);
         }
         let Some(name) = internal_name(host) else {
@@ -109,10 +112,12 @@ impl WasiHttpHooks for Outgoing {
                 })
             }
             Way::Outside(client) => {
-                let (host, info) = (Arc::clone(&self.host), self.call.info().clone());
+                let (host, info, import) = (Arc::clone(&self.host), self.call.info().clone(), self.import);
                 Box::new(async move {
                     let sent = send(*client, request, &options, left).await;
-                    let (response, permit) = sent.inspect_err(|error| tell(&*host, &info, &origin, error)).map_err(|failed| failed.code)?;
+                    let (response, permit) = sent
+                        .inspect_err(|error| tell(&*host, &info, &format!("{import}: a request to {origin}"), error))
+                        .map_err(|failed| failed.code)?;
                     Ok((received(response, traffic, &options, Some(permit)), done()))
                 })
             }
@@ -202,8 +207,8 @@ fn strip_user(request: &mut Request<WasiBody>) {
     }
 }
 
-fn tell(host: &dyn Host, info: &CallInfo, origin: &str, failed: &Failed) {
-    let text = format!("{IMPORT}: a request to {origin} failed: {}", failed.reason);
+fn tell(host: &dyn Host, info: &CallInfo, what: &str, failed: &Failed) {
+    let text = format!("{what} failed: {}", failed.reason);
     host.log(info, LogLine { stream: LogStream::Logging(LogLevel::Warn), text: super::logging::cut(&text).to_owned() });
 }
 

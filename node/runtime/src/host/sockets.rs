@@ -124,19 +124,54 @@ impl fmt::Debug for Grant {
     }
 }
 
+/// Why there is no socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoSocket {
+    /// The manifest grants none of its kind.
+    Denied,
+    /// The invocation has as many as it may have.
+    TooMany,
+}
+
+impl From<NoSocket> for SocketError {
+    fn from(reason: NoSocket) -> Self {
+        match reason {
+            NoSocket::Denied => ErrorCode::AccessDenied.into(),
+            NoSocket::TooMany => ErrorCode::NewSocketLimit.into(),
+        }
+    }
+}
+
 impl State {
     /// One more socket, if any is granted and there are not too many.
-    fn admit_socket(&mut self, protocol: &str) -> SocketResult<()> {
+    pub(super) fn admit_socket(&mut self, protocol: &str) -> Result<(), NoSocket> {
         if !self.sockets.grant.allowed.iter().any(|socket| socket.parts().0 == protocol) {
             let line = format!("sockets = [\"{protocol}://host:port\"]");
             self.refuse(&format!("wasi:sockets/{protocol}"), &format!("a {protocol} socket"), &line);
-            return Err(ErrorCode::AccessDenied.into());
+            return Err(NoSocket::Denied);
         }
         if self.sockets.made >= SOCKETS_MAX {
-            return Err(ErrorCode::NewSocketLimit.into());
+            return Err(NoSocket::TooMany);
         }
         self.sockets.made += 1;
         Ok(())
+    }
+
+    /// The name as the manifest writes it, if it may be looked up; an address is no question to anybody.
+    pub(super) fn admit_lookup(&self, name: &str) -> Option<String> {
+        let plain = name.trim_end_matches('.').to_ascii_lowercase();
+        let is_address = plain.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        if !is_address && !self.sockets.grant.may_look_up(&plain) {
+            let line = format!("sockets = [\"tcp://{plain}:port\"]");
+            self.refuse("wasi:sockets/ip-name-lookup", &format!("the name `{plain}`"), &line);
+            return None;
+        }
+        Some(plain)
+    }
+
+    /// The name was found to have this address.
+    pub(super) fn learn_address(&self, name: &str, address: IpAddr) {
+        self.sockets.grant.learn(name, address);
     }
 }
 
@@ -176,13 +211,7 @@ impl ip_name_lookup::Host for State {
         network: Resource<Network>,
         name: String,
     ) -> SocketResult<Resource<ip_name_lookup::ResolveAddressStream>> {
-        let plain = name.trim_end_matches('.').to_ascii_lowercase();
-        let is_address = plain.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        if !is_address && !self.sockets.grant.may_look_up(&plain) {
-            let line = format!("sockets = [\"tcp://{plain}:port\"]");
-            self.refuse("wasi:sockets/ip-name-lookup", &format!("the name `{plain}`"), &line);
-            return Err(ErrorCode::AccessDenied.into());
-        }
+        let plain = self.admit_lookup(&name).ok_or(ErrorCode::AccessDenied)?;
         let stream = self.sockets().resolve_addresses(network, name)?;
         self.sockets.lookups.insert(stream.rep(), plain);
         Ok(stream)

@@ -16,3 +16,5 @@ mod server;
 mod sockets;
 mod support;
 mod trap;
+mod wasi03;
+mod wasi03_reach;

@@ -306,7 +306,7 @@ fn who_watches_a_node_sees_each_invocation_with_its_lines() -> Result<()> {
 #[ignore = "compiles eight guests with their dependencies and brings the tools of six languages: minutes"]
 fn the_cases_of_the_templates_pass() -> Result<()> {
     let directory = directory()?;
-    for template in ["rust-http", "rust-command", "go", "c", "zig", "javascript", "typescript", "python"] {
+    for template in ["rust-http", "rust-http-03", "rust-command", "go", "c", "zig", "javascript", "typescript", "python"] {
         let dir = text(&directory.path().join(template));
         sedge(None, &["new", "sample", "--template", template, "--path", &dir])?.success()?;
         let done = sedge(None, &["test", &dir])?;

@@ -42,6 +42,12 @@ fn the_http_template_is_a_function() {
 }
 
 #[test]
+#[ignore = "compiles a guest with its dependencies: a minute"]
+fn the_http_template_of_03_is_a_function() {
+    check("rust-http-03", Toolchain::for_user().archives(&archives()), Kind::Http03);
+}
+
+#[test]
 #[ignore = "may compile the standard library: a minute"]
 fn the_command_template_is_a_function() {
     check("rust-command", Toolchain::for_user().archives(&archives()), Kind::Command);

@@ -89,6 +89,10 @@ async fn functions_in_rust_as_the_templates_make_them() {
     let (response, _) = get(&http, "/template-rust-http").await;
     assert_eq!(response.unwrap().into_body().collect().await.unwrap().to_bytes(), "hello from template-rust-http\n");
     assert_eq!(reply(&http, b"12345").await.unwrap(), "5 bytes of data\n");
+    let http = bench.guest("template-rust-http-03", LIMITS);
+    let (response, _) = get(&http, "/template-rust-http-03").await;
+    assert_eq!(response.unwrap().into_body().collect().await.unwrap().to_bytes(), "hello from template-rust-http-03\n");
+    assert_eq!(reply(&http, b"12345").await.unwrap(), "5 bytes of data\n");
     let command = bench.guest("template-rust-command", LIMITS);
     assert_eq!(reply(&command, b"12345").await.unwrap(), "5 bytes from plant/a/temperature\n");
     assert_eq!(post(&command, "/", b"12").await.unwrap().0, 200);
@@ -113,6 +117,12 @@ async fn a_component_of_wstd_runs_unchanged() {
 #[ignore = "needs `cargo xtask guests --all`: many dependencies, each compiled"]
 async fn a_component_of_the_spin_sdk_runs_unchanged() {
     check_sdk("sdk-spin").await;
+}
+
+#[tokio::test]
+#[ignore = "needs `cargo xtask guests --all`: many dependencies, each compiled"]
+async fn a_component_of_the_spin_sdk_for_03_runs_unchanged() {
+    check_sdk("sdk-spin-7").await;
 }
 
 #[tokio::test]

@@ -31,6 +31,9 @@ pub(crate) struct New {
 enum Template {
     /// Rust, answers HTTP requests and handles events
     RustHttp,
+    /// Rust on WASI 0.3: async, answers HTTP requests and handles events
+    #[value(name = "rust-http-03")]
+    RustHttp03,
     /// Rust, a plain command: event on standard input, reply on standard output
     RustCommand,
     /// Go, a WASI command: HTTP requests and events
@@ -51,6 +54,7 @@ impl Template {
     fn files(self) -> &'static [File] {
         match self {
             Self::RustHttp => templates::RUST_HTTP,
+            Self::RustHttp03 => templates::RUST_HTTP_03,
             Self::RustCommand => templates::RUST_COMMAND,
             Self::Go => templates::GO,
             Self::Javascript => templates::JAVASCRIPT,

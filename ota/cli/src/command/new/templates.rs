@@ -13,6 +13,16 @@ pub(super) const RUST_HTTP: &[File] = &[
     ("tests/answers.toml", include_str!("../../../../../node/functions/templates/rust-http/tests/answers.toml")),
 ];
 
+pub(super) const RUST_HTTP_03: &[File] = &[
+    (".gitignore", include_str!("../../../../../node/functions/templates/rust-http-03/.gitignore")),
+    ("Cargo.toml", include_str!("../../../../../node/functions/templates/rust-http-03/Cargo.toml")),
+    ("README.md", include_str!("../../../../../node/functions/templates/rust-http-03/README.md")),
+    ("event.json", include_str!("../../../../../node/functions/templates/rust-http-03/event.json")),
+    ("function.toml", include_str!("../../../../../node/functions/templates/rust-http-03/function.toml")),
+    ("src/lib.rs", include_str!("../../../../../node/functions/templates/rust-http-03/src/lib.rs")),
+    ("tests/answers.toml", include_str!("../../../../../node/functions/templates/rust-http-03/tests/answers.toml")),
+];
+
 pub(super) const RUST_COMMAND: &[File] = &[
     (".gitignore", include_str!("../../../../../node/functions/templates/rust-command/.gitignore")),
     ("Cargo.toml", include_str!("../../../../../node/functions/templates/rust-command/Cargo.toml")),

@@ -50,7 +50,8 @@ async fn fetch(url: &str) -> Outcome {
     let (scheme, rest) = url.split_once("://").ok_or("not a URL")?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (mut body, contents) = wit_stream::new();
-    let (_end, end) = wit_future::new(|| Ok(None));
+    let (trailers, end) = wit_future::new(|| Ok(None));
+    drop(trailers); // there are none: as long as it is held, the request does not end
     let (request, _sent) = Request::new(Fields::new(), Some(contents), end, None);
     let _ = request.set_method(&Method::Post);
     let _ = request.set_scheme(Some(&if scheme == "https" { Scheme::Https } else { Scheme::Http }));

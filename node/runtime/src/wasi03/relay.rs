@@ -39,6 +39,10 @@ impl Source {
     pub(super) async fn pump(&mut self, mut body: WasiBody) -> Result<(), HttpError> {
         let gone = |_| HttpError::ConnectionTerminated;
         while let Some(frame) = body.frame().await {
+            // A guest that writes nothing has said nothing.
+            if frame.as_ref().is_ok_and(|frame| frame.data_ref().is_some_and(Bytes::is_empty)) {
+                continue;
+            }
             let broken = frame.is_err();
             self.0.send(Piece::Frame(frame)).await.map_err(gone)?;
             if broken {

@@ -21,13 +21,9 @@ async fn reach(function: &Function, what: &str) -> (u16, String) {
 async fn the_interfaces_of_02_are_there_too() {
     let bench = Bench::new();
     let probe = probe(&bench, "");
-    for (what, expected) in [
-        ("config?unit", "K"),
-        ("count?runs", "1"),
-        ("count?runs", "2"),
-        ("publish?probe/a", "sent"),
-        ("line?careful", "logged"),
-    ] {
+    for (what, expected) in
+        [("config?unit", "K"), ("count?runs", "1"), ("count?runs", "2"), ("publish?probe/a", "sent"), ("line?careful", "logged")]
+    {
         assert_eq!(reach(&probe, what).await, (200, expected.to_owned()), "{what}");
     }
     assert_eq!(bench.host.value("default", "runs").as_deref(), Some("2"));

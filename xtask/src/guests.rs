@@ -1,7 +1,7 @@
 //! Builds the example functions, `node/functions/<project>` to `target/guests/<name>.wasm`, and a project of each template of
 //! `sedge new` to `target/guests/template-<template>.wasm`; only those whose sources changed.
 //!
-//! Python and JavaScript take minutes and a hundred megabytes of tools: they are built with `--all`, or by name.
+//! Python, JavaScript and Ruby take minutes and a hundred megabytes of tools: they are built with `--all`, or by name.
 //!
 //! Beside each artifact lies `<name>.fingerprint`: the digest over sources, features and this program's way of building.
 
@@ -30,7 +30,7 @@ const SLOW: [&str; 2] = ["sdk-spin", "sdk-spin-7"];
 pub(crate) struct Options {
     /// Names of functions; all if none is given
     names: Vec<String>,
-    /// Also those that take minutes: Python, JavaScript, TypeScript, and a large SDK
+    /// Also those that take minutes: Python, JavaScript, TypeScript, Ruby, and a large SDK
     #[arg(long)]
     all: bool,
     /// Compile against a private copy of the toolchain even if the target is installed

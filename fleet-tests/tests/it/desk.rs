@@ -13,38 +13,6 @@ use std::path::Path;
 /// A reading that is too high.
 const HOT: &str = r#"{ "topic": "plant/boiler/temperature", "datacontenttype": "application/json", "data": { "value": 95 } }"#;
 
-/// The cases that `average` passes.
-const CASES: &str = r#"
-[[case]]
-name = "the first reading begins the statistics"
-event = { topic = "plant/boiler/temperature", data = { value = 20.5 } }
-[case.expect]
-reply = { json = { sensor = "boiler", count = 1, mean = 20.5 } }
-publications = []
-[case.expect.state.default]
-"count/boiler" = "1"
-"statistics/boiler" = { json = { mean = 20.5 } }
-
-[[case]]
-name = "state goes on from where it was, and a high reading is an alarm"
-event = "hot.json"
-state.default = { "count/boiler" = 41 }
-[case.expect]
-reply = { json = { count = 42 } }
-publications = [{ topic = "alarm/boiler", data = { json = { value = 95, limit = 80 } } }]
-
-[[case]]
-name = "a setting moves the alarm"
-event = "hot.json"
-settings = { alarm_above = 100 }
-expect = { publications = [] }
-
-[[case]]
-name = "what is no reading fails"
-event = { topic = "plant/boiler/temperature", data = "hot" }
-expect = { failure = { regex = "status 4" } }
-"#;
-
 /// A project whose build only takes the guest `name` as it is; nothing of it needs a compiler.
 fn project(directory: &Path, name: &str, more: &str) -> Result<()> {
     fs::create_dir_all(directory.join("tests"))?;
@@ -105,7 +73,8 @@ fn the_cases_of_a_project_pass_each_from_the_state_it_names() -> Result<()> {
     let directory = directory()?;
     let dir = directory.path().join("average");
     project(&dir, "average", "")?;
-    fs::write(dir.join("tests/statistics.toml"), CASES)?;
+    let cases = artifact::manifest_path("average").with_file_name("tests").join("statistics.toml");
+    fs::copy(cases, dir.join("tests/statistics.toml"))?;
     let done = sedge(None, &["test", &text(&dir)])?;
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.stderr.contains("4 passed, 0 failed"), "{done:?}");
@@ -299,18 +268,5 @@ fn who_watches_a_node_sees_each_invocation_with_its_lines() -> Result<()> {
     until("the event was sent again", || Ok((sedge.log()?.matches("done in ").count() == 2).then_some(())))?;
     sedge.terminate()?;
     assert!(sedge.ended()?.success());
-    Ok(())
-}
-
-#[test]
-#[ignore = "compiles eight guests with their dependencies and brings the tools of six languages: minutes"]
-fn the_cases_of_the_templates_pass() -> Result<()> {
-    let directory = directory()?;
-    for template in ["rust-http", "rust-http-03", "rust-command", "go", "c", "zig", "javascript", "typescript", "python"] {
-        let dir = text(&directory.path().join(template));
-        sedge(None, &["new", "sample", "--template", template, "--path", &dir])?.success()?;
-        let done = sedge(None, &["test", &dir])?;
-        assert!(done.code == Some(0) && done.stderr.contains(" passed, 0 failed"), "{template}: {done:?}");
-    }
     Ok(())
 }

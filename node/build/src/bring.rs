@@ -48,7 +48,7 @@ pub(crate) const ZIG: Tool = Tool { name: "Zig", package: "ziglang", version: "0
 
 /// Makes components out of Python.
 pub(crate) const COMPONENTIZE_PY: Tool =
-    Tool { name: "componentize-py", package: "componentize-py", version: "0.25.1", program: "componentize_py/__init__.py", in_path: None };
+    Tool { name: "componentize-py", package: "componentize-py", version: "0.25.1", program: "bin/componentize-py", in_path: None };
 
 /// Runs npm, which brings what a project's `package.json` names.
 pub(crate) const NODE: Tool = Tool {

@@ -148,9 +148,7 @@ fn python(componentize: &Found, dir: &Path, out: &str) -> Vec<Command> {
         commands.push(pip);
         paths.extend(["-p", "target/python"]);
     }
-    let mut command = Command::new("python3");
-    // What its own console script does.
-    command.args(["-c", "import sys; sys.argv[0] = 'componentize-py'; from componentize_py import script; sys.exit(script())"]);
+    let mut command = Command::new(&componentize.program);
     command.args(["-d", "wit", "-w", "function", "componentize", "app"]).args(paths).args(["-o", out]);
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     componentize.dir.iter().for_each(|dir| {
@@ -228,6 +226,18 @@ mod tests {
         let dir = project(&["src/b.c", "src/a.c"]);
         let command = c(&found, Path::new("/cache"), dir.path(), "target/x.wasm");
         assert_eq!(shown(&command), "zig cc -target wasm32-wasi -std=c17 -Os -s -Wall -Wextra -o target/x.wasm src/a.c src/b.c");
+    }
+
+    #[test]
+    fn python_is_made_a_component_after_its_packages_are_there() {
+        let found = Found { program: "/cache/componentize-py-1/bin/componentize-py".into(), dir: Some("/cache/componentize-py-1".into()) };
+        let shown_all = |files: &[&str]| python(&found, project(files).path(), "target/x.wasm").iter().map(shown).collect::<Vec<_>>();
+        assert_eq!(shown_all(&["app.py"]), ["componentize-py -d wit -w function componentize app -p . -o target/x.wasm"]);
+        let with_packages = shown_all(&["app.py", "requirements.txt"]);
+        assert!(
+            with_packages[0].starts_with("python3 -m pip install ") && with_packages[1].contains("-p target/python"),
+            "{with_packages:?}"
+        );
     }
 
     #[test]

@@ -65,6 +65,17 @@ async fn a_function_in_zig() {
 }
 
 #[tokio::test]
+async fn a_function_in_assemblyscript() {
+    check_template("assemblyscript").await;
+}
+
+#[tokio::test]
+#[ignore = "needs `cargo xtask guests --all`: an interpreter of thirty megabytes, a minute of compilation"]
+async fn a_function_in_ruby() {
+    check_template("ruby").await;
+}
+
+#[tokio::test]
 #[ignore = "needs `cargo xtask guests --all`: tools of a hundred megabytes, a minute of compilation"]
 async fn a_function_in_python() {
     check_template("python").await;
@@ -123,6 +134,19 @@ async fn a_component_of_the_spin_sdk_runs_unchanged() {
 #[ignore = "needs `cargo xtask guests --all`: many dependencies, each compiled"]
 async fn a_component_of_the_spin_sdk_for_03_runs_unchanged() {
     check_sdk("sdk-spin-7").await;
+}
+
+#[tokio::test]
+#[ignore = "needs `cargo xtask guests --all`: tools of a hundred megabytes, a minute of compilation"]
+async fn a_component_of_componentize_py_runs_unchanged() {
+    let settings = format!("{LIMITS}[settings]\ngreeting = \"from a setting\"\n");
+    let function = bench().guest("hello-python", &settings);
+    let (response, ending) = get(&function, "/hello-python").await;
+    let response = response.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["content-type"]), (200, &"text/plain; charset=utf-8".parse().unwrap()));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "from a setting");
+    assert_eq!(ending.await.unwrap().result, Ok(()));
+    assert_eq!(reply(&function, b"data").await.unwrap(), "from a setting");
 }
 
 #[tokio::test]

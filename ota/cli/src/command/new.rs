@@ -48,6 +48,10 @@ enum Template {
     C,
     /// Zig, a WASI command: HTTP requests and events
     Zig,
+    /// AssemblyScript, a WASI command: HTTP requests and events
+    Assemblyscript,
+    /// Ruby, a WASI command: HTTP requests and events
+    Ruby,
 }
 
 impl Template {
@@ -62,6 +66,8 @@ impl Template {
             Self::Python => templates::PYTHON,
             Self::C => templates::C,
             Self::Zig => templates::ZIG,
+            Self::Assemblyscript => templates::ASSEMBLYSCRIPT,
+            Self::Ruby => templates::RUBY,
         }
     }
 }

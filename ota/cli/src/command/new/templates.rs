@@ -103,3 +103,31 @@ pub(super) const ZIG: &[File] = &[
     ("src/main.zig", include_str!("../../../../../node/functions/templates/zig/src/main.zig")),
     ("tests/readings.toml", include_str!("../../../../../node/functions/templates/zig/tests/readings.toml")),
 ];
+
+pub(super) const ASSEMBLYSCRIPT: &[File] = &[
+    (".gitignore", include_str!("../../../../../node/functions/templates/assemblyscript/.gitignore")),
+    ("README.md", include_str!("../../../../../node/functions/templates/assemblyscript/README.md")),
+    ("asconfig.json", include_str!("../../../../../node/functions/templates/assemblyscript/asconfig.json")),
+    ("assembly/convert.ts", include_str!("../../../../../node/functions/templates/assemblyscript/assembly/convert.ts")),
+    ("assembly/index.ts", include_str!("../../../../../node/functions/templates/assemblyscript/assembly/index.ts")),
+    ("assembly/wasi.ts", include_str!("../../../../../node/functions/templates/assemblyscript/assembly/wasi.ts")),
+    ("event.json", include_str!("../../../../../node/functions/templates/assemblyscript/event.json")),
+    ("function.toml", include_str!("../../../../../node/functions/templates/assemblyscript/function.toml")),
+    ("package.json", include_str!("../../../../../node/functions/templates/assemblyscript/package.json")),
+    ("tests/readings.toml", include_str!("../../../../../node/functions/templates/assemblyscript/tests/readings.toml")),
+];
+
+pub(super) const RUBY: &[File] = &[
+    (".gitignore", include_str!("../../../../../node/functions/templates/ruby/.gitignore")),
+    ("README.md", include_str!("../../../../../node/functions/templates/ruby/README.md")),
+    ("app/convert.rb", include_str!("../../../../../node/functions/templates/ruby/app/convert.rb")),
+    ("app/main.rb", include_str!("../../../../../node/functions/templates/ruby/app/main.rb")),
+    ("event.json", include_str!("../../../../../node/functions/templates/ruby/event.json")),
+    ("function.toml", include_str!("../../../../../node/functions/templates/ruby/function.toml")),
+    ("package.json", include_str!("../../../../../node/functions/templates/ruby/package.json")),
+    ("test/test_convert.rb", include_str!("../../../../../node/functions/templates/ruby/test/test_convert.rb")),
+    ("tests/readings.toml", include_str!("../../../../../node/functions/templates/ruby/tests/readings.toml")),
+    ("wasi/handles.wat", include_str!("../../../../../node/functions/templates/ruby/wasi/handles.wat")),
+    ("wasi/javascript.wat", include_str!("../../../../../node/functions/templates/ruby/wasi/javascript.wat")),
+    ("wasi/start.wat", include_str!("../../../../../node/functions/templates/ruby/wasi/start.wat")),
+];

@@ -2,12 +2,13 @@
 
 use crate::aftercare::Kept;
 use crate::assets::UnpackError;
-use crate::compiled::Cache;
+use crate::compiled::{Artifact, Cache};
+use crate::compiler::{Order, Workshop};
 use crate::epoch::EpochClock;
 use crate::function::{Function, Shared};
 use crate::host::{Host, RevisionRef};
 use crate::linker;
-use crate::pool::{Machine, Plan};
+use crate::pool::{self, Machine, Plan};
 use crate::state::State;
 use crate::turns::Turns;
 use sedge_protocol::Digest;
@@ -15,8 +16,8 @@ use sedge_protocol::artifact::{self, ArtifactError, Kind};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use wasmtime::component::Component;
 use wasmtime::{Config, Module, OptLevel, WasmBacktraceDetails};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -114,6 +115,8 @@ struct Parts {
     modules: wasmtime::Linker<State>,
     cache: Cache,
     plan: Plan,
+    debugger: bool,
+    workshop: OnceLock<Workshop>,
 }
 
 /// A guest with its imports resolved.
@@ -129,7 +132,7 @@ impl Engine {
     /// # Errors
     /// When the kernel grants no address space, or the cache directory cannot be used.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
-        Self::with_rules(config, guest_rules)
+        Self::with_rules(config, false)
     }
 
     /// An engine whose guests a native debugger can follow: gdb and lldb find their sources, lines and variables. Slower.
@@ -137,16 +140,12 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn for_debugger(config: EngineConfig) -> Result<Self, EngineError> {
-        Self::with_rules(config, || {
-            let mut rules = guest_rules();
-            rules.debug_info(true).cranelift_opt_level(OptLevel::None);
-            rules
-        })
+        Self::with_rules(config, true)
     }
 
-    fn with_rules(config: EngineConfig, rules: fn() -> Config) -> Result<Self, EngineError> {
+    fn with_rules(config: EngineConfig, debugger: bool) -> Result<Self, EngineError> {
         let EngineConfig { machine, cache_dir } = config;
-        let (engine, plan) = first_engine(machine, rules)?;
+        let (engine, plan) = first_engine(machine, debugger)?;
         let components = linker::component(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let modules = linker::module(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir, cause })?;
@@ -154,7 +153,13 @@ impl Engine {
         let turns = Arc::new(Turns::start(machine.cores).map_err(EngineError::Clock)?);
         let kept = Arc::new(Kept { fresh_max: machine.cores, tight: AtomicBool::new(false) });
         let shared = Shared { clock, turns, kept };
-        Ok(Self(Arc::new(Parts { engine, shared, components, modules, cache, plan })))
+        Ok(Self(Arc::new(Parts { engine, shared, components, modules, cache, plan, debugger, workshop: OnceLock::new() })))
+    }
+
+    /// From now on artifacts are compiled in processes of their own. Without one they are compiled here, which is for artifacts that
+    /// nobody else made. Only the first workshop counts.
+    pub fn compile_in(&self, workshop: Workshop) {
+        let _first = self.0.workshop.set(workshop);
     }
 
     /// Says whether memory is short: then no instance is kept between invocations.
@@ -185,7 +190,8 @@ impl Engine {
             return Err(PrepareError::Memory { wanted_bytes, max_bytes });
         }
         host.assets().unpack(&found, &bytes)?;
-        let prepared = self.link(kind, &found, &bytes).map_err(|cause| PrepareError::Compile(cause.into()))?;
+        let artifact = Artifact { path: wasm, digest: found, bytes: &bytes };
+        let prepared = self.link(kind, &artifact).map_err(|cause| PrepareError::Compile(cause.into()))?;
         Ok(Function::new(&self.0.engine, &self.0.shared, prepared, revision, host))
     }
 
@@ -197,22 +203,39 @@ impl Engine {
         self.0.cache.forget(digest)
     }
 
-    fn link(&self, kind: Kind, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Prepared> {
+    fn link(&self, kind: Kind, artifact: &Artifact<'_>) -> wasmtime::Result<Prepared> {
         let Parts { engine, components, modules, cache, .. } = &*self.0;
+        let make = self.0.workshop.get().map(|shop| move |artifact: &Artifact<'_>| shop.compile(&self.order(shop, kind, artifact)));
+        let make = make.as_ref();
         Ok(match kind {
             Kind::Http => {
-                let component: Component = cache.code(engine, digest, bytes)?;
+                let component: Component = cache.code(engine, artifact, make)?;
                 Prepared::Http(ProxyPre::new(components.instantiate_pre(&component)?)?)
             }
             Kind::Command => {
-                let component: Component = cache.code(engine, digest, bytes)?;
+                let component: Component = cache.code(engine, artifact, make)?;
                 Prepared::Command(CommandPre::new(components.instantiate_pre(&component)?)?)
             }
             Kind::CoreCommand => {
-                let module: Module = cache.code(engine, digest, bytes)?;
+                let module: Module = cache.code(engine, artifact, make)?;
                 Prepared::Core(modules.instantiate_pre(&module)?)
             }
         })
+    }
+
+    fn order(&self, shop: &Workshop, kind: Kind, artifact: &Artifact<'_>) -> Order {
+        let Parts { plan, debugger, .. } = &*self.0;
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        Order {
+            artifact: artifact.path.to_owned(),
+            digest: artifact.digest,
+            module: matches!(kind, Kind::CoreCommand),
+            reservation_bytes: plan.reservation_bytes,
+            guard_bytes: plan.guard_bytes,
+            debugger: *debugger,
+            memory_bytes: shop.memory_bytes,
+            cpu_s: shop.time.as_secs().saturating_add(1).saturating_mul(cores),
+        }
     }
 }
 
@@ -223,10 +246,10 @@ impl fmt::Debug for Engine {
 }
 
 /// The engine of the best plan that the kernel grants.
-fn first_engine(machine: Machine, rules: fn() -> Config) -> Result<(wasmtime::Engine, Plan), EngineError> {
+fn first_engine(machine: Machine, debugger: bool) -> Result<(wasmtime::Engine, Plan), EngineError> {
     let mut refused = None;
     for plan in Plan::candidates(machine) {
-        let mut config = rules();
+        let mut config = rules(debugger);
         plan.apply(machine, &mut config);
         match wasmtime::Engine::new(&config) {
             Ok(engine) => return Ok((engine, plan)),
@@ -238,6 +261,21 @@ fn first_engine(machine: Machine, rules: fn() -> Config) -> Result<(wasmtime::En
     }
     let (plan, cause) = refused.expect("there is at least one plan");
     Err(EngineError::AddressSpace { slots: plan.slots, reservation_bytes: plan.reservation_bytes, cause: cause.into() })
+}
+
+/// An engine that runs nothing and compiles for the one that does.
+pub(crate) fn compiling_engine(order: &Order) -> wasmtime::Result<wasmtime::Engine> {
+    let mut config = rules(order.debugger);
+    pool::lay_out_memory(&mut config, order.reservation_bytes, order.guard_bytes);
+    wasmtime::Engine::new(&config)
+}
+
+fn rules(debugger: bool) -> Config {
+    let mut rules = guest_rules();
+    if debugger {
+        rules.debug_info(true).cranelift_opt_level(OptLevel::None);
+    }
+    rules
 }
 
 /// What holds for every guest, whatever the machine.

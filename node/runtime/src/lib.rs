@@ -23,6 +23,7 @@ mod aftercare;
 mod assets;
 mod body;
 mod compiled;
+mod compiler;
 mod engine;
 mod epoch;
 mod event;
@@ -44,6 +45,7 @@ mod usage;
 
 pub use assets::{Assets, UnpackError};
 pub use body::ResponseBody;
+pub use compiler::{CompileError, Order, Workshop, compile};
 pub use engine::{Engine, EngineConfig, EngineError, PrepareError};
 pub use failure::{Failure, Fault};
 pub use function::{Function, Reply};

@@ -84,12 +84,14 @@ impl Plan {
             .table_keep_resident(KEEP_TABLE_BYTES)
             .decommit_batch_size(DECOMMIT_BATCH)
             .pagemap_scan(Enabled::Auto);
-        config
-            .memory_reservation(self.reservation_bytes)
-            .memory_guard_size(self.guard_bytes)
-            .memory_may_move(false)
-            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        lay_out_memory(config, self.reservation_bytes, self.guard_bytes);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
+}
+
+/// The part of a plan that compiled code depends on.
+pub(crate) fn lay_out_memory(config: &mut Config, reservation_bytes: u64, guard_bytes: u64) {
+    config.memory_reservation(reservation_bytes).memory_guard_size(guard_bytes).memory_may_move(false);
 }
 
 #[cfg(test)]

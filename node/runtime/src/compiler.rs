@@ -159,7 +159,10 @@ fn last_line(mut stderr: impl Read) -> String {
         kept.drain(..over);
     }
     let text = String::from_utf8_lossy(&kept).into_owned();
-    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("nothing was said").to_owned()
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    // A program without memory says more after that, and nothing that helps.
+    let memory = lines.clone().find(|line| line.starts_with(NO_MEMORY));
+    memory.or(lines.next_back()).unwrap_or("nothing was said").to_owned()
 }
 
 impl Order {
@@ -232,7 +235,9 @@ mod tests {
         assert!(fault.to_string().ends_with("exit status: 1: function 7 is odd"), "{fault}");
         let fault = shop("kill -KILL $$").compile(&order()).unwrap_err();
         assert!(fault.to_string().contains("signal: 9") && fault.to_string().ends_with("nothing was said"), "{fault}");
-        let fault = shop("echo 'memory allocation of 64 bytes failed' >&2; kill -ABRT $$").compile(&order()).unwrap_err();
+        let fault = shop("echo 'memory allocation of 64 bytes failed' >&2; echo 'stack backtrace:' >&2; kill -ABRT $$")
+            .compile(&order())
+            .unwrap_err();
         assert!(matches!(fault, CompileError::Memory { limit_mb: 64 }), "{fault}");
         assert_eq!(shop("printf code").compile(&order()).unwrap(), b"code");
     }

@@ -62,6 +62,34 @@ pub fn manifest_of(text: &str) -> Result<Manifest> {
     Ok(Manifest::from_toml("function.toml", text)?.0)
 }
 
+/// A command of so many functions, each with a body of about `body_bytes` that the compiler cannot make short work of.
+#[must_use]
+pub fn laborious(functions: usize, body_bytes: usize) -> Vec<u8> {
+    // local 0 = local 0 * local 1 + local 1, and the same the other way round: each step needs the one before.
+    const STEP: &[u8] = &[0x20, 0, 0x20, 1, 0x6c, 0x20, 1, 0x6a, 0x22, 0, 0x20, 1, 0x6c, 0x20, 0, 0x6a, 0x21, 1];
+    // Both begin with what nobody knows beforehand, and the result is kept: nothing can be left out.
+    let mut body = vec![1, 2, 0x7f, 0x23, 0, 0x21, 0, 0x23, 0, 0x21, 1];
+    body.extend(STEP.iter().copied().cycle().take(body_bytes / STEP.len() * STEP.len()));
+    body.extend([0x20, 0, 0x24, 0, 0x0b]);
+    let list = |id: u8, count: usize, items: &[u8]| {
+        let mut counted = Vec::new();
+        leb128(&mut counted, count);
+        counted.extend_from_slice(items);
+        let mut section = vec![id];
+        leb128(&mut section, counted.len());
+        section.extend_from_slice(&counted);
+        section
+    };
+    let mut code = Vec::new();
+    leb128(&mut code, body.len());
+    code.extend_from_slice(&body);
+    let start = list(7, 1, &[&[6], b"_start".as_slice(), &[0, 0]].concat());
+    let global = list(6, 1, &[0x7f, 1, 0x41, 1, 0x0b]);
+    let (types, declared) = (list(1, 1, &[0x60, 0, 0]), list(3, functions, &vec![0; functions]));
+    let sections = [types, declared, global, start, list(10, functions, &code.repeat(functions))];
+    [b"\0asm\x01\0\0\0".as_slice(), &sections.concat()].concat()
+}
+
 /// `wasm` with `bytes` of a custom section behind it: the same function, another artifact, as large as one likes.
 #[must_use]
 pub fn padded(wasm: &[u8], bytes: &[u8]) -> Vec<u8> {

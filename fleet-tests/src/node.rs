@@ -218,6 +218,14 @@ impl Node {
         Ok(serde_json::from_slice(&answer.body)?)
     }
 
+    /// Writes other top-level keys into the configuration of a node of its own; they hold from its next start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure(&self, keys: &str) -> Result<()> {
+        configure(&self.directory, &self.name, None, keys)
+    }
+
     /// Gives a function to a node of its own and waits until it runs.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ const OTHER_LINKER: &str = "aarch64-linux-gnu-gcc";
 /// A project of its own: it is built for a fuzzer.
 const FUZZ: &str = "fleet-tests/fuzz/Cargo.toml";
 /// The decoders that are fuzzed.
-const FUZZ_TARGETS: [&str; 3] = ["frame", "manifest", "topic_filter"];
+const FUZZ_TARGETS: [&str; 4] = ["event", "frame", "manifest", "topic_filter"];
 /// How long each is fuzzed, seconds.
 const FUZZ_SECONDS: u32 = 60;
 /// What makes the compiler count which way the code goes: the fuzzer follows it. All of it works with a stable compiler.

@@ -5,8 +5,8 @@ use anyhow::{Context as _, Result};
 use fleet_tests::{Node, artifact, until};
 use sedge_protocol::invocation::{CallbackState, InvocationState};
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -24,18 +24,40 @@ struct Receiver {
     heard: Arc<Mutex<Vec<Heard>>>,
 }
 
+/// A certificate for 127.0.0.1 and the authority that signed it, in PEM form.
+fn certificate() -> Result<(Arc<rustls::ServerConfig>, String)> {
+    let key = rcgen::KeyPair::generate()?;
+    let mut authority = rcgen::CertificateParams::new(Vec::new())?;
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = authority.self_signed(&key)?.pem();
+    let issuer = rcgen::Issuer::new(authority, key);
+    let key = rcgen::KeyPair::generate()?;
+    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &issuer)?;
+    let secret = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![own.der().clone()], secret)?;
+    Ok((Arc::new(config), pem))
+}
+
 impl Receiver {
     fn start(failures: usize) -> Result<Self> {
+        Self::start_with(failures, None)
+    }
+
+    fn start_with(failures: usize, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let receiver = Self { address: listener.local_addr()?, heard: Arc::default() };
         let heard = Arc::clone(&receiver.heard);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let Ok(request) = read(&stream) else { continue };
-                let mut heard = heard.lock().unwrap();
-                heard.push(request);
-                let status = if heard.len() <= failures { "500 Internal Server Error" } else { "200 OK" };
-                drop((&stream).write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes()));
+                let tls = tls.as_ref().and_then(|config| rustls::ServerConnection::new(Arc::clone(config)).ok());
+                // A client that does not trust us says so in the handshake: then there is nothing to read.
+                drop(match tls {
+                    Some(tls) => serve(rustls::StreamOwned::new(tls, stream), &heard, failures),
+                    None => serve(stream, &heard, failures),
+                });
             }
         });
         Ok(receiver)
@@ -46,7 +68,16 @@ impl Receiver {
     }
 }
 
-fn read(stream: &TcpStream) -> Result<Heard> {
+fn serve(mut stream: impl std::io::Read + std::io::Write, heard: &Mutex<Vec<Heard>>, failures: usize) -> Result<()> {
+    let request = read(&mut stream)?;
+    let mut heard = heard.lock().unwrap();
+    heard.push(request);
+    let status = if heard.len() <= failures { "500 Internal Server Error" } else { "200 OK" };
+    stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes())?;
+    Ok(stream.flush()?)
+}
+
+fn read(stream: impl std::io::Read) -> Result<Heard> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -137,5 +168,33 @@ fn a_callback_to_a_function_of_the_node_needs_no_socket() -> Result<()> {
     until("the callback is delivered", || {
         Ok(node.invocation(id)?.callback.filter(|callback| callback.state == CallbackState::Delivered).map(drop))
     })?;
+    Ok(())
+}
+
+#[test]
+fn a_callback_over_tls_goes_to_who_the_nodes_authorities_vouch_for_and_to_nobody_else() -> Result<()> {
+    let directory = directory()?;
+    let (config, authority) = certificate()?;
+    let receiver = Receiver::start_with(1, Some(config))?;
+    let (stranger, _) = certificate()?;
+    let stranger = Receiver::start_with(0, Some(stranger))?;
+    let ca_file = directory.path().join("authority.pem");
+    std::fs::write(&ca_file, authority)?;
+    let keys = format!("functions = {{ ca_file = '{}' }}\n", ca_file.display());
+    let node = Node::start_with(directory.path(), "node-1", None, &keys)?;
+    let mut manifest = artifact::manifest("faulty")?;
+    manifest.access.outgoing = vec![format!("https://{}", receiver.address).parse()?, format!("https://{}", stranger.address).parse()?];
+    (manifest.retry.attempts, manifest.retry.backoff_ms) = (3, 100);
+    node.give(&manifest, &artifact::guest("faulty")?)?;
+    let ended = |address: SocketAddr, state: CallbackState| {
+        let id = node.call("/faulty/ok", &[("sedge-callback", &format!("https://{address}/done"))], "")?;
+        until("the callback is over", || Ok(node.invocation(id)?.callback.filter(|callback| callback.state == state)))
+    };
+    assert_eq!(ended(receiver.address, CallbackState::Delivered)?.attempts, 2);
+    let heard = receiver.heard();
+    assert_eq!((heard.len(), heard[1].line.as_str(), heard[1].body.as_str()), (2, "POST /done HTTP/1.1", "ok"));
+    let given_up = ended(stranger.address, CallbackState::GivenUp)?;
+    assert!(given_up.reason.as_deref().is_some_and(|reason| reason.contains("invalid peer certificate")), "{given_up:?}");
+    assert!(stranger.heard().is_empty());
     Ok(())
 }

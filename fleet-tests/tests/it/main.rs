@@ -4,18 +4,23 @@
 
 mod artifact;
 mod asynchronous;
+mod bomb;
 mod callback;
+mod chain;
 mod claim;
 mod config;
 mod damage;
 mod dead_letters;
+mod debugger;
 mod desk;
 mod examples;
 mod fault;
 mod full_disk;
+mod hostile;
 mod ledger;
 mod main_path;
 mod offline;
+mod pace;
 mod power_cut;
 mod reach;
 mod refusal;

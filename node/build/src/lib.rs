@@ -103,7 +103,7 @@ pub enum BuildError {
 /// # Errors
 /// Whatever [`Builder::build`] returns.
 pub fn build(dir: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, BuildError> {
-    Builder::new(Toolchain::for_user()).build(dir, progress)
+    Builder::for_user().build(dir, progress)
 }
 
 /// How projects are built. `build` is the short way; this one is for those who keep the outputs elsewhere or ask for variants.
@@ -112,13 +112,20 @@ pub struct Builder {
     toolchain: Toolchain,
     target_dir: Option<PathBuf>,
     features: Vec<String>,
+    debugger: bool,
 }
 
 impl Builder {
     /// A builder that leaves cargo's outputs where cargo puts them.
     #[must_use]
     pub fn new(toolchain: Toolchain) -> Self {
-        Self { toolchain, target_dir: None, features: Vec::new() }
+        Self { toolchain, target_dir: None, features: Vec::new(), debugger: false }
+    }
+
+    /// A builder with the user's toolchain and cache.
+    #[must_use]
+    pub fn for_user() -> Self {
+        Self::new(Toolchain::for_user())
     }
 
     /// Cargo's outputs go to `dir`, so that several projects can share what they depend on.
@@ -132,6 +139,13 @@ impl Builder {
     #[must_use]
     pub fn features(mut self, features: &[&str]) -> Self {
         self.features = features.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Keeps files, lines and variables for a native debugger, and moves nothing about. For Rust; other languages have their own ways.
+    #[must_use]
+    pub fn debugger(mut self, debugger: bool) -> Self {
+        self.debugger = debugger;
         self
     }
 
@@ -194,6 +208,14 @@ impl Builder {
             cargo.env("CARGO_TARGET_DIR", target);
         });
         guest.into_iter().for_each(|guest| guest.apply(&mut cargo));
+        if self.debugger {
+            cargo.envs([
+                ("CARGO_PROFILE_RELEASE_DEBUG", "2"),
+                ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
+                ("CARGO_PROFILE_RELEASE_LTO", "off"),
+                ("CARGO_PROFILE_RELEASE_STRIP", "none"),
+            ]);
+        }
 
         progress(Progress::Step(&format!("cargo build --release --target {TARGET}")));
         let manifest = fs::canonicalize(dir.join("Cargo.toml")).unwrap_or_else(|_| dir.join("Cargo.toml"));

@@ -5,6 +5,7 @@
 //! Desired ─▶ assignment::diff ─▶ fetch, prepare, stop
 //! trigger ─▶ timer::next_fire            machine ─▶ Capacity            line of a function's log ─▶ Flow: keep | drop
 //! failed invocation ─▶ Failures: how many within the last hour
+//! event of QoS ≥ 1 ─▶ Brake: acknowledge | hold | refuse
 //! asynchronous call ─▶ asynchronous: Life, Lease, Keys, Shelf
 //! invocation ─▶ Ledger ─▶ records to persist ─▶ batches to send ─▶ watermark
 //! ```
@@ -15,6 +16,7 @@
 
 pub mod assignment;
 pub mod asynchronous;
+pub mod brake;
 pub mod capacity;
 pub mod controller;
 pub mod fair;
@@ -28,6 +30,7 @@ pub mod round;
 pub mod time;
 pub mod timer;
 
+pub use brake::Brake;
 pub use capacity::Capacity;
 pub use controller::Controller;
 pub use flow::Flow;

@@ -55,6 +55,7 @@ struct Function<T> {
     ready: VecDeque<Topic>,
     in_flight: u32,
     volatile: usize,
+    kept: usize,
     settings: Option<Settings>,
 }
 
@@ -132,6 +133,7 @@ impl<T: Clone> Queue<T> {
             function.ready.push_back(topic);
         }
         function.volatile += usize::from(!kept);
+        function.kept += usize::from(kept);
         let over = function.volatile > VOLATILE_MAX;
         self.waiting += 1;
         self.take_turn(&name);
@@ -170,6 +172,7 @@ impl<T: Clone> Queue<T> {
         }
         entry.in_flight -= 1;
         entry.volatile -= usize::from(!item.kept);
+        entry.kept -= usize::from(item.kept);
         self.waiting -= 1;
         self.take_turn(function);
         Some(item)
@@ -216,8 +219,7 @@ impl<T: Clone> Queue<T> {
     /// Kept events of `function` that wait or are in flight.
     #[must_use]
     pub fn kept(&self, function: &FunctionName) -> usize {
-        let lanes = self.functions.get(function).into_iter().flat_map(|entry| entry.lanes.values());
-        lanes.flat_map(|lane| &lane.items).filter(|item| item.kept).count()
+        self.functions.get(function).map_or(0, |entry| entry.kept)
     }
 
     /// Holds a lane back that nobody has begun, until `until`.
@@ -244,6 +246,7 @@ impl<T: Clone> Queue<T> {
             entry.ready.retain(|ready| ready != topic);
         }
         entry.volatile -= usize::from(!item.kept);
+        entry.kept -= usize::from(item.kept);
         self.waiting -= 1;
         self.take_turn(function);
         Some(item)
@@ -322,7 +325,7 @@ impl<T> Lane<T> {
 
 impl<T: Clone> Function<T> {
     fn new() -> Self {
-        Self { lanes: BTreeMap::new(), ready: VecDeque::new(), in_flight: 0, volatile: 0, settings: None }
+        Self { lanes: BTreeMap::new(), ready: VecDeque::new(), in_flight: 0, volatile: 0, kept: 0, settings: None }
     }
 
     fn next(&mut self) -> Option<Item<T>> {

@@ -8,6 +8,7 @@
 //! accepted in the same batch that finishes the event it answers, so neither exists without the other after a power cut.
 
 mod outcome;
+mod pace;
 mod purge;
 mod queued;
 
@@ -18,9 +19,12 @@ use crate::limits::{BUS_INBOX_MAX, FANOUT_MAX, PURGES_MAX};
 use crate::supervisor::Supervisor;
 use crate::{clock, fault::Errors};
 use outcome::Outcome;
+use pace::Ack;
+pub(crate) use pace::{bound, depth};
 pub(crate) use purge::Purge;
 use queued::Queued;
 use sedge_mqtt::{Message, QoS, Refusal};
+use sedge_node_core::brake::{Bound, Brake};
 use sedge_node_core::queue::{Item, Queue};
 use sedge_protocol::manifest::Durability;
 use sedge_protocol::{Event, FunctionName, Topic};
@@ -96,6 +100,8 @@ pub(crate) struct Parts {
     pub(crate) supervisor: Supervisor,
     /// Towards the broker; `None` without one.
     pub(crate) fan_out: Option<mpsc::Sender<Message>>,
+    /// What may wait for one function.
+    pub(crate) bound: Bound,
 }
 
 /// One event for all who get it, and what keeps it.
@@ -111,6 +117,9 @@ struct Intake {
 pub(crate) struct Bus {
     parts: Parts,
     queue: Queue<Arc<Queued>>,
+    brake: Brake<Ack>,
+    /// Told to stop: nothing new begins.
+    stopping: bool,
     opened: Followed,
     inbox: Inbox,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
@@ -137,8 +146,10 @@ impl Bus {
     pub(crate) fn new(parts: Parts, handle: &BusHandle, inbox: Inbox, pending: Vec<Pending>) -> Self {
         let (report, outcomes) = mpsc::unbounded_channel();
         let mut bus = Self {
+            brake: Brake::new(parts.bound),
             parts,
             queue: Queue::default(),
+            stopping: false,
             opened: Followed::default(),
             inbox,
             outcomes,
@@ -161,11 +172,13 @@ impl Bus {
             if !stop.is_cancelled() {
                 self.dispatch();
             }
+            self.release();
             self.stats.waiting.store(self.queue.waiting() as u64, Ordering::Relaxed);
-            let wake = self.queue.poll_wake().map(clock::instant);
+            let wake = self.queue.poll_wake().into_iter().chain(self.brake.poll_wake()).min().map(clock::instant);
             tokio::select! {
                 biased;
                 () = kill.cancelled() => return Ok(()),
+                () = stop.cancelled(), if !self.stopping => self.stop_holding(),
                 Some(outcome) = self.outcomes.recv() => self.handle_outcome(outcome),
                 changed = functions.changed() => { changed?; self.follow_table(); }
                 Some(purge) = self.inbox.purges.recv() => self.handle_purge(purge),
@@ -188,6 +201,7 @@ impl Bus {
                 };
                 // As if it had been open: `follow_table` holds it, or buries its events when it is assigned no more.
                 self.opened.add(&item.function);
+                self.brake.enter(&item.function, pace::weight(&item.payload.event));
                 self.queue.push(item);
             }
             Err(reason) => {
@@ -222,6 +236,10 @@ impl Bus {
             Some((function, reply)) => vec![Match { function, qos: 1, durability: Durability::Grouped, reply }],
             None => self.parts.functions.table().matches(&event.topic),
         };
+        let matches = self.within_depth(&event, matches);
+        if kept && self.full(&event, &matches).is_some() {
+            return self.refuse(answer);
+        }
         let intake = self.enlist(&event, kept, matches);
         self.take_in(intake, letter, answer);
         if fan_out {
@@ -267,9 +285,10 @@ impl Bus {
                 }
             },
         };
+        let functions: Vec<FunctionName> = items.iter().filter(|item| item.kept).map(|item| item.function.clone()).collect();
         self.line_up(items);
         if let Some(answer) = answer {
-            self.acknowledge(commit, answer);
+            self.acknowledge_in_pace(&functions, Ack { commit, answer });
         }
     }
 
@@ -282,6 +301,9 @@ impl Bus {
 
     fn line_up(&mut self, items: Vec<Item<Arc<Queued>>>) {
         for item in items {
+            if item.kept {
+                self.brake.enter(&item.function, pace::weight(&item.payload.event));
+            }
             if let Some(dropped) = self.queue.push(item) {
                 self.stats.dropped.fetch_add(1, Ordering::Relaxed);
                 log::debug!(function:% = dropped.function, topic:% = dropped.topic; "an event of QoS 0 is dropped for a newer one");
@@ -289,7 +311,7 @@ impl Bus {
         }
     }
 
-    fn acknowledge(&self, commit: Option<Commit>, answer: Answer) {
+    fn acknowledge(&self, Ack { commit, answer }: Ack) {
         let Some(commit) = commit else {
             let _unheard = answer.send(Ok(()));
             return;

@@ -88,6 +88,9 @@ pub(crate) struct Machine {
     pub(crate) invocations: Option<u32>,
     /// Whether gdb and lldb can follow guests, which then run slower.
     pub(crate) debug_info: bool,
+    /// Most time and memory that compiling one artifact may take.
+    pub(crate) compile_s: Option<u64>,
+    pub(crate) compile_mb: Option<u64>,
 }
 
 /// What functions may use of the node.
@@ -231,6 +234,8 @@ fn read_machine(section: Section<'_>) -> Machine {
         memory_mb: section.integer("memory_mb", 16..=(1 << 24)),
         invocations: section.integer("invocations", 1..=10_000).and_then(|number| u32::try_from(number).ok()),
         debug_info: section.boolean("debug_info").unwrap_or_default(),
+        compile_s: section.integer("compile_s", 1..=86_400),
+        compile_mb: section.integer("compile_mb", 64..=(1 << 20)),
     };
     section.finish();
     machine

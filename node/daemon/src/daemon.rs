@@ -204,7 +204,9 @@ fn open_engine(config: &Config, machine: Machine) -> anyhow::Result<Engine> {
     let cache_dir = config.data_dir.join("compiled");
     std::fs::create_dir_all(&cache_dir).with_context(|| format!("create {}", cache_dir.display()))?;
     let engine = EngineConfig { machine, cache_dir };
-    if config.machine.debug_info { Engine::for_debugger(engine) } else { Engine::new(engine) }.context("start the engine")
+    let engine = if config.machine.debug_info { Engine::for_debugger(engine) } else { Engine::new(engine) }.context("start the engine")?;
+    engine.compile_in(crate::compile::workshop(&config.machine, machine.memory_bytes));
+    Ok(engine)
 }
 
 /// The way of functions to other machines.
@@ -290,6 +292,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     let shared_bytes = config.functions.keyvalue_shared_mb.unwrap_or(KEYVALUE_SHARED_MB) << 20;
     let keyvalue = Keyvalue::new(opened.store.clone(), shared_bytes);
     let places = Places { store: opened.store.clone(), keyvalue: keyvalue.clone(), blobs: opened.blobs.clone() };
+    let egress = opened.egress.clone();
     let host: Arc<dyn Host> = Arc::new(NodeHost {
         keyvalue,
         assets: opened.assets,
@@ -322,7 +325,9 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     assigner.restore().await?;
     supervisor.service("assigner", assigner.run(common.desired.subscribe()));
     let letters = DeadLetters::open(opened.store.clone(), Arc::clone(&handle.stats)).context("read the dead letters")?;
-    let (calls, events) = start_calls(config, supervisor, (&opened.store, &letters), opened.recovery.pending, &common)?;
+    let parts = (&opened.store, &letters, egress);
+    let (calls, events) = start_calls(config, supervisor, parts, opened.recovery.pending, &common)?;
+    let defaults = StoreConfig::default();
     let parts = bus::Parts {
         store: opened.store.clone(),
         functions: common.functions.clone(),
@@ -331,6 +336,10 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         letters: letters.clone(),
         supervisor: supervisor.clone(),
         fan_out: ports.broker.is_some().then_some(fan_out),
+        bound: bus::bound(
+            config.store.queue_items_max.unwrap_or(defaults.queue_items_max),
+            config.store.queue_bytes_max.unwrap_or(defaults.queue_bytes_max),
+        ),
     };
     supervisor.service("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
@@ -343,7 +352,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
 fn start_calls(
     config: &Config,
     supervisor: &Supervisor,
-    (store, letters): (&Store, &DeadLetters),
+    (store, letters, egress): (&Store, &DeadLetters, Egress),
     pending: Vec<Pending>,
     common: &Common,
 ) -> anyhow::Result<(asynchronous::Handle, Vec<Pending>)> {
@@ -355,6 +364,7 @@ fn start_calls(
         errors: common.errors.clone(),
         letters: letters.clone(),
         supervisor: supervisor.clone(),
+        egress,
         waiting_max: config.store.queue_items_max.unwrap_or(defaults.queue_items_max) / 2,
         waiting_bytes_max: config.store.queue_bytes_max.unwrap_or(defaults.queue_bytes_max) / 2,
     };

@@ -12,12 +12,16 @@ use bytes::Bytes;
 use call::Calls;
 use http::Request;
 use keyvalue::Keyvalue;
+use sedge_protocol::invocation::DEPTH_EXTENSION;
 use sedge_protocol::manifest::SecretName;
 use sedge_protocol::{Event, FunctionName, Topic};
+use sedge_runtime::limits::CALL_DEPTH_MAX;
 use sedge_runtime::{
-    Assets, BlobChange, CallAnswer, CallInfo, Egress, Host, HostError, KeyPage, LogLine, LogStream, Secret, StoreRef, Swap, Trace, WasiBody,
+    Assets, BlobChange, CallAnswer, CallInfo, Egress, Host, HostError, KeyPage, LogLevel, LogLine, LogStream, Secret, StoreRef, Swap,
+    Trace, WasiBody,
 };
 use sedge_store::Blobs;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The host of all functions of this node.
@@ -37,9 +41,26 @@ pub(crate) struct NodeHost {
     pub(crate) published: AtomicU64,
 }
 
+/// What every event of a function carries: its trace, and how long the chain is that led to it.
+fn extensions(call: &CallInfo) -> BTreeMap<String, String> {
+    let depth = (DEPTH_EXTENSION.to_owned(), call.depth().saturating_add(1).to_string());
+    call.trace.iter().flat_map(Trace::extensions).chain([depth]).collect()
+}
+
 impl NodeHost {
     fn next(&self) -> u64 {
         self.published.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Refuses an event that would wake functions at the end of a chain that is too long; who only listens gets it.
+    fn allow(&self, call: &CallInfo, topic: &Topic) -> Result<(), HostError> {
+        let deep = usize::try_from(call.depth()).unwrap_or(usize::MAX) >= CALL_DEPTH_MAX;
+        if !deep || self.calls.functions.table().matches(topic).is_empty() {
+            return Ok(());
+        }
+        let text = format!("{topic}: more than {CALL_DEPTH_MAX} calls and events of functions in a row; this chain ends here");
+        self.logs.write(call, LogLine { stream: LogStream::Logging(LogLevel::Error), text: text.clone() });
+        Err(HostError::Denied(text))
     }
 }
 
@@ -93,6 +114,7 @@ impl Host for NodeHost {
     }
 
     fn publish(&self, call: &CallInfo, topic: &Topic, message: Bytes, content_type: Option<&str>) -> Result<(), HostError> {
+        self.allow(call, topic)?;
         let event = Event {
             id: format!("{}-{}", call.invocation, self.next()),
             source: format!("/function/{}", call.revision.function),
@@ -100,7 +122,7 @@ impl Host for NodeHost {
             time_ms: Some(clock::wall().0),
             topic: topic.clone(),
             content_type: content_type.map(ToOwned::to_owned),
-            extensions: call.trace.iter().flat_map(Trace::extensions).collect(),
+            extensions: extensions(call),
             data: message.to_vec(),
         };
         let publication = Publication { event, kept: true, fan_out: true, only: None, letter: None, answer: None };

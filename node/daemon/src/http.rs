@@ -82,6 +82,7 @@ fn with_authority<B>(mut request: Request<B>) -> Request<B> {
 pub(crate) fn refuse(failed: &Failed) -> Answer {
     match failed {
         Failed::Refused(refusal) => turn_away(refusal),
+        Failed::Deep => say(StatusCode::LOOP_DETECTED, &format!("{failed}\n")),
         Failed::Ran(failure) => say(status_of(failure), &format!("{}\n", public_reason(failure))),
     }
 }
@@ -90,6 +91,7 @@ pub(crate) fn refuse(failed: &Failed) -> Answer {
 pub(crate) fn refuse_call(failed: &Failed) -> (StatusCode, String) {
     match failed {
         Failed::Refused(refusal) => (status_of_refusal(refusal), format!("{refusal}, try again later")),
+        Failed::Deep => (StatusCode::LOOP_DETECTED, failed.to_string()),
         Failed::Ran(failure) => (status_of(failure), public_reason(failure).to_owned()),
     }
 }

@@ -8,11 +8,13 @@ use crate::meter::{Counts, Kind, Meter};
 use crate::telemetry::{Requests, Span, Tracer};
 use crate::watch::Watched;
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
 use sedge_node_core::controller::Refusal;
+use sedge_protocol::invocation::DEPTH_HEADER;
 use sedge_protocol::local::{Admission, Cause, LogEntry};
 use sedge_protocol::{Event, FunctionName};
+use sedge_runtime::limits::CALL_DEPTH_MAX;
 use sedge_runtime::{Ending, Failure, Fault, Invocation, Reply, ResponseBody, Trace};
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -24,6 +26,9 @@ pub(crate) enum Failed {
     /// Not admitted: nothing ran, try again later.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Too many functions called or woke each other before it.
+    #[error("more than {CALL_DEPTH_MAX} calls and events of functions in a row led to this request; the chain ends here")]
+    Deep,
     /// It ran and failed.
     #[error(transparent)]
     Ran(#[from] Failure),
@@ -33,6 +38,8 @@ pub(crate) enum Failed {
 struct Begin {
     kind: Kind,
     trace: Trace,
+    /// Calls and events of functions that led to it.
+    causes: u32,
     /// Method and route of a request, when its span is recorded.
     request: Option<(Method, Option<Arc<Requests>>)>,
 }
@@ -88,6 +95,10 @@ impl Invoker {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
+        if usize::try_from(depth_of(request.headers())).unwrap_or(usize::MAX) > CALL_DEPTH_MAX {
+            self.errors.note(active.name(), Some(active.revision()), &Failed::Deep.to_string());
+            return Err(Failed::Deep);
+        }
         let watched = self.logs.watch(|| cause(&request));
         let invocation = self.admit(active, self.begin_request(&request, route), watched.clone()).await?;
         answer(active, request, invocation, watched).await
@@ -115,13 +126,13 @@ impl Invoker {
         &self,
         active: &Active,
         request: Request<B>,
-        callers: Arc<[FunctionName]>,
+        (callers, causes): (Arc<[FunctionName]>, u32),
     ) -> Result<Response<ResponseBody>, Failed>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let begin = self.begin_request(&request, None);
+        let begin = Begin { causes, ..self.begin_request(&request, None) };
         let admitted = self.gate.admit_called(active).await;
         let watched = self.logs.watch(|| cause(&request));
         let invocation = self.invocation(active, (begin, watched.clone()), admitted)?.called_by(callers);
@@ -153,13 +164,13 @@ impl Invoker {
             "sedge.invoke" => Kind::Other,
             _ => Kind::Pubsub,
         };
-        Begin { kind, trace: self.tracer.of_event(event), request: None }
+        Begin { kind, trace: self.tracer.of_event(event), causes: crate::bus::depth(event), request: None }
     }
 
     fn begin_request<B>(&self, request: &Request<B>, route: Option<&Arc<Requests>>) -> Begin {
         let trace = self.tracer.of_request(request.headers());
         let seen = self.tracer.records(&trace).then(|| (request.method().clone(), route.cloned()));
-        Begin { kind: Kind::Http, trace, request: seen }
+        Begin { kind: Kind::Http, trace, causes: depth_of(request.headers()), request: seen }
     }
 
     async fn admit(&self, active: &Active, begin: Begin, watched: Watched) -> Result<Invocation, Refusal> {
@@ -184,7 +195,7 @@ impl Invoker {
         let id: Arc<str> = format!("{}-{}", self.run, self.next.fetch_add(1, Ordering::Relaxed)).into();
         let (this, counts, name) = (self.clone(), Arc::clone(&active.counts), Arc::clone(&id));
         let assignment = Arc::clone(&active.assignment);
-        let Begin { kind, trace, request } = begin;
+        let Begin { kind, trace, causes, request } = begin;
         let of_guest = trace.clone();
         let ended = move |ending: Ending| {
             this.meter.ended(&counts, kind, &ending);
@@ -196,7 +207,7 @@ impl Invoker {
                 this.tracer.record(Span::new(trace, (counts, kind), name, &ending).with_request(request));
             }
         };
-        let invocation = Invocation::new(id, (), ended).in_trace(of_guest).on_gone(move |usage| permit.used(usage));
+        let invocation = Invocation::new(id, (), ended).in_trace(of_guest).caused_by(causes).on_gone(move |usage| permit.used(usage));
         Ok(match place {
             Place::Room(room) => invocation.in_room(room),
             Place::Warm(warm) => invocation.in_warm(warm),
@@ -243,6 +254,11 @@ where
     let result = active.function.http(request, invocation).await;
     watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
     Ok(result?)
+}
+
+/// How many calls and events of functions led to a request. Nobody but functions says so: who lies shortens a chain of his own.
+pub(crate) fn depth_of(headers: &HeaderMap) -> u32 {
+    headers.get(DEPTH_HEADER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// What a request is shown as to those who watch.

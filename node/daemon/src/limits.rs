@@ -56,8 +56,12 @@ pub(crate) const HEARTBEAT_MAX: Duration = Duration::from_secs(600);
 pub(crate) const DEAD_LETTERS_MAX: usize = 1000;
 /// Bytes of dead letters kept; above it the oldest is dropped and counted.
 pub(crate) const DEAD_LETTER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What an event weighs in the queue of its function beside its data.
+pub(crate) const EVENT_OVERHEAD_BYTES: usize = 256;
 /// Asynchronous calls that wait to be looked at.
 pub(crate) const CALLS_INBOX_MAX: usize = 1024;
+/// A function may have this part of the asynchronous calls that may wait.
+pub(crate) const CALLS_SHARE: usize = 2;
 /// Path, query and headers of an asynchronous call, bytes.
 pub(crate) const CALL_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Headers of an answer that is kept, bytes.
@@ -140,3 +144,11 @@ pub(crate) const EXPORT_RETRY_MAX: Duration = Duration::from_secs(60);
 pub(crate) const EXPORT_LAST_MAX: Duration = Duration::from_secs(2);
 /// Functions of which dropped lines are counted apart.
 pub(crate) const LOG_FUNCTIONS_MAX: usize = 1000;
+/// Longest compilation of one artifact, unless the configuration says otherwise: an 18 MB Python component takes 11 s on two fast cores.
+pub(crate) const COMPILE_TIME_MAX: Duration = Duration::from_secs(300);
+/// Address space of a compilation on a small node; half of the node's memory on a larger one.
+pub(crate) const COMPILE_MEMORY_MB_MIN: u64 = 1024;
+/// Address space of a compilation on any node.
+pub(crate) const COMPILE_MEMORY_MB_MAX: u64 = 4096;
+/// How much less urgent compiling is than anything else the daemon does.
+pub(crate) const COMPILE_NICENESS: i32 = 10;

@@ -18,6 +18,7 @@ mod asynchronous;
 mod bus;
 mod chunks;
 mod clock;
+mod compile;
 mod config;
 mod daemon;
 mod dead_letters;
@@ -78,6 +79,9 @@ enum Command {
     Run,
     /// Checks the configuration and lists every fault, without starting anything.
     CheckConfig,
+    /// Compiles one artifact under limits; the daemon starts it by itself.
+    #[command(hide = true)]
+    Compile(compile::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -89,17 +93,19 @@ fn main() -> ExitCode {
             return code;
         }
     };
+    let command = arguments.command.unwrap_or(Command::Run);
+    if let Command::Compile(arguments) = command {
+        return compile::run(arguments);
+    }
     let config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(faults) => return refuse(&faults.to_string()),
     };
-    match arguments.command.unwrap_or(Command::Run) {
-        Command::CheckConfig => {
-            say(&format!("{}: no faults", arguments.config.display()));
-            ExitCode::SUCCESS
-        }
-        Command::Run => run(config),
+    if matches!(command, Command::CheckConfig) {
+        say(&format!("{}: no faults", arguments.config.display()));
+        return ExitCode::SUCCESS;
     }
+    run(config)
 }
 
 fn run(config: config::Config) -> ExitCode {

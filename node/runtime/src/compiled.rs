@@ -6,6 +6,7 @@
 //! Compiled code is run as it is, so it is loaded only when its own checksum and the engine's stamp fit; anything
 //! else (short, foreign, damaged) is compiled anew and replaced. The directory must be writable by the daemon alone.
 
+use crate::compiler::CompileError;
 use sedge_protocol::Digest;
 use sha2::{Digest as _, Sha256};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,6 +18,14 @@ use wasmtime::{Engine, Module};
 
 const MAGIC: &[u8; 8] = b"sedgecw1";
 const TRAILER_BYTES: usize = 32 + MAGIC.len();
+
+/// What is to be compiled.
+pub(crate) struct Artifact<'a> {
+    /// Where it lies.
+    pub(crate) path: &'a Path,
+    pub(crate) digest: Digest,
+    pub(crate) bytes: &'a [u8],
+}
 
 /// A directory of compiled code.
 #[derive(Debug, Clone)]
@@ -33,7 +42,12 @@ pub(crate) trait Code: Sized {
     fn serialize(&self) -> wasmtime::Result<Vec<u8>>;
     /// Loads the file, which begins with a compiled form that [`serialize`](Self::serialize) made.
     fn load(engine: &Engine, file: &Verified) -> wasmtime::Result<Self>;
+    /// Loads code that came out of a process of our own just now.
+    fn restore(engine: &Engine, made: &Made) -> wasmtime::Result<Self>;
 }
+
+/// Compiled code that a workshop answered.
+pub(crate) struct Made(Vec<u8>);
 
 /// The path of a cache file whose checksum was found right.
 pub(crate) struct Verified(PathBuf);
@@ -47,20 +61,33 @@ impl Cache {
         Ok(Self { dir, engine_hash: hasher.finish() })
     }
 
-    /// The code of `wasm`, from the cache or compiled. A cache that cannot be written costs time, not service.
-    pub(crate) fn code<C: Code>(&self, engine: &Engine, digest: &Digest, wasm: &[u8]) -> wasmtime::Result<C> {
-        let path = self.dir.join(format!("{}-{:016x}.cwasm", digest.hex(), self.engine_hash));
+    /// The code of `artifact`, from the cache or compiled: by `make`, a process of its own, or here without one. A cache that cannot be
+    /// written costs time, not service.
+    pub(crate) fn code<C: Code>(
+        &self,
+        engine: &Engine,
+        artifact: &Artifact<'_>,
+        make: Option<&impl Fn(&Artifact<'_>) -> Result<Vec<u8>, CompileError>>,
+    ) -> wasmtime::Result<C> {
+        let path = self.dir.join(format!("{}-{:016x}.cwasm", artifact.digest.hex(), self.engine_hash));
         if let Some(verified) = verify(&path) {
             match C::load(engine, &verified) {
                 Ok(code) => return Ok(code),
                 Err(cause) => log::warn!(path:% = path.display(), cause:%; "compiled code not usable, compiling again"),
             }
         }
-        let code = C::compile(engine, wasm)?;
-        if let Err(cause) = code.serialize().map_err(io::Error::other).and_then(|bytes| replace(&path, &bytes)) {
-            log::warn!(path:% = path.display(), cause:%; "compiled code not kept");
+        let Some(make) = make else {
+            let code = C::compile(engine, artifact.bytes)?;
+            keep(&path, code.serialize().map_err(io::Error::other));
+            return Ok(code);
+        };
+        let made = Made(make(artifact)?);
+        keep(&path, Ok(&made.0));
+        // Out of the file it shares its pages with the file, and costs no memory of its own.
+        match verify(&path) {
+            Some(verified) => C::load(engine, &verified),
+            None => C::restore(engine, &made),
         }
-        Ok(code)
     }
 
     /// Removes the compiled code of an artifact, for every engine.
@@ -84,6 +111,12 @@ fn verify(path: &Path) -> Option<Verified> {
         log::warn!(path:% = path.display(); "compiled code damaged, compiling again");
     }
     fits.then(|| Verified(path.to_owned()))
+}
+
+fn keep(path: &Path, code: io::Result<impl AsRef<[u8]>>) {
+    if let Err(cause) = code.and_then(|code| replace(path, code.as_ref())) {
+        log::warn!(path:% = path.display(), cause:%; "compiled code not kept");
+    }
 }
 
 /// Whole or not at all: temporary file, sync, rename, sync of the directory.
@@ -119,6 +152,13 @@ impl Code for Component {
         // just now, and nobody else may write to the directory. wasmtime refuses the code of other engines.
         unsafe { Self::deserialize_file(engine, &file.0) }
     }
+
+    #[expect(unsafe_code, reason = "loading compiled code is unsafe in itself; this file is the only place")]
+    fn restore(engine: &Engine, made: &Made) -> wasmtime::Result<Self> {
+        // SAFETY: the bytes are what the compiler of this program's own process wrote, whole, before it ended well. wasmtime refuses
+        // the code of other engines.
+        unsafe { Self::deserialize(engine, &made.0) }
+    }
 }
 
 impl Code for Module {
@@ -134,5 +174,11 @@ impl Code for Module {
     fn load(engine: &Engine, file: &Verified) -> wasmtime::Result<Self> {
         // SAFETY: as for components above.
         unsafe { Self::deserialize_file(engine, &file.0) }
+    }
+
+    #[expect(unsafe_code, reason = "loading compiled code is unsafe in itself; this file is the only place")]
+    fn restore(engine: &Engine, made: &Made) -> wasmtime::Result<Self> {
+        // SAFETY: as for components above.
+        unsafe { Self::deserialize(engine, &made.0) }
     }
 }

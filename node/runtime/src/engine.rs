@@ -7,13 +7,14 @@
 
 use crate::aftercare::Kept;
 use crate::assets::UnpackError;
-use crate::compiled::Cache;
+use crate::compiled::{Artifact, Cache};
+use crate::compiler::{Order, Workshop};
 use crate::epoch::EpochClock;
 use crate::function::{Function, Shared};
 use crate::host::outgoing::{IMPORT_OF_02, IMPORT_OF_03};
 use crate::host::{Host, RevisionRef};
 use crate::linker;
-use crate::pool::{Machine, Plan};
+use crate::pool::{self, Machine, Plan};
 use crate::state::State;
 use crate::turns::Turns;
 use crate::wasi03::engine::Side;
@@ -22,8 +23,8 @@ use sedge_protocol::artifact::{self, ArtifactError, Kind};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use wasmtime::component::Component;
 use wasmtime::{Config, Module, OptLevel, WasmBacktraceDetails};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -115,6 +116,15 @@ pub enum PrepareError {
     Compile(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What an engine's guests are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// A debugger follows them.
+    pub debugger: bool,
+    /// They are of WASI 0.3: several tasks in one instance.
+    pub concurrent: bool,
+}
+
 /// The engine of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine(Arc<Parts>);
@@ -126,6 +136,8 @@ struct Parts {
     modules: wasmtime::Linker<State>,
     cache: Cache,
     plan: Plan,
+    rules: Rules,
+    workshop: OnceLock<Workshop>,
     side: Side,
 }
 
@@ -162,7 +174,7 @@ impl Engine {
     /// # Errors
     /// When the kernel grants no address space, or the cache directory cannot be used.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
-        Self::with_rules(config, guest_rules)
+        Self::with_rules(config, Rules::default())
     }
 
     /// An engine whose guests a native debugger can follow: gdb and lldb find their sources, lines and variables. Slower.
@@ -170,16 +182,12 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn for_debugger(config: EngineConfig) -> Result<Self, EngineError> {
-        Self::with_rules(config, || {
-            let mut rules = guest_rules();
-            rules.debug_info(true).cranelift_opt_level(OptLevel::None);
-            rules
-        })
+        Self::with_rules(config, Rules { debugger: true, ..Rules::default() })
     }
 
-    fn with_rules(config: EngineConfig, rules: fn() -> Config) -> Result<Self, EngineError> {
+    fn with_rules(config: EngineConfig, rules: Rules) -> Result<Self, EngineError> {
         let EngineConfig { machine, cache_dir } = config;
-        let (engine, plan) = first_engine(machine, rules, Plan::apply)?;
+        let (engine, plan) = first_engine(machine, rules)?;
         let components = linker::component(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let modules = linker::module(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir.clone(), cause })?;
@@ -187,8 +195,14 @@ impl Engine {
         let turns = Arc::new(Turns::start(machine.cores).map_err(EngineError::Clock)?);
         let kept = Arc::new(Kept { fresh_max: machine.cores, tight: AtomicBool::new(false) });
         let shared = Shared { clock, turns, kept };
-        let side = Side::new(EngineConfig { machine, cache_dir }, rules);
-        Ok(Self(Arc::new(Parts { engine, shared, components, modules, cache, plan, side })))
+        let side = Side::new(EngineConfig { machine, cache_dir }, Rules { concurrent: true, ..rules });
+        Ok(Self(Arc::new(Parts { engine, shared, components, modules, cache, plan, rules, workshop: OnceLock::new(), side })))
+    }
+
+    /// From now on artifacts are compiled in processes of their own. Without one they are compiled here, which is for artifacts that
+    /// nobody else made. Only the first workshop counts.
+    pub fn compile_in(&self, workshop: Workshop) {
+        let _first = self.0.workshop.set(workshop);
     }
 
     /// Says whether memory is short: then no instance is kept between invocations.
@@ -219,16 +233,17 @@ impl Engine {
             return Err(PrepareError::Memory { wanted_bytes, max_bytes });
         }
         host.assets().unpack(&found, &bytes)?;
+        let artifact = Artifact { path: wasm, digest: found, bytes: &bytes };
         let compile = |cause: wasmtime::Error| PrepareError::Compile(cause.into());
         if kind.is_concurrent() {
             let side = self.0.side.started(&self.0.shared).map_err(PrepareError::Side)?;
             if wanted_bytes > side.plan.memory_bytes_max {
                 return Err(PrepareError::Memory { wanted_bytes, max_bytes: side.plan.memory_bytes_max });
             }
-            let prepared = side.link(kind, &found, &bytes).map_err(compile)?;
+            let prepared = side.link(kind, &artifact, self.0.workshop.get()).map_err(compile)?;
             return Ok(Function::new(&side.engine, &side.shared, prepared, revision, host));
         }
-        let prepared = self.link(kind, &found, &bytes).map_err(compile)?;
+        let prepared = self.link(kind, &artifact).map_err(compile)?;
         Ok(Function::new(&self.0.engine, &self.0.shared, prepared, revision, host))
     }
 
@@ -240,19 +255,21 @@ impl Engine {
         self.0.cache.forget(digest)
     }
 
-    fn link(&self, kind: Kind, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Prepared> {
+    fn link(&self, kind: Kind, artifact: &Artifact<'_>) -> wasmtime::Result<Prepared> {
         let Parts { engine, components, modules, cache, .. } = &*self.0;
+        let make = self.0.workshop.get().map(|shop| shop.for_engine(self.0.rules, self.0.plan, kind));
+        let make = make.as_ref();
         Ok(match kind {
             Kind::Http => {
-                let component: Component = cache.code(engine, digest, bytes)?;
+                let component: Component = cache.code(engine, artifact, make)?;
                 Prepared::Http(ProxyPre::new(components.instantiate_pre(&component)?)?)
             }
             Kind::Command => {
-                let component: Component = cache.code(engine, digest, bytes)?;
+                let component: Component = cache.code(engine, artifact, make)?;
                 Prepared::Command(CommandPre::new(components.instantiate_pre(&component)?)?)
             }
             Kind::CoreCommand => {
-                let module: Module = cache.code(engine, digest, bytes)?;
+                let module: Module = cache.code(engine, artifact, make)?;
                 Prepared::Core(modules.instantiate_pre(&module)?)
             }
             Kind::Http03 | Kind::Command03 => unreachable!("the side links those"),
@@ -267,15 +284,11 @@ impl fmt::Debug for Engine {
 }
 
 /// The engine of the best plan that the kernel grants.
-pub(crate) fn first_engine(
-    machine: Machine,
-    rules: impl Fn() -> Config,
-    apply: fn(Plan, Machine, &mut Config),
-) -> Result<(wasmtime::Engine, Plan), EngineError> {
+pub(crate) fn first_engine(machine: Machine, rules: Rules) -> Result<(wasmtime::Engine, Plan), EngineError> {
     let mut refused = None;
     for plan in Plan::candidates(machine) {
-        let mut config = rules();
-        apply(plan, machine, &mut config);
+        let mut config = rules.config();
+        plan.apply(machine, rules.concurrent, &mut config);
         match wasmtime::Engine::new(&config) {
             Ok(engine) => return Ok((engine, plan)),
             Err(cause) => {
@@ -288,12 +301,29 @@ pub(crate) fn first_engine(
     Err(EngineError::AddressSpace { slots: plan.slots, reservation_bytes: plan.reservation_bytes, cause: cause.into() })
 }
 
+/// An engine that runs nothing and compiles for the one that does.
+pub(crate) fn compiling_engine(order: &Order) -> wasmtime::Result<wasmtime::Engine> {
+    let mut config = order.rules.config();
+    pool::lay_out_memory(&mut config, order.reservation_bytes, order.guard_bytes);
+    wasmtime::Engine::new(&config)
+}
+
+impl Rules {
+    fn config(self) -> Config {
+        let mut config = guest_rules();
+        config.concurrency_support(self.concurrent);
+        if self.debugger {
+            config.debug_info(true).cranelift_opt_level(OptLevel::None);
+        }
+        config
+    }
+}
+
 /// What holds for every guest, whatever the machine.
 fn guest_rules() -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
-        .concurrency_support(false)
         .gc_support(false)
         .wasm_memory64(false)
         .cranelift_opt_level(OptLevel::Speed)

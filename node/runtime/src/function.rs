@@ -178,8 +178,8 @@ impl Function {
 
     fn begin(&self, invocation: Invocation) -> Run {
         let cold = !self.0.warm.swap(true, Relaxed);
-        let Invocation { id, trace, callers, warm, hold: permit, gone, room, ended } = invocation;
-        let info = CallInfo { revision: Arc::clone(&self.0.revision), invocation: id, callers, trace };
+        let Invocation { id, trace, callers, causes, warm, hold: permit, gone, room, ended } = invocation;
+        let info = CallInfo { revision: Arc::clone(&self.0.revision), invocation: id, callers, causes, trace };
         let call = Call::begin(info, cold, ended);
         let held = Held { permit, gone, room, ticking: self.0.shared.clock.ticking() };
         Run { parts: Arc::clone(&self.0), call, held, warm }

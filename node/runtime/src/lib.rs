@@ -23,6 +23,7 @@ mod aftercare;
 mod assets;
 mod body;
 mod compiled;
+mod compiler;
 mod engine;
 mod epoch;
 mod event;
@@ -45,7 +46,8 @@ mod wasi03;
 
 pub use assets::{Assets, UnpackError};
 pub use body::ResponseBody;
-pub use engine::{Engine, EngineConfig, EngineError, PrepareError};
+pub use compiler::{CompileError, Order, Workshop, compile};
+pub use engine::{Engine, EngineConfig, EngineError, PrepareError, Rules};
 pub use failure::{Failure, Fault};
 pub use function::{Function, Reply};
 pub use host::{

@@ -34,6 +34,10 @@ pub const MEMORIES_MAX: u32 = 8;
 pub const TABLES_MAX: u32 = 16;
 /// Elements of one table.
 pub const TABLE_ELEMENTS_MAX: usize = 64 * 1024;
+/// Largest compiled code of one artifact.
+pub const COMPILED_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// What is kept of what a compiling process says.
+pub const COMPILER_SAYS_BYTES_MAX: usize = 2048;
 /// Longest key of a key-value store.
 pub const KEY_BYTES_MAX: usize = 512;
 /// Keys in one batch call.

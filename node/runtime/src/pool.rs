@@ -64,17 +64,10 @@ impl Plan {
         })
     }
 
-    /// Writes the plan into a configuration.
-    pub(crate) fn apply(self, machine: Machine, config: &mut Config) {
-        self.apply_with(machine, config, self.slots);
-    }
-
-    /// The same for instances that do several things at a time, each of which that waits keeps a stack.
-    pub(crate) fn apply_concurrent(self, machine: Machine, config: &mut Config) {
-        self.apply_with(machine, config, self.slots.saturating_mul(STACKS_PER_SLOT));
-    }
-
-    fn apply_with(self, machine: Machine, config: &mut Config, stacks: u32) {
+    /// Writes the plan into a configuration. Instances that are `concurrent` do several things at a time, each of which that waits
+    /// keeps a stack.
+    pub(crate) fn apply(self, machine: Machine, concurrent: bool, config: &mut Config) {
+        let stacks = if concurrent { self.slots.saturating_mul(STACKS_PER_SLOT) } else { self.slots };
         let warm = u32::try_from(machine.cores * 4).unwrap_or(self.slots).min(self.slots);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(self.slots)
@@ -95,12 +88,14 @@ impl Plan {
             .table_keep_resident(KEEP_TABLE_BYTES)
             .decommit_batch_size(DECOMMIT_BATCH)
             .pagemap_scan(Enabled::Auto);
-        config
-            .memory_reservation(self.reservation_bytes)
-            .memory_guard_size(self.guard_bytes)
-            .memory_may_move(false)
-            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        lay_out_memory(config, self.reservation_bytes, self.guard_bytes);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
+}
+
+/// The part of a plan that compiled code depends on.
+pub(crate) fn lay_out_memory(config: &mut Config, reservation_bytes: u64, guard_bytes: u64) {
+    config.memory_reservation(reservation_bytes).memory_guard_size(guard_bytes).memory_may_move(false);
 }
 
 #[cfg(test)]

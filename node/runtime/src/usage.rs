@@ -61,6 +61,7 @@ const PREPARATION: &str = "preparation";
 pub struct Invocation {
     pub(crate) id: Arc<str>,
     pub(crate) callers: Arc<[FunctionName]>,
+    pub(crate) causes: u32,
     pub(crate) trace: Option<Trace>,
     pub(crate) warm: Option<Warm>,
     pub(crate) hold: Box<dyn Any + Send>,
@@ -75,13 +76,19 @@ impl Invocation {
     /// that happens; it must not block.
     pub fn new(id: impl Into<Arc<str>>, hold: impl Send + 'static, ended: impl FnOnce(Ending) + Send + 'static) -> Self {
         let (hold, room, ended) = (Box::new(hold), Box::new(()), Box::new(ended));
-        Self { id: id.into(), trace: None, callers: Arc::default(), warm: None, hold, gone: None, room, ended }
+        Self { id: id.into(), trace: None, callers: Arc::default(), causes: 0, warm: None, hold, gone: None, room, ended }
     }
 
     /// Says which functions wait for this one, the outermost first.
     #[must_use]
     pub fn called_by(self, callers: Arc<[FunctionName]>) -> Self {
         Self { callers, ..self }
+    }
+
+    /// Says how many calls and events of functions led to this invocation, one after the other and without waiting for it.
+    #[must_use]
+    pub fn caused_by(self, causes: u32) -> Self {
+        Self { causes, ..self }
     }
 
     /// `gone` hears what was used as soon as the guest is gone, which is before the last byte of the answer is delivered; or it is
@@ -154,7 +161,11 @@ impl Call {
 
     /// What happens in an instance before it has an invocation; the one that gets it [takes it over](Self::take_over).
     pub(crate) fn preparation(revision: Arc<RevisionRef>) -> Arc<Self> {
-        Arc::new(Self::new(CallInfo { revision, invocation: PREPARATION.into(), callers: Arc::default(), trace: None }, false, None))
+        Arc::new(Self::new(
+            CallInfo { revision, invocation: PREPARATION.into(), callers: Arc::default(), causes: 0, trace: None },
+            false,
+            None,
+        ))
     }
 
     fn new(info: CallInfo, cold: bool, ended: Option<Ended>) -> Self {

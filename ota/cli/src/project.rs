@@ -5,7 +5,7 @@ use crate::output::Output;
 use crate::style::Tone;
 use crate::text;
 use anyhow::Context as _;
-use sedge_build::Progress;
+use sedge_build::{Builder, Progress};
 use sedge_protocol::artifact::{self, Kind};
 use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
 use sedge_protocol::{Digest, Manifest};
@@ -48,6 +48,11 @@ impl Artifact {
 
 /// The function at `source`: a project's directory, which is built, or a `.wasm` file, which is taken as it is.
 pub(crate) fn load(source: &Path, manifest: Option<&Path>, output: &Output) -> anyhow::Result<Artifact> {
+    load_by(&Builder::for_user(), source, manifest, output)
+}
+
+/// As [`load`], built in a way of its own.
+pub(crate) fn load_by(builder: &Builder, source: &Path, manifest: Option<&Path>, output: &Output) -> anyhow::Result<Artifact> {
     let is_dir = fs::metadata(source).with_context(|| format!("read {}", source.display()))?.is_dir();
     let manifest_path = match (manifest, is_dir) {
         (Some(path), _) => path.to_owned(),
@@ -55,7 +60,7 @@ pub(crate) fn load(source: &Path, manifest: Option<&Path>, output: &Output) -> a
         (None, false) => source.parent().unwrap_or(Path::new("")).join(MANIFEST),
     };
     let manifest = read_manifest(&manifest_path)?;
-    let (path, compiler) = if is_dir { build(source, &manifest, output)? } else { (source.to_owned(), Duration::ZERO) };
+    let (path, compiler) = if is_dir { build(builder, source, &manifest, output)? } else { (source.to_owned(), Duration::ZERO) };
     let metadata = fs::metadata(&path).with_context(|| format!("read {}", path.display()))?;
     anyhow::ensure!(metadata.is_file(), "{} is not a file", path.display());
     let size = metadata.len();
@@ -73,11 +78,11 @@ fn read_manifest(path: &Path) -> anyhow::Result<Manifest> {
     Ok(Manifest::from_toml(&path.display().to_string(), &text)?.0)
 }
 
-fn build(dir: &Path, manifest: &Manifest, output: &Output) -> anyhow::Result<(PathBuf, Duration)> {
+fn build(builder: &Builder, dir: &Path, manifest: &Manifest, output: &Output) -> anyhow::Result<(PathBuf, Duration)> {
     let bar = output.spinner(&format!("building {}", manifest.name));
     let mut step = String::new();
     let mut begin = Instant::now();
-    let built = sedge_build::build(dir, &mut |progress| match progress {
+    let built = builder.build(dir, &mut |progress| match progress {
         Progress::Step(text) => {
             text.clone_into(&mut step);
             // The last step is the compiler's own; looking for it is ours.

@@ -3,9 +3,12 @@
 //! The same check runs at `sedge publish`, at the fleet and again at the node. [`GRANTED`] is the one list of what may be imported;
 //! the node's linker is tested against it.
 
+mod bounds;
+
 use crate::assets::{self, AssetsError};
 use crate::limits::ARTIFACT_BYTES_MAX;
 use crate::manifest::{Access, Manifest};
+use bounds::Size;
 use serde::{Deserialize, Serialize};
 use wasmparser::{ComponentExternalKind, Encoding, ExternalKind, Parser, Payload, Validator, WasmFeatures};
 
@@ -48,6 +51,24 @@ pub enum ArtifactError {
         size: u64,
         /// The bound.
         max: u64,
+    },
+    /// More of something than any node would compile.
+    #[error("{what}: {found}, and {max} are allowed; make several functions of it, or leave out what it does not need")]
+    Bound {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is, as far as was counted.
+        found: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// It would not even start within its limit.
+    #[error("begins with {wanted_bytes} bytes of memory, and limits.memory_mb is {limit_mb}: raise the limit, or build it with less")]
+    Memory {
+        /// What a memory of it begins with.
+        wanted_bytes: u64,
+        /// The limit of the manifest.
+        limit_mb: u32,
     },
     /// Not WebAssembly, or broken.
     #[error("not valid WebAssembly: {0}")]
@@ -170,7 +191,11 @@ type Granted = fn(&Access) -> bool;
 /// # Errors
 /// As [`inspect`]; a scratch directory, which no node gives yet; and an import that the manifest does not ask for, with the line to add.
 pub fn inspect_for(bytes: &[u8], manifest: &Manifest) -> Result<Kind, ArtifactError> {
-    let kind = inspect(bytes)?;
+    let (kind, size) = inspect_size(bytes)?;
+    let limit_mb = manifest.limits.memory_mb;
+    if size.memory_bytes > u64::from(limit_mb) * 1024 * 1024 {
+        return Err(ArtifactError::Memory { wanted_bytes: size.memory_bytes, limit_mb });
+    }
     if manifest.access.scratch_mb > 0 {
         return Err(ArtifactError::Scratch);
     }
@@ -190,6 +215,10 @@ pub fn inspect_for(bytes: &[u8], manifest: &Manifest) -> Result<Kind, ArtifactEr
 /// # Errors
 /// The first rule that is broken, with the name of the import where it is one.
 pub fn inspect(bytes: &[u8]) -> Result<Kind, ArtifactError> {
+    inspect_size(bytes).map(|(kind, _)| kind)
+}
+
+fn inspect_size(bytes: &[u8]) -> Result<(Kind, Size), ArtifactError> {
     let size = bytes.len() as u64;
     if size > ARTIFACT_BYTES_MAX {
         return Err(ArtifactError::TooLarge { size, max: ARTIFACT_BYTES_MAX });
@@ -198,10 +227,12 @@ pub fn inspect(bytes: &[u8]) -> Result<Kind, ArtifactError> {
     if !bytes.starts_with(b"\0asm") {
         return Err(ArtifactError::Invalid("the file does not begin with \\0asm".to_owned()));
     }
+    let parts = Size::of(bytes)?;
     Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(invalid)?;
     assets::read(bytes)?;
     let seen = Seen::of(bytes).map_err(invalid)?;
-    if seen.component { seen.component_kind() } else { seen.module_kind() }
+    let kind = if seen.component { seen.component_kind() } else { seen.module_kind() }?;
+    Ok((kind, parts))
 }
 
 /// Imports and exports of the outermost component or module.

@@ -14,6 +14,10 @@ use std::str::FromStr;
 
 /// Where the HTTP listener of a node answers for asynchronous calls. No function gets requests below `/.sedge/`.
 pub const INVOCATIONS_PATH: &str = "/.sedge/invocations";
+/// How many calls and events of functions led to a request, one after the other.
+pub const DEPTH_HEADER: &str = "sedge-depth";
+/// The attribute of an event that says the same.
+pub const DEPTH_EXTENSION: &str = "sedgedepth";
 /// Names the id of the call to the function, the same for every attempt.
 pub const INVOCATION_HEADER: &str = "sedge-invocation";
 /// Names the address that hears of the end of a call.

@@ -6,6 +6,34 @@ pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 pub const CBOR_DEPTH_MAX: usize = 32;
 /// Largest artifact that may be published.
 pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Components and modules inside each other, the outermost included. Toolkits make two levels, composition tools three or four.
+pub const NESTING_MAX: u64 = 16;
+/// Components and modules of an artifact. Python brings 17.
+pub const PARTS_MAX: u64 = 256;
+/// Functions of all modules of an artifact together. The largest known, PHP, has 26 000.
+pub const FUNCTIONS_MAX: u64 = 100_000;
+/// Code of one function: the compiler takes time and memory beyond proportion for long ones. The longest known, in Python, has 427 kB.
+pub const FUNCTION_BODY_BYTES_MAX: u64 = 1024 * 1024;
+/// Instances, types, aliases, imports and exports of all components of an artifact. Python brings 2 000.
+pub const COMPONENT_ITEMS_MAX: u64 = 50_000;
+/// Types of a module.
+pub const MODULE_TYPES_MAX: u64 = 20_000;
+/// Imports of a module.
+pub const MODULE_IMPORTS_MAX: u64 = 20_000;
+/// Exports of a module. PHP brings 10 000.
+pub const MODULE_EXPORTS_MAX: u64 = 50_000;
+/// Globals of a module.
+pub const MODULE_GLOBALS_MAX: u64 = 50_000;
+/// Element segments of a module.
+pub const ELEMENT_SEGMENTS_MAX: u64 = 20_000;
+/// Data segments of a module. Go brings 42 000, PHP 93 000.
+pub const DATA_SEGMENTS_MAX: u64 = 100_000;
+/// Elements that a table may begin with, and grow to.
+pub const TABLE_ELEMENTS_MAX: u64 = 64 * 1024;
+/// Tables of a module.
+pub const TABLES_PER_MODULE_MAX: u64 = 16;
+/// Memories of a module; they share the memory limit.
+pub const MEMORIES_PER_MODULE_MAX: u64 = 8;
 /// Most files among the assets of an artifact.
 pub const ASSETS_MAX: usize = 4096;
 /// All bytes of the assets of an artifact together.

@@ -11,18 +11,16 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use sedge_node_core::queue::{self, Item};
 use sedge_protocol::FunctionName;
 use sedge_protocol::invocation::{CallbackState, InvocationId};
 use sedge_protocol::limits::CALLBACK_BYTES_MAX;
 use sedge_protocol::manifest::{Access, INTERNAL_SUFFIX};
 use sedge_store::{Batch, Durability, ItemId, Tree};
-use tokio::net::TcpStream;
 
 /// Whether a function with this access may have its callers call back to `url`; what is wrong, and the line to add, if not.
 pub(super) fn check(url: &str, access: &Access) -> Result<(), (String, Option<String>)> {
-    let wrong = || (format!("`{}` is no address for a callback: write http://host:port/path", clip(url)), None);
+    let wrong = || (format!("`{}` is no address for a callback: write http://host:port/path or https://host/path", clip(url)), None);
     if url.len() > CALLBACK_BYTES_MAX {
         return Err((format!("a callback's address has at most {CALLBACK_BYTES_MAX} bytes"), None));
     }
@@ -32,10 +30,12 @@ pub(super) fn check(url: &str, access: &Access) -> Result<(), (String, Option<St
         return Err(wrong());
     }
     if access.outgoing.iter().any(|origin| origin.matches(scheme, host, uri.port_u16())) {
-        if scheme == "http" {
-            return Ok(());
-        }
-        return Err((format!("a callback goes over http; {scheme} is not known here yet"), None));
+        // Inside the node nothing is encrypted and nothing listens.
+        let plain = host.ends_with(INTERNAL_SUFFIX);
+        return match scheme {
+            "https" if plain => Err((format!("a function of the node is called over http: write http://{host}/path"), None)),
+            _ => Ok(()),
+        };
     }
     let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
     let line = format!("add to function.toml under [access]: outgoing = [\"{scheme}://{host}{port}\"]");
@@ -118,7 +118,7 @@ async fn deliver(parts: &Parts, record: Record) -> anyhow::Result<()> {
     let host = uri.host().context("no host")?;
     let status = match host.strip_suffix(INTERNAL_SUFFIX) {
         Some(name) => inside(parts, name, request).await?,
-        None => outside(host.trim_start_matches('[').trim_end_matches(']'), uri.port_u16().unwrap_or(80), request).await?,
+        None => outside(parts, uri.clone(), request).await?,
     };
     ensure!(status.is_success(), "the receiver answered with status {status}");
     Ok(())
@@ -137,9 +137,11 @@ async fn inside(parts: &Parts, name: &str, mut request: Request<Full<Bytes>>) ->
     Ok(response.status())
 }
 
-async fn outside(host: &str, port: u16, request: Request<Full<Bytes>>) -> anyhow::Result<StatusCode> {
-    let stream = TcpStream::connect((host, port)).await.with_context(|| format!("connect to {host}"))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+/// To another machine, with the trust of the functions' own requests.
+async fn outside(parts: &Parts, to: Uri, request: Request<Full<Bytes>>) -> anyhow::Result<StatusCode> {
+    let host = to.host().unwrap_or_default().to_owned();
+    let stream = parts.egress.connect(to).await.map_err(anyhow::Error::from_boxed).with_context(|| format!("connect to {host}"))?;
+    let (mut sender, connection) = http1::handshake(stream).await?;
     let exchange = async { Ok(sender.send_request(request).await?.status()) };
     tokio::pin!(exchange);
     // The connection is driven here, so nothing of it outlives the attempt.
@@ -188,7 +190,10 @@ mod tests {
 
     #[test]
     fn a_callback_goes_only_where_the_function_may_send_and_the_refusal_names_the_line() {
-        let access = Access { outgoing: vec!["http://10.0.0.7:8080".parse().unwrap()], ..Access::default() };
+        let outgoing = ["http://10.0.0.7:8080", "https://hooks.example", "https://f.sedge.internal"].map(|origin| origin.parse().unwrap());
+        let access = Access { outgoing: outgoing.to_vec(), ..Access::default() };
+        assert_eq!(check("https://hooks.example/done", &access), Ok(()));
+        assert!(check("https://f.sedge.internal/done", &access).unwrap_err().0.contains("http://f.sedge.internal"));
         assert_eq!(check("http://10.0.0.7:8080/done?x=1", &access), Ok(()));
         let (error, hint) = check("http://10.0.0.8:8080/done", &access).unwrap_err();
         assert!(error.contains("may not send to http://10.0.0.8:8080"), "{error}");

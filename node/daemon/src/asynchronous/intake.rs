@@ -4,8 +4,10 @@ use super::record::{Kept, Record};
 use super::{Calls, Live, Refused, Submission, lane, wall};
 use crate::clock;
 use crate::dead_letters::ExchangeError;
+use crate::limits::CALLS_SHARE;
 use sedge_node_core::asynchronous::{End, Join, Key};
 use sedge_protocol::Digest;
+use sedge_protocol::FunctionName;
 use sedge_protocol::invocation::{Call, Callback, CallbackState, InvocationId};
 use sedge_protocol::local::DeadLetter;
 use sedge_store::{Batch, Commit, CommitError, Durability, ItemId};
@@ -46,7 +48,7 @@ impl Calls {
         let id = call.id;
         let kept = Kept::Call { function: function.clone(), call: Arc::new(call) };
         let bytes = kept.encode();
-        self.has_room(bytes.len())?;
+        self.has_room(&function, bytes.len())?;
         let Kept::Call { call, .. } = kept else { unreachable!("it was made above") };
         let waiting = |url| Callback { url, state: CallbackState::Waiting, attempts: 0, reason: None };
         let callback = callback.map(waiting);
@@ -63,7 +65,11 @@ impl Calls {
         Ok((commit, id))
     }
 
-    fn has_room(&self, bytes: usize) -> Result<(), Refused> {
+    fn has_room(&self, function: &FunctionName, bytes: usize) -> Result<(), Refused> {
+        let own = self.queue.kept(function);
+        if own >= (self.parts.waiting_max / CALLS_SHARE).max(1) {
+            return Err(Refused::Full(format!("{own} asynchronous calls of the function `{function}` wait already")));
+        }
         let (waiting, kept) = (self.live.len(), self.live_bytes);
         if waiting < self.parts.waiting_max && kept + bytes <= self.parts.waiting_bytes_max {
             return Ok(());
@@ -134,7 +140,7 @@ impl Calls {
         let item = self.parts.store.next_item_id();
         let kept = Kept::Call { function: letter.function.clone(), call: Arc::new(call) };
         let bytes = kept.encode();
-        self.has_room(bytes.len())?;
+        self.has_room(&letter.function, bytes.len())?;
         let Kept::Call { call, .. } = kept else { unreachable!("it was made above") };
         let mut batch = Batch::new();
         let length = bytes.len();

@@ -37,6 +37,7 @@ use sedge_protocol::FunctionName;
 use sedge_protocol::Topic;
 use sedge_protocol::invocation::{Call, InvocationId};
 use sedge_protocol::local::{CallCounts, DeadLetter};
+use sedge_runtime::Egress;
 use sedge_store::{Batch, Durability, Pending, Store, Tree};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -109,6 +110,8 @@ pub(crate) struct Parts {
     pub(crate) errors: Errors,
     pub(crate) letters: DeadLetters,
     pub(crate) supervisor: Supervisor,
+    /// The way of callbacks to other machines.
+    pub(crate) egress: Egress,
     /// Calls that may wait, and their bytes: half of what the store's queue takes, so that events have the other half.
     pub(crate) waiting_max: usize,
     pub(crate) waiting_bytes_max: usize,

@@ -96,6 +96,7 @@ async fn once(invoker: &Invoker, active: &Active, call: &Call) -> Ran {
         Ok(response) => answered(response).await,
         Err(Failed::Refused(refused)) => Ran::NotBegun(refused.to_string()),
         Err(Failed::Ran(Failure::Busy { reason })) => Ran::NotBegun(reason),
+        Err(deep @ Failed::Deep) => Ran::Failed(deep.to_string()),
         Err(Failed::Ran(failure)) => Ran::Failed(failure.to_string()),
     }
 }

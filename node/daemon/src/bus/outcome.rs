@@ -1,10 +1,11 @@
 //! What becomes of an event after its invocation: finished with its reply, tried again, or buried as a dead letter.
 
 use super::queued::Queued;
-use super::{Bus, Intake, item_id, store_durability};
+use super::{Bus, Intake, depth, item_id, store_durability};
 use crate::invoke::Failed;
 use crate::{clock, dead_letters};
 use sedge_node_core::queue::{self, Item};
+use sedge_protocol::invocation::DEPTH_EXTENSION;
 use sedge_protocol::local::Letter;
 use sedge_protocol::{Event, Topic};
 use sedge_runtime::{Reply, Trace};
@@ -30,19 +31,27 @@ impl Bus {
             Err(Failed::Refused(_)) => {
                 self.queue.handle_refused(&item.function, &item.topic, clock::mono().after(REFUSED_PAUSE));
             }
+            Err(deep @ Failed::Deep) => self.fail(&item, &deep.to_string()),
             Err(Failed::Ran(failure)) => self.fail(&item, &failure.to_string()),
         }
     }
 
     fn succeed(&mut self, item: &Item<Arc<Queued>>, reply: Reply) {
+        let reply = item.payload.reply.as_ref().filter(|_| !reply.data.is_empty()).map(|topic| answer(item, topic, reply));
+        let matches = reply.as_ref().map(|event| self.within_depth(event, self.parts.functions.table().matches(&event.topic)));
+        if let (Some(event), Some(matches), true) = (&reply, &matches, item.kept)
+            && let Some(full) = self.full(event, matches)
+        {
+            // The reply is not lost: the event is tried again, when there may be room.
+            return self.fail(item, &format!("no room for its reply: as many events wait for the function `{full}` as may"));
+        }
         if self.queue.handle_done(&item.function, &item.topic).is_none() {
             return; // The function was removed meanwhile and its events were buried.
         }
-        let reply = item.payload.reply.as_ref().filter(|_| !reply.data.is_empty()).map(|topic| answer(item, topic, reply));
         let Some(event) = reply.map(Arc::new) else {
             return self.finish(item, Batch::new(), Durability::None);
         };
-        let matches = self.parts.functions.table().matches(&event.topic);
+        let matches = matches.unwrap_or_default();
         let Intake { batch, items, strongest } = self.enlist(&event, item.kept, matches);
         self.finish(item, batch, strongest.map_or(Durability::None, store_durability));
         self.line_up(items);
@@ -50,7 +59,8 @@ impl Bus {
     }
 
     /// Takes the event out of the store, together with what it left behind.
-    fn finish(&self, item: &Item<Arc<Queued>>, mut batch: Batch, durability: Durability) {
+    fn finish(&mut self, item: &Item<Arc<Queued>>, mut batch: Batch, durability: Durability) {
+        self.left(item);
         if item.kept {
             batch.finish(item_id(item));
         }
@@ -77,6 +87,7 @@ impl Bus {
         let letter = dead_letters::letter(item.id, &item.function, item.attempts, reason, event);
         let mut batch = Batch::new();
         batch.finish(item_id(item));
+        self.left(item);
         log::warn!(function:% = item.function, topic:% = item.topic, attempts = item.attempts, reason; "an event is given up");
         self.parts.errors.note(&item.function, None, &format!("given up after {} attempts: {reason}", item.attempts));
         written(self.parts.letters.bury(batch, &letter));
@@ -104,7 +115,10 @@ fn answer(item: &Item<Arc<Queued>>, topic: &Topic, reply: Reply) -> Event {
         time_ms: Some(clock::wall().0),
         topic: topic.clone(),
         content_type: reply.content_type,
-        extensions: [("cause".to_owned(), cause.id.clone())].into_iter().chain(reply.trace.iter().flat_map(Trace::extensions)).collect(),
+        extensions: [("cause".to_owned(), cause.id.clone()), (DEPTH_EXTENSION.to_owned(), (depth(cause) + 1).to_string())]
+            .into_iter()
+            .chain(reply.trace.iter().flat_map(Trace::extensions))
+            .collect(),
         data: reply.data.to_vec(),
     }
 }

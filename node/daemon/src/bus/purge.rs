@@ -28,7 +28,9 @@ impl Bus {
         let Purge { function, remove, answer } = purge;
         let mut events = self.queue.kept(&function) as u64;
         if remove {
-            let kept: Vec<_> = self.queue.remove(&function).iter().filter(|item| item.kept).map(item_id).collect();
+            let removed = self.queue.remove(&function);
+            removed.iter().for_each(|item| self.left(item));
+            let kept: Vec<_> = removed.iter().filter(|item| item.kept).map(item_id).collect();
             events = kept.len() as u64;
             self.opened.remove(&function);
             for page in kept.chunks(STATE_PAGE_KEYS) {

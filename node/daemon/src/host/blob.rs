@@ -3,7 +3,7 @@
 use crate::bus::{BusHandle, Publication};
 use crate::clock;
 use sedge_protocol::{Event, FunctionName, Topic};
-use sedge_runtime::{BlobChange, CallInfo, HostError, Trace};
+use sedge_runtime::{BlobChange, CallInfo, HostError};
 
 /// Publishes what happened.
 pub(super) fn publish(bus: &BusHandle, call: &CallInfo, number: u64, change: &BlobChange) -> Result<(), HostError> {
@@ -19,7 +19,7 @@ pub(super) fn publish(bus: &BusHandle, call: &CallInfo, number: u64, change: &Bl
         time_ms: Some(clock::wall().0),
         topic: topic(function, change)?,
         content_type: Some("application/json".to_owned()),
-        extensions: call.trace.iter().flat_map(Trace::extensions).collect(),
+        extensions: super::extensions(call),
         data: data.to_string().into_bytes(),
     };
     let publication = Publication { event, kept: true, fan_out: true, only: None, answer: None, letter: None };

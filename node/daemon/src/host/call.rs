@@ -25,13 +25,20 @@ impl Calls {
     /// Sends `request` to `callee` for a function that waits for the answer.
     pub(crate) fn call(&self, caller: &CallInfo, callee: &FunctionName, request: Request<WasiBody>) -> CallAnswer {
         let callers: Arc<[FunctionName]> = caller.callers.iter().chain([&caller.revision.function]).cloned().collect();
-        let (this, callee) = (self.clone(), callee.clone());
-        Box::pin(async move { this.answer(callers, &callee, request).await })
+        let (this, callee, causes) = (self.clone(), callee.clone(), caller.causes);
+        Box::pin(async move { this.answer((callers, causes), &callee, request).await })
     }
 
-    async fn answer(&self, callers: Arc<[FunctionName]>, callee: &FunctionName, request: Request<WasiBody>) -> Response<WasiBody> {
-        if callers.len() > CALL_DEPTH_MAX {
-            return say(StatusCode::LOOP_DETECTED, &format!("{}: more than {CALL_DEPTH_MAX} calls in a row", chain(&callers, callee)));
+    async fn answer(
+        &self,
+        (callers, causes): (Arc<[FunctionName]>, u32),
+        callee: &FunctionName,
+        request: Request<WasiBody>,
+    ) -> Response<WasiBody> {
+        if callers.len().saturating_add(causes as usize) > CALL_DEPTH_MAX {
+            let before = if causes > 0 { format!(", {causes} calls and events before them") } else { String::new() };
+            let text = format!("{}{before}: more than {CALL_DEPTH_MAX} calls in a row", chain(&callers, callee));
+            return say(StatusCode::LOOP_DETECTED, &text);
         }
         let active = match self.functions.table().named(callee) {
             Routed::Active(active) => active,
@@ -43,7 +50,7 @@ impl Calls {
             let text = format!("{}: it would wait for itself, its concurrency is used up by its own callers", chain(&callers, callee));
             return say(StatusCode::LOOP_DETECTED, &text);
         }
-        match self.invoker.called(&active, request, callers).await {
+        match self.invoker.called(&active, request, (callers, causes)).await {
             Ok(response) => response.map(|body| body.map_err(|failure| broken(&failure)).boxed_unsync()),
             Err(failed) => refused(&failed),
         }

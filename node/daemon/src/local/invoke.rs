@@ -46,7 +46,7 @@ async fn http(local: &Arc<Local>, active: &Active, mut request: Request<Incoming
     rewrite(&mut request)?;
     match local.invoker.http(active, request).await {
         Ok(response) => Ok(boxed(response.map(Either::Left))),
-        Err(failed @ Failed::Refused(_)) => Ok(boxed(refuse(&failed))),
+        Err(failed @ (Failed::Refused(_) | Failed::Deep)) => Ok(boxed(refuse(&failed))),
         Err(Failed::Ran(failure)) => Err(Refusal::new(StatusCode::BAD_GATEWAY, failure.to_string())),
     }
 }

@@ -83,7 +83,7 @@ async fn request_of(local: &Arc<Local>, active: &Active, request: Request<Full<b
     let (watched, told) = local.logs.watch_for(Cause::Request { method: request.method().to_string(), path });
     let (response, mut failure) = match local.invoker.http_watched(active, request, watched).await {
         Ok(response) => (boxed(response.map(Either::Left)), None),
-        Err(failed @ Failed::Refused(_)) => (boxed(refuse(&failed)), Some(failed.to_string())),
+        Err(failed @ (Failed::Refused(_) | Failed::Deep)) => (boxed(refuse(&failed)), Some(failed.to_string())),
         Err(failed @ Failed::Ran(_)) => (boxed(refuse(&failed)), Some(failed.to_string())),
     };
     let (head, body) = response.into_parts();

@@ -42,11 +42,12 @@ pub enum EgressError {
     Empty,
 }
 
-/// Connections of all functions to other machines.
+/// Connections of all functions to other machines. Cheap to clone.
+#[derive(Clone)]
 pub struct Egress {
     tls: ClientConfig,
     // A leaf lock, held for a look-up.
-    clients: Mutex<BTreeMap<FunctionName, Client>>,
+    clients: Arc<Mutex<BTreeMap<FunctionName, Client>>>,
 }
 
 /// The connections of one function. Cheap to clone.
@@ -82,7 +83,15 @@ impl Egress {
             .expect("the provider has suites for TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls, clients: Mutex::default() })
+        Ok(Self { tls, clients: Arc::default() })
+    }
+
+    /// One connection to the host and port of `to`, over TLS for `https`, with the trust of the functions' own requests.
+    ///
+    /// # Errors
+    /// When it does not stand in time, or the other end is not who it should be.
+    pub async fn connect(&self, to: Uri) -> Result<Stream, BoxError> {
+        Dial::new(self.tls.clone()).call(to).await
     }
 
     pub(crate) fn client(&self, function: &FunctionName) -> Client {
@@ -99,11 +108,6 @@ impl fmt::Debug for Egress {
 
 impl Client {
     fn new(tls: ClientConfig) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -111,7 +115,7 @@ impl Client {
             .pool_max_idle_per_host(OUTGOING_IDLE_MAX)
             .http1_max_buf_size(HEADER_BYTES_MAX)
             .http1_max_headers(OUTGOING_FIELDS_MAX)
-            .build(Dial(https));
+            .build(Dial::new(tls));
         Self { http, in_flight: Arc::new(Semaphore::new(OUTGOING_IN_FLIGHT_MAX)) }
     }
 }
@@ -122,6 +126,16 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// Makes connections; one that does not stand in time, its TLS included, is given up.
 #[derive(Clone)]
 pub(crate) struct Dial(HttpsConnector<HttpConnector>);
+
+impl Dial {
+    fn new(tls: ClientConfig) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        Self(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp))
+    }
+}
 
 impl Service<Uri> for Dial {
     type Response = Stream;

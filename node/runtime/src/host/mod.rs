@@ -46,8 +46,18 @@ pub struct CallInfo {
     pub invocation: Arc<str>,
     /// The functions that wait for it, the outermost first; empty when nobody on this node called it.
     pub callers: Arc<[FunctionName]>,
+    /// Calls and events of functions that led to the first of them one after the other, and waited for nothing.
+    pub causes: u32,
     /// Its span, which outgoing calls and what it publishes carry on; none while an instance is made ahead.
     pub trace: Option<Trace>,
+}
+
+impl CallInfo {
+    /// Calls and events of functions in a row that led to this invocation: at most [`CALL_DEPTH_MAX`](crate::limits::CALL_DEPTH_MAX).
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        self.causes.saturating_add(u32::try_from(self.callers.len()).unwrap_or(u32::MAX))
+    }
 }
 
 /// Where a line of guest output came from.

@@ -20,6 +20,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy;
 use sedge_protocol::FunctionName;
+use sedge_protocol::invocation::DEPTH_HEADER;
 use sedge_protocol::manifest::INTERNAL_SUFFIX;
 use std::error::Error as StdError;
 use std::fmt;
@@ -96,6 +97,10 @@ impl WasiHttpHooks for Outgoing {
         // A guest that says itself which trace this belongs to is believed.
         if let Some(trace) = self.call.info().trace.as_ref().filter(|_| !request.headers().contains_key(TRACEPARENT)) {
             trace.write_to(request.headers_mut());
+        }
+        if matches!(way, Way::Outside(_)) {
+            // A way out may lead back here: through the node's own listener, or that of another node.
+            request.headers_mut().insert(DEPTH_HEADER, self.call.info().depth().saturating_add(1).into());
         }
         let traffic = Arc::clone(self.call.traffic());
         let options = options.unwrap_or_default();

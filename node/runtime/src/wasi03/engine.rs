@@ -4,16 +4,15 @@
 //! Turns, and what is kept between invocations, are common; pool, epochs, cache key and linker are of its own.
 
 use super::linker;
-use crate::compiled::Cache;
-use crate::engine::{EngineConfig, EngineError, Prepared, first_engine};
+use crate::compiled::{Artifact, Cache};
+use crate::compiler::Workshop;
+use crate::engine::{EngineConfig, EngineError, Prepared, Rules, first_engine};
 use crate::epoch::EpochClock;
 use crate::function::Shared;
 use crate::pool::Plan;
 use crate::state::State;
-use sedge_protocol::Digest;
 use sedge_protocol::artifact::Kind;
 use std::sync::{Arc, Mutex, PoisonError};
-use wasmtime::Config;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::p3::bindings::CommandPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
@@ -21,7 +20,7 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 /// Where that engine is, or will be.
 pub(crate) struct Side {
     config: EngineConfig,
-    rules: fn() -> Config,
+    rules: Rules,
     // Held while the engine starts, so that two first components start one.
     started: Mutex<Option<Arc<Started>>>,
 }
@@ -31,13 +30,14 @@ pub(crate) struct Started {
     pub(crate) engine: wasmtime::Engine,
     pub(crate) shared: Shared,
     pub(crate) plan: Plan,
+    rules: Rules,
     components: Linker<State>,
     cache: Cache,
 }
 
 impl Side {
     /// Nothing yet.
-    pub(crate) const fn new(config: EngineConfig, rules: fn() -> Config) -> Self {
+    pub(crate) const fn new(config: EngineConfig, rules: Rules) -> Self {
         Self { config, rules, started: Mutex::new(None) }
     }
 
@@ -54,24 +54,21 @@ impl Side {
 
     fn start(&self, main: &Shared) -> Result<Started, EngineError> {
         let EngineConfig { machine, cache_dir } = self.config.clone();
-        let rules = || {
-            let mut config = (self.rules)();
-            config.concurrency_support(true);
-            config
-        };
-        let (engine, plan) = first_engine(machine, rules, Plan::apply_concurrent)?;
+        let (engine, plan) = first_engine(machine, self.rules)?;
         let components = linker::concurrent(&engine).map_err(|cause| EngineError::Link(cause.into()))?;
         let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir, cause })?;
         let clock = Arc::new(EpochClock::start(&engine).map_err(EngineError::Clock)?);
         let shared = Shared { clock, ..main.clone() };
         log::info!(slots = plan.slots, reservation_bytes = plan.reservation_bytes; "engine for WASI 0.3 started");
-        Ok(Started { engine, shared, plan, components, cache })
+        Ok(Started { engine, shared, plan, rules: self.rules, components, cache })
     }
 }
 
 impl Started {
-    pub(crate) fn link(&self, kind: Kind, digest: &Digest, bytes: &[u8]) -> wasmtime::Result<Prepared> {
-        let component: Component = self.cache.code(&self.engine, digest, bytes)?;
+    /// Compiles in `shop`, if there is one.
+    pub(crate) fn link(&self, kind: Kind, artifact: &Artifact<'_>, shop: Option<&Workshop>) -> wasmtime::Result<Prepared> {
+        let make = shop.map(|shop| shop.for_engine(self.rules, self.plan, kind));
+        let component: Component = self.cache.code(&self.engine, artifact, make.as_ref())?;
         let linked = self.components.instantiate_pre(&component)?;
         Ok(match kind {
             Kind::Http03 => Prepared::Http03(ServicePre::new(linked)?),

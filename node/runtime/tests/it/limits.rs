@@ -1,7 +1,7 @@
 //! Time and memory: what a guest must not pass.
 
 use crate::support::{Bench, ending, event, handle};
-use sedge_runtime::{Failure, Fault, Invocation};
+use sedge_runtime::{Failure, Fault, Invocation, PrepareError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -73,8 +73,11 @@ async fn memory_ends_at_the_limit() {
 #[tokio::test]
 async fn a_guest_that_starts_above_its_limit_is_out_of_memory() {
     let bench = Bench::new();
-    let large = bench.wat(r#"(module (memory 33) (func (export "_start")))"#, "[limits]\nmemory_mb = 2\n");
-    assert!(matches!(handle(&large, b"").await.0, Err(Failure::OutOfMemory { .. })));
+    let refused =
+        bench.try_bytes(&wat::parse_str(r#"(module (memory 33) (func (export "_start")))"#).unwrap(), "[limits]\nmemory_mb = 2\n");
+    assert!(matches!(refused, Err(PrepareError::Artifact(_))), "one memory is seen before it is made: {refused:?}");
+    let large = bench.wat(r#"(module (memory 20) (memory 20) (func (export "_start")))"#, "[limits]\nmemory_mb = 2\n");
+    assert!(matches!(handle(&large, b"").await.0, Err(Failure::OutOfMemory { .. })), "several count together");
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use crate::table::{Cell, facts};
 use crate::{event_file, output, text, trace_view};
 use clap::Args;
 use node::{LocalNode, Serve};
+use sedge_build::Builder;
 use sedge_protocol::artifact::Kind;
 use sedge_protocol::local::{Input, LocalStatus, Told, Trace, TraceRequest};
 use sedge_protocol::manifest::Trigger;
@@ -57,6 +58,9 @@ pub(crate) struct Run {
     /// Send the event in this file (CloudEvents JSON with a topic)
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
+    /// Build and run it so that gdb and lldb stop at its own lines, and show the command that attaches
+    #[arg(long)]
+    debug: bool,
     /// Where to serve HTTP triggers
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     http: SocketAddr,
@@ -92,6 +96,9 @@ struct Started<'a> {
     topics: Vec<String>,
     timers: Vec<String>,
     socket: PathBuf,
+    /// How a debugger attaches, with `--debug`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    debug: Option<String>,
     /// Absent the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     rebuilt: Option<Rebuilt>,
@@ -117,7 +124,7 @@ impl Run {
 
     /// One build, one event.
     fn once(&self, context: &Context, event: CloudEvent) -> anyhow::Result<ExitCode> {
-        let artifact = project::load(&self.dir, None, &context.output)?;
+        let artifact = self.load(context)?;
         let mut node = LocalNode::start(self.sedged.as_deref(), self.serve())?;
         node.give(&artifact, &context.output)?;
         let trace = send(node.client(), &artifact.manifest.name, event)?;
@@ -130,7 +137,7 @@ impl Run {
         let (sender, events) = mpsc::sync_channel(QUEUE_MAX);
         // Before the first build, so that what changes meanwhile is seen.
         let mut sources = Sources::watch(&self.dir, sender.clone())?;
-        let artifact = project::load(&self.dir, None, &context.output)?;
+        let artifact = self.load(context)?;
         sources.built(&artifact.path);
         signal::watch(sender.clone())?;
         let node = LocalNode::start(self.sedged.as_deref(), self.serve())?;
@@ -146,7 +153,21 @@ impl Run {
     }
 
     fn serve(&self) -> Serve {
-        Serve { http: Some(self.http), mqtt: Some(self.mqtt) }
+        Serve { http: Some(self.http), mqtt: Some(self.mqtt), debugger: self.debug }
+    }
+
+    /// The function, built anew.
+    fn load(&self, context: &Context) -> anyhow::Result<Artifact> {
+        project::load_by(&Builder::for_user().debugger(self.debug), &self.dir, None, &context.output)
+    }
+
+    /// The command that lets a debugger in.
+    fn attach(&self, pid: u32) -> Option<String> {
+        let source =
+            ["src/lib.rs", "src/main.rs"].map(|source| self.dir.join(source)).into_iter().find_map(|path| path.canonicalize().ok());
+        let source = source.unwrap_or_else(|| PathBuf::from("FILE"));
+        let stop = format!("-ex 'set breakpoint pending on' -ex 'break {}:LINE' -ex continue", source.display());
+        self.debug.then(|| format!("gdb -p {pid} {stop}"))
     }
 }
 
@@ -225,7 +246,7 @@ impl Dev<'_> {
         if !self.sources.differ() {
             return;
         }
-        let built = project::load(&self.run.dir, None, &self.context.output);
+        let built = self.run.load(self.context);
         if let Ok(artifact) = &built {
             self.sources.built(&artifact.path);
         }
@@ -243,7 +264,8 @@ impl Dev<'_> {
         let status = self.node.give(artifact, &self.context.output)?;
         self.given = Some(revision);
         let rebuilt = self.changed.take().map(|changed| Rebuilt::of(changed.elapsed(), artifact.compiler));
-        let started = Started { rebuilt, ..started(artifact, revision, &status, self.node.socket()) };
+        let debug = self.run.attach(self.node.pid());
+        let started = Started { rebuilt, debug, ..started(artifact, revision, &status, self.node.socket()) };
         self.context.output.line(&started, |style| describe(&started, artifact, style))?;
         if let Some(event) = self.event.clone() {
             let trace = send(self.node.client(), &artifact.manifest.name, event)?;
@@ -307,7 +329,7 @@ fn started<'a>(artifact: &'a Artifact, revision: RevisionId, status: &LocalStatu
         }
     }
     let mqtt = status.mqtt.clone();
-    Started { function: &manifest.name, revision, kind: artifact.kind, http, mqtt, topics, timers, socket, rebuilt: None }
+    Started { function: &manifest.name, revision, kind: artifact.kind, http, mqtt, topics, timers, socket, debug: None, rebuilt: None }
 }
 
 fn describe(started: &Started<'_>, artifact: &Artifact, style: Style) -> String {
@@ -328,5 +350,6 @@ fn describe(started: &Started<'_>, artifact: &Artifact, style: Style) -> String 
     known.extend(started.timers.iter().map(|timer| ("timer", timer.into())));
     let invoke = format!("sedge invoke {} --node {}", started.function, started.socket.display());
     known.push(("invoke", invoke.into()));
+    known.extend(started.debug.iter().map(|command| ("debug", command.into())));
     facts(style, &known)
 }

@@ -107,6 +107,8 @@ async fn inspected(check: impl FnOnce() -> Result<Kind, ArtifactError> + Send + 
         let status = match fault {
             ArtifactError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ArtifactError::Invalid(_)
+            | ArtifactError::Bound { .. }
+            | ArtifactError::Memory { .. }
             | ArtifactError::NotAFunction(_)
             | ArtifactError::Import { .. }
             | ArtifactError::Assets(_)

@@ -71,7 +71,7 @@ fn read(text: &str) -> Result<BTreeMap<u64, u64>> {
         if bound != "+Inf" {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounds are some seconds at most")]
             let bound_us = (bound.parse::<f64>()? * 1e6).round() as u64;
-            *counts.entry(bound_us).or_default() += count.parse::<f64>()? as u64;
+            *counts.entry(bound_us).or_default() += count.parse::<u64>()?;
         }
     }
     Ok(counts)

@@ -53,6 +53,13 @@ struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     mqtt: Option<Listen>,
     local: Local,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    machine: Option<Machine>,
+}
+
+#[derive(Debug, Serialize)]
+struct Machine {
+    debug_info: bool,
 }
 
 /// What the node serves beside its local API.
@@ -62,6 +69,8 @@ pub(crate) struct Serve {
     pub(crate) http: Option<SocketAddr>,
     /// MQTT.
     pub(crate) mqtt: Option<SocketAddr>,
+    /// Whether gdb and lldb can follow the function.
+    pub(crate) debugger: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,6 +93,7 @@ impl LocalNode {
             http: serve.http.map(|listen| Listen { listen }),
             mqtt: serve.mqtt.map(|listen| Listen { listen }),
             local: Local { socket: socket.clone() },
+            machine: serve.debugger.then_some(Machine { debug_info: true }),
         };
         let path = dir.path().join("sedged.toml");
         fs::write(&path, toml::to_string(&config)?).with_context(|| format!("write {}", path.display()))?;
@@ -101,6 +111,11 @@ impl LocalNode {
     /// The node's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("sedged.sock")
+    }
+
+    /// The process that a debugger attaches to.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Gives the function to the node and waits until the node runs or refuses it.

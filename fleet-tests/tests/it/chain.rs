@@ -1,0 +1,84 @@
+//! Functions that wake each other for ever: through events, replies and the node's own listener. Every chain ends.
+
+use crate::support::{directory, function, idle};
+use anyhow::Result;
+use fleet_tests::{Load, Node, artifact, until};
+use std::time::Duration;
+
+/// Calls and events of functions in a row, as promised.
+const CALL_DEPTH_MAX: u64 = 8;
+
+/// Publishes one event and waits until nothing waits any more.
+fn once(node: &Node, make: fleet_tests::load::Make) -> Result<()> {
+    let load = Load::start(node.mqtt(), Duration::from_millis(1), make);
+    until("it is acknowledged", || Ok((load.acknowledged() >= 1).then_some(())))?;
+    load.stop()?;
+    idle(node)
+}
+
+/// Which of the node's newest errors name `part`.
+fn told(node: &Node, name: &str, part: &str) -> Result<bool> {
+    Ok(node.logs(&function(name))?.iter().any(|entry| entry.text.contains(part)) || node.process().log()?.contains(part))
+}
+
+#[test]
+fn functions_whose_every_run_queues_two_more_come_to_an_end() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    // Each publishes an alarm when it hears of one, and both hear of each: two runs become four, eight …
+    for name in ["one", "two"] {
+        let text = format!(
+            "name = '{name}'\n[[trigger]]\nmqtt = 'alarm/#'\nqos = 1\n[limits]\nmemory_mb = 32\n[retry]\nattempts = 1\n\
+             [settings]\nalarm_above = '80'\n[access]\nkeyvalue = ['default']\npublish = ['alarm/#']\n"
+        );
+        node.give(&artifact::manifest_of(&text)?, &artifact::guest("average")?)?;
+    }
+    let outcome = node.invoke(&function("one"), "alarm/boiler", r#"{"value":99}"#)?;
+    assert!(outcome.ok, "{outcome:?}");
+    idle(&node)?;
+    let calls = |name: &str| node.totals(&function(name)).map(|totals| totals.calls_ok + totals.calls_failed);
+    // The first run publishes one event; each of eight levels of events wakes both.
+    let expected = 1 + (1..=CALL_DEPTH_MAX).map(|level| 1_u64 << level).sum::<u64>();
+    until("all are counted", || Ok((calls("one")? + calls("two")? >= expected).then_some(())))?;
+    assert_eq!(calls("one")? + calls("two")?, expected);
+    assert!(told(&node, "one", "more than 8 calls and events of functions in a row")?, "its log says why");
+    Ok(())
+}
+
+#[test]
+fn a_reply_that_wakes_its_own_function_ends_too() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let text = "name = 'echo'\n[[trigger]]\nmqtt = 'ring'\nqos = 1\nreply = 'ring'\n[limits]\nmemory_mb = 32\n";
+    node.give(&artifact::manifest_of(text)?, &artifact::guest("faulty")?)?;
+    once(&node, |number| (if number == 1 { "ring" } else { "elsewhere" }.to_owned(), "ok".to_owned()))?;
+    until("all are counted", || Ok((node.totals(&function("echo"))?.calls_ok > CALL_DEPTH_MAX).then_some(())))?;
+    idle(&node)?;
+    assert_eq!(node.totals(&function("echo"))?.calls_ok, CALL_DEPTH_MAX + 1);
+    assert!(told(&node, "echo", "a chain of events ends")?);
+    Ok(())
+}
+
+#[test]
+fn a_circle_through_the_nodes_own_listener_ends_with_508() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let fleet_tests::http::Target::Tcp(address) = node.http() else { anyhow::bail!("the listener is TCP") };
+    let text = format!(
+        "name = 'ring'\n[[trigger]]\nhttp = '/ring/*'\n[limits]\nmemory_mb = 16\nconcurrency = 20\n[retry]\nattempts = 1\n[access]\nkeyvalue = ['own']\n\
+         keyvalue_shared = ['plant']\nblobstore = ['files']\noutgoing = ['http://{address}']\n"
+    );
+    node.give(&artifact::manifest_of(&text)?, &artifact::guest("reach")?)?;
+    let path = |count: usize| format!("/ring/{}ok", format!("fetch?http://{address}/ring/").repeat(count));
+    let answer = node.fetch(&path(8))?;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "ok"));
+    let answer = node.fetch(&path(9))?;
+    assert!(answer.status.as_u16() == 508 && answer.text().contains("more than 8 calls"), "{answer:?}");
+    // Asynchronous calls are part of the chain: what would run later is refused at once.
+    let answer = node.post_async("/ring/ok", &[("sedge-depth", "9")], "")?;
+    assert_eq!(answer.status.as_u16(), 508, "{answer:?}");
+    let id = node.call(&path(7), &[("sedge-depth", "2")], "")?;
+    let over = node.over(id)?;
+    assert!(over.reason.as_deref().is_some_and(|reason| reason.contains("508")), "{over:?}");
+    Ok(())
+}

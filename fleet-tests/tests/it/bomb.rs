@@ -1,7 +1,7 @@
 //! Artifacts that are there to hurt whoever takes them in: refused by their size, or stopped while they are compiled.
 
 use crate::support::{directory, function};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use fleet_tests::{Node, artifact, until};
 use http::Method;
 use sedge_protocol::limits::FUNCTION_BODY_BYTES_MAX;
@@ -25,9 +25,9 @@ fn offer(node: &Node, manifest: &Manifest, wasm: &[u8]) -> Result<()> {
 fn refused(node: &Node, name: &str) -> Result<String> {
     until(&format!("{name} is refused"), || {
         anyhow::ensure!(node.fetch("/hello")?.status.as_u16() == 200, "the other function answers");
-        let report = node.status()?.functions.into_iter().find(|report| report.function.as_str() == name).context("it is known")?;
-        Ok(match report.state {
-            FunctionState::Failed { reason } => Some(reason),
+        let report = node.status()?.functions.into_iter().find(|report| report.function.as_str() == name);
+        Ok(match report.map(|report| report.state) {
+            Some(FunctionState::Failed { reason }) => Some(reason),
             _ => None,
         })
     })

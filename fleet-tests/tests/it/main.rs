@@ -16,6 +16,7 @@ mod desk;
 mod examples;
 mod fault;
 mod full_disk;
+mod group;
 mod hostile;
 mod ledger;
 mod main_path;

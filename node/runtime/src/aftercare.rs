@@ -92,7 +92,7 @@ pub(crate) async fn prepare(parts: Arc<Parts>, room: Box<dyn Any + Send>) -> Res
         State::verdict(&mut instance.store, result)?;
         Ok(whole.then_some(instance))
     };
-    let mut guest = Guest::new(Arc::clone(&call), held, Arc::clone(&parts.shared().turns), work);
+    let mut guest = Guest::new(Arc::clone(&call), held, &parts, work);
     (&mut guest).await?;
     if let Some(Rest { instance, room }) = guest.take_rest() {
         let most = parts.shared().kept.fresh_max.max(parts.revision.manifest.limits.reserved as usize);

@@ -23,6 +23,7 @@ use crate::stdio::Pipe;
 use crate::trace::Trace;
 use crate::turns::Turns;
 use crate::usage::{Call, Invocation};
+use crate::usual::Usual;
 use crate::wasi03;
 use bytes::Bytes;
 use http::uri::Authority;
@@ -67,6 +68,7 @@ pub(crate) struct Parts {
     host: Arc<dyn Host>,
     warm: AtomicBool,
     pub(crate) idle: Idle,
+    pub(crate) usual: Usual,
 }
 
 /// What all functions of an engine run with.
@@ -88,8 +90,8 @@ struct Run {
 impl Function {
     pub(crate) fn new(engine: &wasmtime::Engine, shared: &Shared, prepared: Prepared, revision: &RevisionRef, host: Arc<dyn Host>) -> Self {
         let (engine, shared, revision) = (engine.clone(), shared.clone(), Arc::new(revision.clone()));
-        let (warm, idle) = (AtomicBool::new(false), Idle::default());
-        Self(Arc::new(Parts { engine, shared, prepared, revision, host, warm, idle }))
+        let (warm, idle, usual) = (AtomicBool::new(false), Idle::default(), Usual::default());
+        Self(Arc::new(Parts { engine, shared, prepared, revision, host, warm, idle, usual }))
     }
 
     /// Which revision this is.
@@ -221,7 +223,7 @@ impl Function {
             None => (Instance::empty(&parts, &call), false),
         };
         let work = Arc::clone(&parts).handle((instance, ready), request, sender, Arc::clone(&call));
-        let mut guest = Guest::new(Arc::clone(&call), held, Arc::clone(&parts.shared.turns), work);
+        let mut guest = Guest::new(Arc::clone(&call), held, &parts, work);
         let answer = first_answer(&mut guest, &mut receiver).await?;
         let care = aftercare::Care { parts, call: Arc::clone(&call), severance };
         let response = match answer {
@@ -282,14 +284,14 @@ impl Function {
         let stdout = Pipe::kept(output_bytes_max);
         let Run { parts, call, held, warm: _ } = run;
         let (output, of_guest) = (stdout.clone(), Arc::clone(&call));
-        let turns = Arc::clone(&parts.shared.turns);
+        let of_function = Arc::clone(&parts);
         let work = async move {
             let stdin = stdin.await.map_err(|failure| of_guest.fail(failure))?;
             let mut around = parts.surroundings(&of_guest);
             around.wasi.stdin(MemoryInputPipe::new(stdin)).stdout(output).envs(&environment);
             parts.run(around, &of_guest).await.map(|()| None)
         };
-        Guest::new(Arc::clone(&call), held, turns, work).await?;
+        Guest::new(Arc::clone(&call), held, &of_function, work).await?;
         let output = stdout.take().map_err(|failure| call.fail(failure))?;
         call.count_out(output.len());
         Ok(output)

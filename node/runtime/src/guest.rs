@@ -1,14 +1,15 @@
 //! Drives a guest: every poll is metered, nothing runs past the deadline, and one that computes on goes where it holds nobody up.
 //!
 //! ```text
-//! Here(course) ── Pending after a whole turn of computing ──▶ Away(course in Turns)
+//! Here(course) ── Pending after a whole turn of computing ──▶ Away(course in Turns) ◀── the function usually computes long
 //!      └───────────────── ended ─▶ Ended { rest } ◀────────────────┘
 //! ```
 
 use crate::epoch::Ticking;
 use crate::failure::Failure;
+use crate::function::Parts;
 use crate::instance::Instance;
-use crate::turns::{Away, Turns};
+use crate::turns::Away;
 use crate::usage::{Call, Gone};
 use std::any::Any;
 use std::fmt;
@@ -28,7 +29,7 @@ type Work = Pin<Box<dyn Future<Output = Result<Left, Failure>> + Send>>;
 pub(crate) struct Guest {
     state: State,
     call: Arc<Call>,
-    turns: Arc<Turns>,
+    parts: Arc<Parts>,
 }
 
 /// What is let go after the guest.
@@ -61,11 +62,12 @@ impl Guest {
     pub(crate) fn new(
         call: Arc<Call>,
         held: Held,
-        turns: Arc<Turns>,
+        parts: &Arc<Parts>,
         work: impl Future<Output = Result<Left, Failure>> + Send + 'static,
     ) -> Self {
         let course = Course { work: Some(Box::pin(work)), timer: None, held: Some(held), call: Arc::clone(&call), gave_way: None };
-        Self { state: State::Here(course), call, turns }
+        let state = if parts.usual.is_long() { State::Away(away(&call, parts, course)) } else { State::Here(course) };
+        Self { state, call, parts: Arc::clone(parts) }
     }
 
     pub(crate) const fn is_done(&self) -> bool {
@@ -82,8 +84,7 @@ impl Guest {
 
     fn leave(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let State::Here(course) = std::mem::replace(&mut self.state, State::Ended(None)) else { return Poll::Pending };
-        let function = self.call.info().revision.function.clone();
-        self.state = State::Away(self.turns.run(function, course));
+        self.state = State::Away(away(&self.call, &self.parts, course));
         Pin::new(self).poll(cx)
     }
 }
@@ -103,8 +104,15 @@ impl Future for Guest {
             State::Ended(_) => return Poll::Pending,
         };
         this.state = State::Ended(rest);
+        if !this.call.is_preparation() {
+            this.parts.usual.note(this.call.cpu_us());
+        }
         Poll::Ready(result)
     }
+}
+
+fn away(call: &Call, parts: &Parts, course: Course) -> Away<(Result<(), Failure>, Option<Rest>)> {
+    parts.shared().turns.run(call.info().revision.function.clone(), course)
 }
 
 impl fmt::Debug for Guest {

@@ -42,6 +42,7 @@ mod stdio;
 mod trace;
 mod turns;
 mod usage;
+mod usual;
 mod wasi03;
 
 pub use assets::{Assets, UnpackError};

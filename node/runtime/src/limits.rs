@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const EPOCH: Duration = Duration::from_millis(1);
 /// Epochs a guest may compute on the thread that took its request; then it goes where long guests take turns.
 pub const EPOCHS_OF_FIRST_TURN: u64 = 2;
+/// Processor time of an invocation above which those of its function begin where long guests take turns, microseconds.
+pub const LONG_US: u64 = 1_000;
+/// How much less urgent the threads of long guests are than those that take requests and keep the books.
+pub const TURNS_NICENESS: i32 = 5;
 /// Epochs a long guest may compute before it lets others run.
 pub const EPOCHS_PER_TURN: u64 = 5;
 /// Longest line of guest output; a longer one is cut into several.

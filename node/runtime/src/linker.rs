@@ -67,9 +67,11 @@ mod tests {
     use sedge_protocol::artifact::GRANTED;
     use wasmtime::component::Component;
 
-    /// Something that every version of the interface has: a resource, or a function (whose type does not matter here).
-    fn item(interface: &str) -> &'static str {
+    /// Something that the interface has in this version: a resource, or a function (whose type does not matter here).
+    fn item(interface: &str, version: &str) -> &'static str {
         match interface {
+            "wasi:cli/stdin" if version.starts_with("0.3.") => r#""read-via-stream" (func)"#,
+            "wasi:cli/stdout" | "wasi:cli/stderr" if version.starts_with("0.3.") => r#""write-via-stream" (func)"#,
             "wasi:cli/environment" => r#""get-arguments" (func)"#,
             "wasi:cli/exit" => r#""exit" (func)"#,
             "wasi:cli/stdin" => r#""get-stdin" (func)"#,
@@ -122,7 +124,8 @@ mod tests {
         let engine = Engine::default();
         let linker = if version.starts_with("0.3.") { crate::wasi03::linker_of_03(&engine) } else { component(&engine) }.unwrap();
         let version = if version.ends_with('.') { format!("{version}0") } else { version.to_owned() };
-        let item = Some(item(interface)).filter(|item| !item.is_empty()).map(|item| format!("(export {item})")).unwrap_or_default();
+        let item =
+            Some(item(interface, &version)).filter(|item| !item.is_empty()).map(|item| format!("(export {item})")).unwrap_or_default();
         let text = format!(r#"(component (import "{interface}@{version}" (instance {item})))"#);
         let guest = Component::new(&engine, text).unwrap();
         match linker.instantiate_pre(&guest) {

@@ -8,6 +8,7 @@
 //! An invocation begins on the thread that took its request, which is fastest for the many short ones. One that computes longer than
 //! its first turn comes here, so that it never holds up the connections of that thread, and shares the processors with its like.
 
+use crate::limits::TURNS_NICENESS;
 use async_task::Runnable;
 use sedge_node_core::fair::Fair;
 use sedge_protocol::FunctionName;
@@ -54,7 +55,7 @@ impl Turns {
         let turns = Self(Arc::default());
         for number in 0..threads.max(1) {
             let shared = Arc::clone(&turns.0);
-            thread::Builder::new().name(format!("sedge-turns-{number}")).spawn(move || shared.serve())?;
+            thread::Builder::new().name(format!("sedge-turns-{number}")).spawn(move || shared.serve_less_urgently())?;
         }
         Ok(turns)
     }
@@ -97,6 +98,14 @@ impl Shared {
         if waiting.idle_workers > 0 {
             self.work.notify_one();
         }
+    }
+
+    /// What takes requests and keeps the books goes first, however many guests compute.
+    fn serve_less_urgently(&self) {
+        if let Err(cause) = rustix::process::nice(TURNS_NICENESS) {
+            log::warn!(cause:%; "long guests are as urgent as requests");
+        }
+        self.serve();
     }
 
     fn serve(&self) {

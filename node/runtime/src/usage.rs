@@ -296,11 +296,21 @@ impl Call {
         self.open_parts.fetch_sub(1, Relaxed);
     }
 
+    /// Whether it stands for what an instance does before it has an invocation.
+    pub(crate) fn is_preparation(&self) -> bool {
+        *self.info.invocation == *PREPARATION
+    }
+
+    /// Processor time so far, microseconds.
+    pub(crate) fn cpu_us(&self) -> u64 {
+        self.cpu_ns.load(Relaxed) / 1000
+    }
+
     /// What was used so far.
     pub(crate) fn usage(&self) -> Usage {
         let end = self.guest_gone.get().copied().unwrap_or_else(Instant::now);
         Usage {
-            cpu_us: self.cpu_ns.load(Relaxed) / 1000,
+            cpu_us: self.cpu_us(),
             wall_us: u64::try_from(end.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX),
             runnable_us: self.runnable_ns.load(Relaxed) / 1000,
             memory_peak_bytes: self.memory_peak_bytes.load(Relaxed),

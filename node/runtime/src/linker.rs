@@ -85,6 +85,7 @@ mod tests {
             "wasi:clocks/monotonic-clock" | "wasi:clocks/wall-clock" => r#""now" (func)"#,
             "wasi:random/random" => r#""get-random-u64" (func)"#,
             "wasi:random/insecure" => r#""get-insecure-random-u64" (func)"#,
+            "wasi:random/insecure-seed" if version.starts_with("0.3.") => r#""get-insecure-seed" (func)"#,
             "wasi:random/insecure-seed" => r#""insecure-seed" (func)"#,
             "wasi:io/error" => r#""error" (type (sub resource))"#,
             "wasi:io/poll" => r#""pollable" (type (sub resource))"#,

@@ -17,10 +17,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use sedge_protocol::Manifest;
+use sedge_protocol::manifest::Reuse;
 
 use super::load;
 use super::table::{self, Ratio, Row};
-use super::target::Target;
+use super::target::{Target, function_of_repository};
 use crate::binaries::{self, Profile};
 use crate::progress::Step;
 use crate::{guests, workspace};
@@ -28,6 +30,12 @@ use peer::Peer;
 
 /// Connections at the same time, and what is compared there.
 const CONNECTIONS: [(u32, Figure, f64); 3] = [(1, Figure::Latency, 0.5), (16, Figure::Rate, 2.0), (64, Figure::Rate, 2.0)];
+
+/// The function in Python, and its load.
+const PYTHON: &str = "hello-python";
+const PYTHON_CONNECTIONS: u32 = 8;
+/// Invocations of one instance, and the ratio to reach.
+const PYTHON_REACH: [(&str, u32, f64); 2] = [("Python, an instance for each invocation", 1, 1.5), ("Python, with reuse", 10_000, 10.0)];
 
 /// What of a run is compared.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +60,7 @@ pub(super) fn run(quick: bool, json: bool) -> Result<ExitCode> {
     } else {
         Plan { rounds: 7, each: Duration::from_secs(4), functions: 1000 }
     };
-    guests::run(&guests::Options::of(&["hello", "convert", "faulty"]))?;
+    guests::run(&guests::Options::of(&["hello", "convert", "faulty", PYTHON]))?;
     let wasmtime = peer::install()?;
     let binaries = binaries::build(Profile::Release)?;
     let dir = workspace::target().join("bench");
@@ -62,6 +70,7 @@ pub(super) fn run(quick: bool, json: bool) -> Result<ExitCode> {
         let target = Target::start(&binaries.sedged, &dir).await?;
         let mut rows = Vec::new();
         rows.extend(hello(&target, &Peer::start(&wasmtime, "hello").await?, plan).await?);
+        rows.extend(python(&target, &Peer::start(&wasmtime, PYTHON).await?, plan).await?);
         rows.push(many::idle(&target)?);
         rows.extend(stop::measure(&target).await?);
         rows.extend(events::measure(&target, plan.rounds, plan.each).await?);
@@ -78,31 +87,54 @@ pub(super) fn run(quick: bool, json: bool) -> Result<ExitCode> {
 /// The same component behind both, in turn.
 async fn hello(target: &Target, peer: &Peer, plan: Plan) -> Result<Vec<Row>> {
     target.put("hello").await?;
-    let urls = [format!("http://{}/hello", peer.address()), format!("http://{}/hello", target.http())];
     let mut rows = Vec::new();
     for (connections, figure, reach) in CONNECTIONS {
         let step = Step::begin(&format!("hello, {connections} connections"));
-        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
-        for round in 0..plan.rounds {
-            // Who goes first changes, so a machine that slows down slows both.
-            let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-            for which in order {
-                let run = load::wrk(&urls[which], connections, plan.each).await?;
-                let value = match figure {
-                    Figure::Rate => run.per_second,
-                    Figure::Latency => run.latency.p50_ms,
-                };
-                if which == 0 { theirs.push(value) } else { ours.push(value) }
-            }
-        }
+        let ratio = compare(target, peer, "/hello", (connections, figure), plan).await?;
         let (unit, what) = match figure {
             Figure::Rate => ("/s", "requests/s"),
             Figure::Latency => ("ms", "p50"),
         };
-        let ratio = Ratio { ours, theirs, at_least: matches!(figure, Figure::Rate) };
         let row = Row::ratio(&format!("hello, {connections} connections: {what} ÷ wasmtime serve"), unit, ratio, reach);
         step.done(&row.value());
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// The same in Python, where starting an instance is what takes the time: with an instance for each invocation, and with reuse.
+async fn python(target: &Target, peer: &Peer, plan: Plan) -> Result<Vec<Row>> {
+    let (manifest, wasm) = function_of_repository(PYTHON)?;
+    let mut rows = Vec::new();
+    for (what, reuse, reach) in PYTHON_REACH {
+        let step = Step::begin(what);
+        let manifest = Manifest { reuse: Reuse { count: reuse, ..Reuse::default() }, ..manifest.clone() };
+        let revision = target.assign(&manifest, wasm.clone()).await?;
+        target.until_runs(PYTHON, Some(revision)).await?;
+        let ratio = compare(target, peer, "/hello-python", (PYTHON_CONNECTIONS, Figure::Rate), plan).await?;
+        let row = Row::ratio(&format!("{what}: requests/s ÷ wasmtime serve"), "/s", ratio, reach);
+        step.done(&row.value());
+        rows.push(row);
+    }
+    target.remove(PYTHON).await?;
+    Ok(rows)
+}
+
+/// One load on both sides, in turn, round after round.
+async fn compare(target: &Target, peer: &Peer, path: &str, (connections, figure): (u32, Figure), plan: Plan) -> Result<Ratio> {
+    let urls = [format!("http://{}{path}", peer.address()), format!("http://{}{path}", target.http())];
+    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    for round in 0..plan.rounds {
+        // Who goes first changes, so a machine that slows down slows both.
+        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for which in order {
+            let run = load::wrk(&urls[which], connections, plan.each).await?;
+            let value = match figure {
+                Figure::Rate => run.per_second,
+                Figure::Latency => run.latency.p50_ms,
+            };
+            if which == 0 { theirs.push(value) } else { ours.push(value) }
+        }
+    }
+    Ok(Ratio { ours, theirs, at_least: matches!(figure, Figure::Rate) })
 }

@@ -59,7 +59,7 @@ impl Peer {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("start wasmtime serve")?;
         let peer = Self { child, address };
         until("start wasmtime serve", START_MAX, async || {
-            let answer = async { Connection::tcp(&peer.address).await?.send(Method::GET, "/hello", Bytes::new()).await };
+            let answer = async { Connection::tcp(&peer.address).await?.send(Method::GET, &format!("/{function}"), Bytes::new()).await };
             Ok(match answer.await {
                 Ok((status, _)) if status.is_success() => Look::Done(()),
                 Ok((status, _)) => Look::NotYet(format!("it answers {status}")),

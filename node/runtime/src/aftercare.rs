@@ -20,16 +20,18 @@ use crate::usage::Call;
 use sedge_protocol::Manifest;
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// How many instances are kept between invocations.
+/// What of the invocations of all functions is kept: instances between them, and what counts as long.
 #[derive(Debug)]
 pub(crate) struct Kept {
     /// Fresh instances of one function: as many as can be entered at the same moment.
     pub(crate) fresh_max: usize,
     /// Memory is short: nothing is kept.
     pub(crate) tight: AtomicBool,
+    /// Processor time above which an invocation is long, microseconds.
+    pub(crate) long_us: AtomicU64,
 }
 
 /// How long an instance of this function may wait for an invocation.

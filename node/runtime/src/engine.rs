@@ -13,6 +13,7 @@ use crate::epoch::EpochClock;
 use crate::function::{Function, Shared};
 use crate::host::outgoing::{IMPORT_OF_02, IMPORT_OF_03};
 use crate::host::{Host, RevisionRef};
+use crate::limits::LONG_US;
 use crate::linker;
 use crate::pool::{self, Machine, Plan};
 use crate::state::State;
@@ -23,7 +24,7 @@ use sedge_protocol::artifact::{self, ArtifactError, Kind};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use wasmtime::component::Component;
 use wasmtime::{Config, Module, OptLevel, WasmBacktraceDetails};
@@ -193,7 +194,7 @@ impl Engine {
         let cache = Cache::open(cache_dir.clone(), &engine).map_err(|cause| EngineError::Cache { dir: cache_dir.clone(), cause })?;
         let clock = Arc::new(EpochClock::start(&engine).map_err(EngineError::Clock)?);
         let turns = Arc::new(Turns::start(machine.cores).map_err(EngineError::Clock)?);
-        let kept = Arc::new(Kept { fresh_max: machine.cores, tight: AtomicBool::new(false) });
+        let kept = Arc::new(Kept { fresh_max: machine.cores, tight: AtomicBool::new(false), long_us: AtomicU64::new(LONG_US) });
         let shared = Shared { clock, turns, kept };
         let side = Side::new(EngineConfig { machine, cache_dir }, Rules { concurrent: true, ..rules });
         Ok(Self(Arc::new(Parts { engine, shared, components, modules, cache, plan, rules, workshop: OnceLock::new(), side })))
@@ -208,6 +209,12 @@ impl Engine {
     /// Says whether memory is short: then no instance is kept between invocations.
     pub fn set_tight(&self, tight: bool) {
         self.0.shared.kept.tight.store(tight, Relaxed);
+    }
+
+    /// Changes what counts as long, microseconds of processor time: functions whose invocations usually take longer begin where long
+    /// guests take turns. Who measures on a simulated processor, where everything is long, keeps them where they are.
+    pub fn set_long_us(&self, long_us: u64) {
+        self.0.shared.kept.long_us.store(long_us, Relaxed);
     }
 
     /// How the instance pool was laid out.

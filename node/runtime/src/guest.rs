@@ -15,6 +15,7 @@ use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, Sleep};
 
@@ -66,7 +67,11 @@ impl Guest {
         work: impl Future<Output = Result<Left, Failure>> + Send + 'static,
     ) -> Self {
         let course = Course { work: Some(Box::pin(work)), timer: None, held: Some(held), call: Arc::clone(&call), gave_way: None };
-        let state = if parts.usual.is_long() { State::Away(away(&call, parts, course)) } else { State::Here(course) };
+        let state = if parts.usual.is_long(parts.shared().kept.long_us.load(Relaxed)) {
+            State::Away(away(&call, parts, course))
+        } else {
+            State::Here(course)
+        };
         Self { state, call, parts: Arc::clone(parts) }
     }
 

@@ -10,8 +10,8 @@ use std::process::Command;
 
 /// Instructions of one invocation of `hello`, its instance and its clearing away included.
 const BASELINE: u64 = include!("instructions.baseline");
-/// Hash seeds and processors differ by less than one percent, system libraries by a little more.
-const TOLERANCE_PERCENT: u64 = 5;
+/// Hash seeds differ by less than one percent; processors (whose features the compiler uses) and system libraries by some more.
+const TOLERANCE_PERCENT: u64 = 8;
 const FEW: u64 = 10;
 const MANY: u64 = 110;
 

@@ -8,6 +8,7 @@ use sedge_protocol::limits::FUNCTION_BODY_BYTES_MAX;
 use sedge_protocol::local::LocalRevision;
 use sedge_protocol::message::FunctionState;
 use sedge_protocol::{Digest, Manifest};
+use std::path::Path;
 use std::process::Command;
 
 /// Gives a node a function and does not wait.
@@ -45,15 +46,21 @@ fn bomb(name: &str) -> Result<(Manifest, Vec<u8>)> {
     Ok((artifact::manifest_of(&format!("name = '{name}'\n"))?, artifact::laborious(40, body)))
 }
 
+/// A node that runs `hello`, compiled before its bounds of compilation became narrow.
+fn narrow(directory: &Path, bound: &str) -> Result<Node> {
+    let mut node = Node::start(directory, "node-1", None)?;
+    let revision = node.give(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    assert_eq!(node.stop()?.code(), Some(0));
+    node.configure(&format!("machine = {{ {bound} }}\n"))?;
+    node.restart()?;
+    node.runs(&function("hello"), revision)?;
+    Ok(node)
+}
+
 #[test]
 fn a_compilation_that_takes_too_long_is_stopped_and_holds_nobody_up() -> Result<()> {
     let directory = directory()?;
-    let mut node = Node::start(directory.path(), "node-1", None)?;
-    let revision = node.give(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
-    assert_eq!(node.stop()?.code(), Some(0));
-    node.configure("machine = { compile_s = 2 }\n")?;
-    node.restart()?;
-    node.runs(&function("hello"), revision)?;
+    let node = narrow(directory.path(), "compile_s = 2")?;
     let (manifest, wasm) = bomb("long")?;
     offer(&node, &manifest, &wasm)?;
     until("a process compiles it", || Ok((compilers(&node)? == 1).then_some(())))?;
@@ -66,12 +73,7 @@ fn a_compilation_that_takes_too_long_is_stopped_and_holds_nobody_up() -> Result<
 #[test]
 fn a_compilation_that_needs_too_much_memory_ends_alone() -> Result<()> {
     let directory = directory()?;
-    let mut node = Node::start(directory.path(), "node-1", None)?;
-    let revision = node.give(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
-    assert_eq!(node.stop()?.code(), Some(0));
-    node.configure("machine = { compile_mb = 320 }\n")?;
-    node.restart()?;
-    node.runs(&function("hello"), revision)?;
+    let node = narrow(directory.path(), "compile_mb = 320")?;
     let (manifest, wasm) = bomb("large")?;
     offer(&node, &manifest, &wasm)?;
     let reason = refused(&node, "large")?;

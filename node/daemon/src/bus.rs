@@ -20,7 +20,7 @@ use crate::supervisor::Supervisor;
 use crate::{clock, fault::Errors};
 use outcome::Outcome;
 use pace::Ack;
-pub(crate) use pace::{bound, depth};
+pub(crate) use pace::bound;
 pub(crate) use purge::Purge;
 use queued::Queued;
 use sedge_mqtt::{Message, QoS, Refusal};

@@ -7,12 +7,11 @@ pub(crate) mod keyvalue;
 use crate::bus::{BusHandle, Publication};
 use crate::dumps::Dumps;
 use crate::secrets::Secrets;
-use crate::{clock, logs::Logs};
+use crate::{clock, depth, logs::Logs};
 use bytes::Bytes;
 use call::Calls;
 use http::Request;
 use keyvalue::Keyvalue;
-use sedge_protocol::invocation::DEPTH_EXTENSION;
 use sedge_protocol::manifest::SecretName;
 use sedge_protocol::{Event, FunctionName, Topic};
 use sedge_runtime::limits::CALL_DEPTH_MAX;
@@ -43,8 +42,7 @@ pub(crate) struct NodeHost {
 
 /// What every event of a function carries: its trace, and how long the chain is that led to it.
 fn extensions(call: &CallInfo) -> BTreeMap<String, String> {
-    let depth = (DEPTH_EXTENSION.to_owned(), call.depth().saturating_add(1).to_string());
-    call.trace.iter().flat_map(Trace::extensions).chain([depth]).collect()
+    call.trace.iter().flat_map(Trace::extensions).chain([depth::extension_after(call.depth())]).collect()
 }
 
 impl NodeHost {
@@ -54,7 +52,7 @@ impl NodeHost {
 
     /// Refuses an event that would wake functions at the end of a chain that is too long; who only listens gets it.
     fn allow(&self, call: &CallInfo, topic: &Topic) -> Result<(), HostError> {
-        let deep = usize::try_from(call.depth()).unwrap_or(usize::MAX) >= CALL_DEPTH_MAX;
+        let deep = depth::is_too_deep(call.depth().saturating_add(1));
         if !deep || self.calls.functions.table().matches(topic).is_empty() {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! One invocation from admission to the meter: the same path for requests, events and `sedge invoke`.
 
+use crate::depth;
 use crate::fault::Errors;
 use crate::functions::Active;
 use crate::gate::{Gate, Permit, Place};
@@ -8,10 +9,9 @@ use crate::meter::{Counts, Kind, Meter};
 use crate::telemetry::{Requests, Span, Tracer};
 use crate::watch::Watched;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use sedge_node_core::controller::Refusal;
-use sedge_protocol::invocation::DEPTH_HEADER;
 use sedge_protocol::local::{Admission, Cause, LogEntry};
 use sedge_protocol::{Event, FunctionName};
 use sedge_runtime::limits::CALL_DEPTH_MAX;
@@ -95,12 +95,13 @@ impl Invoker {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        if usize::try_from(depth_of(request.headers())).unwrap_or(usize::MAX) > CALL_DEPTH_MAX {
+        let begin = self.begin_request(&request, route);
+        if depth::is_too_deep(begin.causes) {
             self.errors.note(active.name(), Some(active.revision()), &Failed::Deep.to_string());
             return Err(Failed::Deep);
         }
         let watched = self.logs.watch(|| cause(&request));
-        let invocation = self.admit(active, self.begin_request(&request, route), watched.clone()).await?;
+        let invocation = self.admit(active, begin, watched.clone()).await?;
         answer(active, request, invocation, watched).await
     }
 
@@ -164,13 +165,13 @@ impl Invoker {
             "sedge.invoke" => Kind::Other,
             _ => Kind::Pubsub,
         };
-        Begin { kind, trace: self.tracer.of_event(event), causes: crate::bus::depth(event), request: None }
+        Begin { kind, trace: self.tracer.of_event(event), causes: depth::of_event(event), request: None }
     }
 
     fn begin_request<B>(&self, request: &Request<B>, route: Option<&Arc<Requests>>) -> Begin {
         let trace = self.tracer.of_request(request.headers());
         let seen = self.tracer.records(&trace).then(|| (request.method().clone(), route.cloned()));
-        Begin { kind: Kind::Http, trace, causes: depth_of(request.headers()), request: seen }
+        Begin { kind: Kind::Http, trace, causes: depth::of_request(request.headers()), request: seen }
     }
 
     async fn admit(&self, active: &Active, begin: Begin, watched: Watched) -> Result<Invocation, Refusal> {
@@ -254,11 +255,6 @@ where
     let result = active.function.http(request, invocation).await;
     watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
     Ok(result?)
-}
-
-/// How many calls and events of functions led to a request. Nobody but functions says so: who lies shortens a chain of his own.
-pub(crate) fn depth_of(headers: &HeaderMap) -> u32 {
-    headers.get(DEPTH_HEADER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// What a request is shown as to those who watch.

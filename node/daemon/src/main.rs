@@ -22,6 +22,7 @@ mod compile;
 mod config;
 mod daemon;
 mod dead_letters;
+mod depth;
 mod dumps;
 mod enrol;
 mod executor;

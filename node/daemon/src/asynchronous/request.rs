@@ -1,8 +1,9 @@
 //! A request becomes a call: read to its end, bounded, its special headers understood.
 
 use super::{Submission, callback};
+use crate::depth;
 use crate::functions::Active;
-use crate::invoke::{Failed, depth_of};
+use crate::invoke::Failed;
 use crate::limits::{CALL_BODY_TIMEOUT, CALL_HEAD_BYTES_MAX};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -12,7 +13,6 @@ use hyper::body::{Body, Incoming};
 use sedge_protocol::api::Problem;
 use sedge_protocol::invocation::{CALLBACK_HEADER, Call, HeaderBytes, INVOCATION_HEADER, InvocationId};
 use sedge_protocol::limits::{CALL_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX};
-use sedge_runtime::limits::CALL_DEPTH_MAX;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -43,7 +43,7 @@ pub(super) fn prefers_async(headers: &HeaderMap) -> bool {
 /// Reads a request to `active` whole, as a call. `target` is path and query.
 pub(crate) async fn read(active: &Active, target: String, request: Request<Incoming>) -> Result<Submission, Unfit> {
     let (head, body) = request.into_parts();
-    if usize::try_from(depth_of(&head.headers)).unwrap_or(usize::MAX) > CALL_DEPTH_MAX {
+    if depth::is_too_deep(depth::of_request(&head.headers)) {
         return Err(Unfit::new(StatusCode::LOOP_DETECTED, Failed::Deep.to_string()));
     }
     let key = key(&head.headers)?;

@@ -1,11 +1,10 @@
 //! What becomes of an event after its invocation: finished with its reply, tried again, or buried as a dead letter.
 
 use super::queued::Queued;
-use super::{Bus, Intake, depth, item_id, store_durability};
+use super::{Bus, Intake, item_id, store_durability};
 use crate::invoke::Failed;
-use crate::{clock, dead_letters};
+use crate::{clock, dead_letters, depth};
 use sedge_node_core::queue::{self, Item};
-use sedge_protocol::invocation::DEPTH_EXTENSION;
 use sedge_protocol::local::Letter;
 use sedge_protocol::{Event, Topic};
 use sedge_runtime::{Reply, Trace};
@@ -115,7 +114,7 @@ fn answer(item: &Item<Arc<Queued>>, topic: &Topic, reply: Reply) -> Event {
         time_ms: Some(clock::wall().0),
         topic: topic.clone(),
         content_type: reply.content_type,
-        extensions: [("cause".to_owned(), cause.id.clone()), (DEPTH_EXTENSION.to_owned(), (depth(cause) + 1).to_string())]
+        extensions: [("cause".to_owned(), cause.id.clone()), depth::extension_after(depth::of_event(cause))]
             .into_iter()
             .chain(reply.trace.iter().flat_map(Trace::extensions))
             .collect(),

@@ -1,13 +1,12 @@
 //! How much a function may have waiting, how its publishers are slowed, and where a chain of events ends.
 
 use super::{Answer, Bus};
-use crate::clock;
 use crate::functions::Match;
 use crate::limits::EVENT_OVERHEAD_BYTES;
+use crate::{clock, depth};
 use sedge_mqtt::Refusal;
 use sedge_node_core::brake::Bound;
 use sedge_node_core::queue::Item;
-use sedge_protocol::invocation::DEPTH_EXTENSION;
 use sedge_protocol::{Event, FunctionName};
 use sedge_runtime::limits::CALL_DEPTH_MAX;
 use sedge_store::Commit;
@@ -29,11 +28,6 @@ pub(crate) fn bound(items: usize, bytes: usize) -> Bound {
     Bound { items: (items / SHARE).max(1), bytes: (bytes / SHARE).max(EVENT_OVERHEAD_BYTES + sedge_protocol::limits::EVENT_BYTES_MAX) }
 }
 
-/// Calls and events of functions that led to this event, one after the other.
-pub(crate) fn depth(event: &Event) -> u32 {
-    event.extensions.get(DEPTH_EXTENSION).and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
 /// What an event weighs in the queue of its function.
 pub(super) fn weight(event: &Event) -> usize {
     event.data.len() + EVENT_OVERHEAD_BYTES
@@ -42,8 +36,7 @@ pub(super) fn weight(event: &Event) -> usize {
 impl Bus {
     /// The functions of `matches` that may be woken by `event`: none when too many functions woke each other before it.
     pub(super) fn within_depth(&self, event: &Event, matches: Vec<Match>) -> Vec<Match> {
-        let deep = usize::try_from(depth(event)).unwrap_or(usize::MAX) > CALL_DEPTH_MAX;
-        if !deep {
+        if !depth::is_too_deep(depth::of_event(event)) {
             return matches;
         }
         for found in &matches {
@@ -119,22 +112,6 @@ impl Bus {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_depth_of_an_event_is_read_and_nonsense_is_none() {
-        let event = |text: Option<&str>| Event {
-            id: "1".to_owned(),
-            source: "/x".to_owned(),
-            kind: "k".to_owned(),
-            time_ms: None,
-            topic: "a".parse().unwrap(),
-            content_type: None,
-            extensions: text.map(|text| (DEPTH_EXTENSION.to_owned(), text.to_owned())).into_iter().collect(),
-            data: Vec::new(),
-        };
-        let of = |text| depth(&event(text));
-        assert_eq!([of(None), of(Some("3")), of(Some("")), of(Some("-1")), of(Some("4294967296"))], [0, 3, 0, 0, 0]);
-    }
 
     #[test]
     fn the_smallest_queue_takes_the_largest_event() {

@@ -21,16 +21,9 @@ const BUCKETS: &str = "sedge_event_duration_seconds_bucket{";
 
 /// The function of the requests takes the events too, so both sides of the ratio run the same code.
 pub(super) async fn measure(target: &Target, rounds: usize, each: Duration) -> Result<Vec<Row>> {
-    let (manifest, wasm) = function_of_repository("hello")?;
+    let (mut manifest, wasm) = function_of_repository("hello")?;
     let taker = "name = 'hello'\n[[trigger]]\nmqtt = 'line/+/celsius'\nqos = 1\n";
-    let mut triggers = Manifest::from_toml("bench", taker)?.0.triggers;
-    let manifest = Manifest {
-        triggers: {
-            triggers.extend(manifest.triggers);
-            triggers
-        },
-        ..manifest
-    };
+    manifest.triggers.extend(Manifest::from_toml("bench", taker)?.0.triggers);
     let revision = target.assign(&manifest, wasm).await?;
     target.until_runs("hello", Some(revision)).await?;
     let mut medians = Vec::new();

@@ -66,3 +66,14 @@ fn after_the_overload_everything_is_as_before() {
     let refused = after.refused_share();
     assert!(refused < 0.02, "{refused} refused at 70 % load after the overload");
 }
+
+#[test]
+fn close_to_the_limit_an_overload_before_costs_nothing() {
+    for factor in [0.9, 0.95] {
+        let run = |phases: &[&[Load]]| simulate(&mut Ours::new(CORES, MEMORY_MIB, &mix(1.0)), CORES, phases, 3);
+        let (only, after) = (run(&[&mix(factor)]), run(&[&mix(5.0), &mix(factor)]));
+        println!("{factor} only  {only}\n{factor} after {after}");
+        let kept = after.useful_share() / only.useful_share();
+        assert!(kept >= 0.96, "at {factor} of what the box can do, {kept} of the useful work is left after an overload");
+    }
+}

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 const TARGET_US_MIN: u64 = 5_000;
 /// Lateness that no function tolerates for long: nobody sees those that wait for the thread itself.
 const LAG_US_MAX: u64 = 50_000;
+/// Turned away less often than one in so many is no overload.
+const FEW_ARE_ONE_IN: u64 = 4;
 /// What an invocation is assumed to cost before any has ended, microseconds.
 const COST_US_FIRST: u64 = 500;
 
@@ -36,6 +38,20 @@ pub(super) struct Waiting {
     pub(super) since: Micros,
 }
 
+/// How a time of overload goes on: what came since, and how many of those were turned away.
+#[derive(Debug, Clone, Copy)]
+struct Overload {
+    since: Micros,
+    came: u64,
+    turned_away: u64,
+}
+
+impl Overload {
+    const fn begun(since: Micros) -> Self {
+        Self { since, came: 0, turned_away: 0 }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) share: Share,
@@ -47,8 +63,8 @@ pub(super) struct Line {
     standing_since: Option<Micros>,
     /// Since when requests reach the node late.
     late_since: Option<Micros>,
-    /// The line has stood with waits beyond its target. Holds the moment when it last turned somebody away, and ends when that is long past.
-    overloaded: Option<Micros>,
+    /// The line has stood with waits beyond its target. Ends when few of those that come are turned away.
+    overloaded: Option<Overload>,
     /// Moving averages of what an invocation costs.
     cpu_us: u64,
     wall_us: u64,
@@ -79,19 +95,23 @@ impl Line {
         if self.overloaded.is_some() { TURNOVER_US } else { self.share.timeout_us }
     }
 
-    /// One comes: an overload that has turned nobody away for a while is over.
+    /// One comes: an overload that turned few away for a while is over. A line that is kept short turns some away at any load, so that
+    /// nobody was is too much to ask for.
     pub(super) fn look(&mut self, now: Micros) {
         // A line that tolerates long waits builds up for as long again when it is believed too early.
-        let calm_us = INTERVAL_US.max(4 * self.target_us());
-        if self.overloaded.is_some_and(|since| now.0.saturating_sub(since.0) >= calm_us) {
-            self.overloaded = None;
+        let window_us = INTERVAL_US.max(4 * self.target_us());
+        let Some(overload) = &mut self.overloaded else { return };
+        overload.came += 1;
+        if now.0.saturating_sub(overload.since.0) >= window_us {
+            let few = overload.turned_away * FEW_ARE_ONE_IN < overload.came;
+            self.overloaded = (!few).then(|| Overload::begun(now));
         }
     }
 
     /// Somebody was turned away.
-    pub(super) fn turned_away(&mut self, now: Micros) {
-        if let Some(last) = &mut self.overloaded {
-            *last = now;
+    pub(super) fn turned_away(&mut self) {
+        if let Some(overload) = &mut self.overloaded {
+            overload.turned_away += 1;
         }
     }
 
@@ -99,7 +119,7 @@ impl Line {
     fn judge(&mut self, waited_us: u64, now: Micros) {
         let stood_us = self.standing_since.map_or(0, |since| now.0.saturating_sub(since.0));
         if self.overloaded.is_none() && stood_us >= INTERVAL_US && waited_us > self.target_us() {
-            self.overloaded = Some(now);
+            self.overloaded = Some(Overload::begun(now));
         }
     }
 

@@ -17,7 +17,7 @@
 //! - **Waiting** is bounded by time: who would wait longer than his deadline is refused at once. A line that has stood for
 //!   [`INTERVAL_US`] with waits beyond its target means overload: then the oldest are given up, the line is kept so short that what is
 //!   in it starts within [`TURNOVER_US`], and everyone else is refused on arrival, while the refusal is still of use to him. It is over
-//!   when nobody was turned away for a while.
+//!   when few were turned away for a while.
 //! - **Turns** go round by processor time, so a function gets no more for coming more often; reserved slots go before all turns.
 //!
 //! Invariants: the memory that is handed out never passes what there is; a function never runs more than its concurrency; every ticket
@@ -319,7 +319,7 @@ impl Controller {
         let line = self.lines.get_mut(function).expect("the caller has looked it up");
         let wait_us = line.wait_us(active, self.cores);
         if line.waiting.len() >= WAITING_MAX || wait_us > line.longest_wait_us() {
-            line.turned_away(now);
+            line.turned_away();
             let why = match (at_own_limit, has_memory) {
                 (true, _) => Why::Concurrency,
                 (false, true) => Why::Overload,
@@ -342,7 +342,7 @@ impl Controller {
         let name = self.round.keys().find(over)?.clone();
         let line = self.lines.get_mut(&name)?;
         let waiting = line.waiting.pop_front()?;
-        line.turned_away(now);
+        line.turned_away();
         self.waiting -= 1;
         let retry_after_ms = line.wait_us(active, self.cores).div_ceil(1_000);
         if line.waiting.is_empty() {

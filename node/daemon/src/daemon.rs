@@ -341,7 +341,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
             config.store.queue_bytes_max.unwrap_or(defaults.queue_bytes_max),
         ),
     };
-    supervisor.service("bus", Bus::new(parts, &handle, inbox, events).run());
+    supervisor.service_near("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, (&handle, &opened.store), &common);
     let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters, places };

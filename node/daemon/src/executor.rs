@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! listener (control runtime) ─▶ place: the least loaded ─▶ executor: connection, instance, answer — all on one thread
-//! bus ────────────────────────▶ place ───────────────────▶ executor: event, instance, outcome
+//! bus (on an executor) ───────▶ place ───────────────────▶ executor: event, instance, outcome
 //! ```
 //! What belongs to one request never crosses threads, so no processor is woken for it but the one that has its socket. Guests that
 //! compute on leave for threads of their own (the runtime's turns). Broker, store and session stay on the control runtime, which
@@ -51,6 +51,8 @@ struct Beat {
 }
 
 thread_local! {
+    /// The number of this thread among the executors.
+    static HERE: Cell<Option<usize>> = const { Cell::new(None) };
     static BEAT: OnceCell<Beat> = const { OnceCell::new() };
 }
 
@@ -133,6 +135,7 @@ impl Executors {
             executors.push(Executor { handle: runtime.handle().clone(), load: AtomicUsize::new(0) });
             let stop = stop.clone();
             let serve = move || {
+                HERE.set(Some(number));
                 BEAT.with(|beat| drop(beat.set(Beat::default())));
                 runtime.block_on(stop.cancelled());
                 runtime.shutdown_background();
@@ -142,9 +145,10 @@ impl Executors {
         Ok((Self(executors.into()), Threads { stop, threads }))
     }
 
-    /// A place on the executor that has the least to do.
+    /// A place on the executor that has the least to do; of several such on the one that asks, so that no other thread is woken.
     pub(crate) fn place(&self) -> Seat {
-        let least = self.0.iter().enumerate().min_by_key(|(_, executor)| executor.load.load(Relaxed));
+        let here = HERE.get();
+        let least = self.0.iter().enumerate().min_by_key(|(at, executor)| (executor.load.load(Relaxed), Some(*at) != here));
         let at = least.map_or(0, |(at, _)| at);
         self.0[at].load.fetch_add(1, Relaxed);
         Seat { executors: self.clone(), at }

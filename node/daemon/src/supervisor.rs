@@ -7,6 +7,7 @@ use crate::executor::Executors;
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,8 +59,21 @@ impl Supervisor {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
+        self.watch(name, tokio::spawn(task));
+    }
+
+    /// As [`Supervisor::service`], on an executor, for what starts invocations: where that executor has the least to do, none is woken.
+    pub(crate) fn service_near<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        // Its seat is given up at once: a service that sleeps is no load.
+        let executor = self.executors.place().handle().clone();
+        self.watch(name, executor.spawn(task));
+    }
+
+    fn watch(&self, name: &'static str, handle: JoinHandle<anyhow::Result<()>>) {
         let (stop, ended) = (self.stop.clone(), self.ended.clone());
-        let handle = tokio::spawn(task);
         self.services.spawn(async move {
             let error = match handle.await {
                 Ok(Ok(())) if stop.is_cancelled() => return,

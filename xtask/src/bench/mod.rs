@@ -17,6 +17,7 @@ mod report;
 mod table;
 mod target;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -43,8 +44,21 @@ pub(crate) struct Options {
     /// Print JSON for machines
     #[arg(long)]
     json: bool,
+    /// Measure this `sedged` instead of building one
+    #[arg(long)]
+    sedged: Option<PathBuf>,
+    /// Of `functions`, measure only this; can be given several times
+    #[arg(long)]
+    only: Vec<functions::Group>,
     /// Measure only this; without, the node as a whole
     part: Option<Part>,
+}
+
+impl Options {
+    /// The daemon to measure.
+    fn sedged(&self, profile: Profile) -> Result<PathBuf> {
+        self.sedged.clone().map_or_else(|| Ok(binaries::build(profile)?.sedged), Ok)
+    }
 }
 
 /// What can be measured by itself.
@@ -79,17 +93,17 @@ impl Plan {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     install::ensure(&NEEDS)?;
     match options.part {
-        Some(Part::Functions) => return functions::run(options.quick, options.json),
-        Some(Part::Overload) => return overload::run(options.quick, options.json),
+        Some(Part::Functions) => return functions::run(options),
+        Some(Part::Overload) => return overload::run(options),
         None => {}
     }
     guests::run(&guests::Options::of(&["hello", "average", "convert"]))?;
-    let binaries = binaries::build(Profile::Release)?;
+    let sedged = options.sedged(Profile::Dist)?;
     let dir = workspace::target().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let report = runtime.block_on(async {
-        let target = Target::start(&binaries.sedged, &dir).await?;
+        let target = Target::start(&sedged, &dir).await?;
         let report = measure(&target, Plan::new(options.quick)).await;
         drop(target.stop()?);
         report

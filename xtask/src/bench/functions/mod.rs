@@ -13,6 +13,7 @@ mod many;
 mod peer;
 mod stop;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,10 +21,10 @@ use anyhow::{Context, Result};
 use sedge_protocol::Manifest;
 use sedge_protocol::manifest::Reuse;
 
-use super::load;
 use super::table::{self, Ratio, Row};
 use super::target::{Target, function_of_repository};
-use crate::binaries::{self, Profile};
+use super::{Options, load};
+use crate::binaries::Profile;
 use crate::progress::Step;
 use crate::{guests, workspace};
 use peer::Peer;
@@ -54,34 +55,66 @@ struct Plan {
     functions: u32,
 }
 
-pub(super) fn run(quick: bool, json: bool) -> Result<ExitCode> {
-    let plan = if quick {
+/// Rows that are measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Group {
+    /// A small function in Rust beside `wasmtime serve`
+    Hello,
+    /// The same in Python, and with reuse
+    Python,
+    /// How long a timeout takes to be in force
+    Stop,
+    /// Events on the local bus
+    Events,
+    /// The first answer after a restart
+    First,
+    /// Memory with many functions
+    Many,
+}
+
+pub(super) fn run(options: &Options) -> Result<ExitCode> {
+    let plan = if options.quick {
         Plan { rounds: 5, each: Duration::from_secs(1), functions: 100 }
     } else {
         Plan { rounds: 7, each: Duration::from_secs(4), functions: 1000 }
     };
     guests::run(&guests::Options::of(&["hello", "convert", "faulty", PYTHON]))?;
     let wasmtime = peer::install()?;
-    let binaries = binaries::build(Profile::Release)?;
+    let sedged = options.sedged(Profile::Dist)?;
     let dir = workspace::target().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let rows = runtime.block_on(async {
-        let target = Target::start(&binaries.sedged, &dir).await?;
-        let mut rows = Vec::new();
-        rows.extend(hello(&target, &Peer::start(&wasmtime, "hello").await?, plan).await?);
-        rows.extend(python(&target, &Peer::start(&wasmtime, PYTHON).await?, plan).await?);
+    let rows = runtime.block_on(measure(options, plan, &sedged, &dir, &wasmtime))?;
+    table::print(&rows, options.json)
+}
+
+async fn measure(options: &Options, plan: Plan, sedged: &Path, dir: &Path, wasmtime: &Path) -> Result<Vec<Row>> {
+    let wants = |group| options.only.is_empty() || options.only.contains(&group);
+    let mut target = Target::start(sedged, dir).await?;
+    let mut rows = Vec::new();
+    if wants(Group::Hello) {
+        rows.extend(hello(&target, &Peer::start(wasmtime, "hello").await?, plan).await?);
         rows.push(many::idle(&target)?);
+    }
+    if wants(Group::Python) {
+        rows.extend(python(&target, &Peer::start(wasmtime, PYTHON).await?, plan).await?);
+    }
+    if wants(Group::Stop) {
         rows.extend(stop::measure(&target).await?);
+    }
+    if wants(Group::Events) {
         rows.extend(events::measure(&target, plan.rounds, plan.each).await?);
-        let target = first::measure(target, &binaries.sedged, &mut rows).await?;
-        drop(target.stop()?);
-        let target = Target::start(&binaries.sedged, &dir).await?;
+    }
+    if wants(Group::First) {
+        target = first::measure(target, sedged, &mut rows).await?;
+    }
+    drop(target.stop()?);
+    if wants(Group::Many) {
+        let target = Target::start(sedged, dir).await?;
         rows.push(many::loaded(&target, plan.functions).await?);
         drop(target.stop()?);
-        anyhow::Ok(rows)
-    })?;
-    table::print(&rows, json)
+    }
+    Ok(rows)
 }
 
 /// The same component behind both, in turn.

@@ -21,9 +21,10 @@ use sedge_protocol::Manifest;
 use sedge_protocol::local::InvokeResult;
 use serde::Serialize;
 
+use super::Options;
 use super::table::{self, Row};
 use super::target::{Target, function_of_repository};
-use crate::binaries::{self, Profile};
+use crate::binaries::Profile;
 use crate::progress::Step;
 use crate::stage::http;
 use crate::{guests, workspace};
@@ -67,11 +68,11 @@ struct Proof {
     ended_for_memory: u64,
 }
 
-pub(super) fn run(quick: bool, json: bool) -> Result<ExitCode> {
+pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let seconds = |phase, warm_up| Plan { phase: Duration::from_secs(phase), warm_up: Duration::from_secs(warm_up) };
-    let plan = if quick { seconds(6, 2) } else { seconds(15, 4) };
+    let plan = if options.quick { seconds(6, 2) } else { seconds(15, 4) };
     guests::run(&guests::Options::of(&["faulty"]))?;
-    let sedged = binaries::build(Profile::Rivals)?.sedged;
+    let sedged = options.sedged(Profile::Rivals)?;
     let dir = workspace::target().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     prefer_the_load()?;
@@ -89,10 +90,10 @@ pub(super) fn run(quick: bool, json: bool) -> Result<ExitCode> {
         }
         anyhow::Ok(proofs)
     })?;
-    if !json {
+    if !options.json {
         print(&proofs);
     }
-    table::print(&rows(&proofs), json)
+    table::print(&rows(&proofs), options.json)
 }
 
 /// A load that comes late measures itself.

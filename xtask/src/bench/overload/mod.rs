@@ -30,7 +30,7 @@ use crate::stage::http;
 use crate::{guests, workspace};
 use group::{CORES, Group};
 use load::{Load, capacity, offer};
-use outcome::{Outcome, recovered_s};
+use outcome::{Outcome, good_by_second, recovered_s};
 
 /// The one that asks for little and shall get it.
 const VICTIM: &str = "victim";
@@ -64,6 +64,8 @@ struct Proof {
     calm: Outcome,
     overload: Outcome,
     recovered_s: f64,
+    /// After the overload: for each second, the share that was answered in time.
+    good_after: Vec<f64>,
     /// Processes that the kernel ended for want of memory.
     ended_for_memory: u64,
 }
@@ -85,7 +87,9 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         for (rival, name) in std::iter::once((None, "ours")).chain(RIVALS.map(|(rival, name)| (Some(rival), name))) {
             let step = Step::begin(name);
             let proof = prove((name, rival), cores, &sedged, &dir, plan).await?;
-            step.done(&format!("useful {:.0} %, victim {:.0} %", proof.overload.useful * 100.0, proof.overload.victim * 100.0));
+            let (useful, victim) = (proof.overload.useful * 100.0, proof.overload.victim * 100.0);
+            let after: Vec<String> = proof.good_after.iter().map(|share| format!("{:.0}", share * 100.0)).collect();
+            step.done(&format!("useful {useful:.0} %, victim {victim:.0} %; after it, by second, good {} %", after.join(" ")));
             proofs.push(proof);
         }
         anyhow::Ok(proofs)
@@ -126,11 +130,13 @@ async fn prove((name, rival): (&'static str, Option<&str>), cores: f64, sedged: 
     let calm = offer(target.http(), &of(CALM), cores, plan.phase, 1).await?;
     let over = offer(target.http(), &of(OVERLOAD), cores, plan.phase, 2).await?;
     let after = offer(target.http(), &of(CALM), cores, plan.phase, 3).await?;
+    let good_after = good_by_second(&after, plan.phase.as_secs());
     let proof = Proof {
         name,
         calm: Outcome::of(&calm, &loads, counted, cores),
         overload: Outcome::of(&over, &loads, counted, cores),
-        recovered_s: recovered_s(&after, plan.phase.as_secs()),
+        recovered_s: recovered_s(&good_after),
+        good_after,
         ended_for_memory: group.ended_for_memory()?,
     };
     // One that the kernel ended has no better end to come to.

@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use super::load::{End, Load, Sample};
 
+/// Share of answers in time with which all goes well.
+const WELL: f64 = 0.95;
+
 /// One phase of one way to limit concurrency.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Outcome {
@@ -45,14 +48,20 @@ fn p99_ms(times: impl Iterator<Item = Duration>) -> f64 {
     times.get(times.len().saturating_sub(1) * 99 / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }
 
+/// For each second, the share of what came in it that was answered in time.
+#[expect(clippy::cast_precision_loss, reason = "ratios")]
+pub(super) fn good_by_second(samples: &[Sample], seconds: u64) -> Vec<f64> {
+    let share = |second: u64| {
+        let within: Vec<&Sample> = samples.iter().filter(|sample| sample.at.as_secs() == second).collect();
+        within.iter().filter(|sample| sample.end == End::Good).count() as f64 / within.len().max(1) as f64
+    };
+    (0..seconds).map(share).collect()
+}
+
 /// Seconds until all goes well again, and stays so: from then on 19 of 20 are answered in time in each second.
 #[expect(clippy::cast_precision_loss, reason = "a time for people")]
-pub(super) fn recovered_s(samples: &[Sample], seconds: u64) -> f64 {
-    let well = |second: u64| {
-        let within: Vec<&Sample> = samples.iter().filter(|sample| sample.at.as_secs() == second).collect();
-        within.iter().filter(|sample| sample.end == End::Good).count() * 20 >= within.len() * 19
-    };
-    (0..seconds).rev().take_while(|second| well(*second)).last().unwrap_or(seconds) as f64
+pub(super) fn recovered_s(good_by_second: &[f64]) -> f64 {
+    good_by_second.iter().rposition(|share| *share < WELL).map_or(0, |last| last + 1) as f64
 }
 
 #[cfg(test)]
@@ -82,10 +91,10 @@ mod tests {
     #[test]
     fn recovery_counts_from_the_last_bad_second() {
         let mut samples: Vec<Sample> = (0..5).flat_map(|second| vec![sample(0, second, 1, End::Good); 40]).collect();
-        assert!(recovered_s(&samples, 5).abs() < 1e-9);
+        assert!(recovered_s(&good_by_second(&samples, 5)).abs() < 1e-9);
         samples.extend(vec![sample(0, 2, 1, End::Refused); 3]);
-        assert!((recovered_s(&samples, 5) - 3.0).abs() < 1e-9);
+        assert!((recovered_s(&good_by_second(&samples, 5)) - 3.0).abs() < 1e-9);
         samples.extend(vec![sample(0, 4, 1, End::Lost); 3]);
-        assert!((recovered_s(&samples, 5) - 5.0).abs() < 1e-9);
+        assert!((recovered_s(&good_by_second(&samples, 5)) - 5.0).abs() < 1e-9);
     }
 }

@@ -23,8 +23,10 @@ use tempfile::TempDir;
 
 /// How long a node may take to answer for the first time.
 const START_MAX: Duration = Duration::from_secs(30);
-/// How long a node may take to compile a function.
-const READY_MAX: Duration = Duration::from_secs(300);
+/// How long the node may compile one function, seconds: an interpreter takes minutes on a busy machine, and here somebody looks on.
+const COMPILE_S: u64 = 3600;
+/// How long until it has said how that ended.
+const READY_MAX: Duration = Duration::from_secs(COMPILE_S + 60);
 /// How long a node may take to stop; it drains for ten seconds.
 const STOP_MAX: Duration = Duration::from_secs(15);
 /// How soon a condition is looked at again; each time twice as late.
@@ -53,13 +55,13 @@ struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     mqtt: Option<Listen>,
     local: Local,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    machine: Option<Machine>,
+    machine: Machine,
 }
 
 #[derive(Debug, Serialize)]
 struct Machine {
     debug_info: bool,
+    compile_s: u64,
 }
 
 /// What the node serves beside its local API.
@@ -93,7 +95,7 @@ impl LocalNode {
             http: serve.http.map(|listen| Listen { listen }),
             mqtt: serve.mqtt.map(|listen| Listen { listen }),
             local: Local { socket: socket.clone() },
-            machine: serve.debugger.then_some(Machine { debug_info: true }),
+            machine: Machine { debug_info: serve.debugger, compile_s: COMPILE_S },
         };
         let path = dir.path().join("sedged.toml");
         fs::write(&path, toml::to_string(&config)?).with_context(|| format!("write {}", path.display()))?;

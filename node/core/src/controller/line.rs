@@ -38,17 +38,20 @@ pub(super) struct Waiting {
     pub(super) since: Micros,
 }
 
-/// How a time of overload goes on: what came since, and how many of those were turned away.
+/// A time of overload, in windows.
 #[derive(Debug, Clone, Copy)]
 struct Overload {
+    /// How long one may have to wait meanwhile: shorter after each window that turned many away, longer after one that did not.
+    wait_us: u64,
+    /// The window: its begin, what came since, and how many of those were turned away.
     since: Micros,
     came: u64,
     turned_away: u64,
 }
 
 impl Overload {
-    const fn begun(since: Micros) -> Self {
-        Self { since, came: 0, turned_away: 0 }
+    const fn window(wait_us: u64, since: Micros) -> Self {
+        Self { wait_us, since, came: 0, turned_away: 0 }
     }
 }
 
@@ -63,7 +66,7 @@ pub(super) struct Line {
     standing_since: Option<Micros>,
     /// Since when requests reach the node late.
     late_since: Option<Micros>,
-    /// The line has stood with waits beyond its target. Ends when few of those that come are turned away.
+    /// The line has stood with waits beyond its target.
     overloaded: Option<Overload>,
     /// Moving averages of what an invocation costs.
     cpu_us: u64,
@@ -92,20 +95,22 @@ impl Line {
 
     /// How long one that comes now may have to wait.
     pub(super) fn longest_wait_us(&self) -> u64 {
-        if self.overloaded.is_some() { TURNOVER_US } else { self.share.timeout_us }
+        self.overloaded.map_or(self.share.timeout_us, |overload| overload.wait_us)
     }
 
-    /// One comes: an overload that turned few away for a while is over. A line that is kept short turns some away at any load, so that
+    /// One comes: after each window the line gets shorter, longer, or is as before. A short line turns some away at any load, so that
     /// nobody was is too much to ask for.
     pub(super) fn look(&mut self, now: Micros) {
-        // A line that tolerates long waits builds up for as long again when it is believed too early.
-        let window_us = INTERVAL_US.max(4 * self.target_us());
+        let target_us = self.target_us();
         let Some(overload) = &mut self.overloaded else { return };
         overload.came += 1;
-        if now.0.saturating_sub(overload.since.0) >= window_us {
-            let few = overload.turned_away * FEW_ARE_ONE_IN < overload.came;
-            self.overloaded = (!few).then(|| Overload::begun(now));
+        if now.0.saturating_sub(overload.since.0) < INTERVAL_US {
+            return;
         }
+        let few = overload.turned_away * FEW_ARE_ONE_IN < overload.came;
+        let wait_us = if few { overload.wait_us * 2 } else { (overload.wait_us / 2).max(TURNOVER_US) };
+        // Few are turned away although the waits are good: it is over.
+        self.overloaded = (wait_us <= target_us).then(|| Overload::window(wait_us, now));
     }
 
     /// Somebody was turned away.
@@ -119,7 +124,7 @@ impl Line {
     fn judge(&mut self, waited_us: u64, now: Micros) {
         let stood_us = self.standing_since.map_or(0, |since| now.0.saturating_sub(since.0));
         if self.overloaded.is_none() && stood_us >= INTERVAL_US && waited_us > self.target_us() {
-            self.overloaded = Some(Overload::begun(now));
+            self.overloaded = Some(Overload::window(self.target_us(), now));
         }
     }
 
@@ -153,8 +158,8 @@ impl Line {
         let Some(oldest) = self.waiting.front() else { return false };
         let waited_us = now.0.saturating_sub(oldest.since.0);
         self.judge(waited_us, now);
-        let crowded = self.waiting.len() > 1 && self.wait_us(active, cores) > TURNOVER_US;
-        waited_us >= self.share.timeout_us || (self.overloaded.is_some() && crowded)
+        let crowded = |overload: Overload| self.waiting.len() > 1 && self.wait_us(active, cores) > overload.wait_us;
+        waited_us >= self.share.timeout_us || self.overloaded.is_some_and(crowded)
     }
 
     /// When [`is_over`](Self::is_over) may become true by time alone.

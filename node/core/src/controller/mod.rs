@@ -15,9 +15,10 @@
 //! - **Slots**: invocations at a time, between the number of processors and sixteen times that; the [`Tuner`] moves the limit. A
 //!   function of which none runs may start one beyond it, so that nobody waits for what others take long for.
 //! - **Waiting** is bounded by time: who would wait longer than his deadline is refused at once. A line that has stood for
-//!   [`INTERVAL_US`] with waits beyond its target means overload: then the oldest are given up, the line is kept so short that what is
-//!   in it starts within [`TURNOVER_US`], and everyone else is refused on arrival, while the refusal is still of use to him. It is over
-//!   when few were turned away for a while.
+//!   [`INTERVAL_US`] with waits beyond its target means overload: then the oldest are given up and the line is kept so short that what
+//!   is in it starts within a bound; everyone else is refused on arrival, while the refusal is still of use to him. The bound begins at
+//!   the target, is halved down to [`TURNOVER_US`] after each interval that turned many away, and doubled after each that turned away
+//!   few; beyond the target the overload is over.
 //! - **Turns** go round by processor time, so a function gets no more for coming more often; reserved slots go before all turns.
 //!
 //! Invariants: the memory that is handed out never passes what there is; a function never runs more than its concurrency; every ticket
@@ -38,9 +39,9 @@ use memory::Memory;
 use sedge_protocol::FunctionName;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// How long a line must have stood before it counts as overload.
+/// How long a line must have stood before it counts as overload, and after which it is judged again.
 pub const INTERVAL_US: u64 = 100_000;
-/// In overload, what waits starts within this time or is not taken.
+/// The shortest line in overload: what waits starts within this time or is not taken.
 pub const TURNOVER_US: u64 = 5_000;
 /// Most invocations of one function that wait, however long its deadline: each costs memory.
 pub const WAITING_MAX: usize = 4096;

@@ -26,6 +26,7 @@ mod power_cut;
 mod reach;
 mod refusal;
 mod rollout;
+mod scratch;
 mod service;
 mod support;
 mod systemd;

@@ -245,7 +245,7 @@ impl Assigner {
         anyhow::ensure!(
             self.gate.fits(&assignment.manifest, need),
             "an instance needs {need} bytes, {} are reserved, and the node gives {} to all functions together, beside what it reserves for \
-             others: lower limits.memory_mb or limits.reserved",
+             others: lower limits.memory_mb, access.scratch_mb or limits.reserved",
             assignment.manifest.limits.reserved,
             self.gate.capacity().memory_bytes
         );

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit};
 use sedge_protocol::Digest;
-use sedge_runtime::{Order, Rules, Workshop};
+use sedge_runtime::{Form, Order, Rules, Workshop};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,9 +27,9 @@ pub(crate) struct Arguments {
     /// Its digest.
     #[arg(long)]
     digest: Digest,
-    /// A core module rather than a component.
+    /// What it is: component, module, or a module that becomes a component first.
     #[arg(long)]
-    module: bool,
+    form: Form,
     /// For the engine of WASI 0.3.
     #[arg(long)]
     concurrent: bool,
@@ -60,9 +60,9 @@ pub(crate) fn workshop(settings: &config::Machine, memory_bytes: u64) -> Worksho
 
 /// Compiles one artifact; the last line on standard error is why it did not.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
-    let Arguments { artifact, digest, module, concurrent, debugger, reservation_bytes, guard_bytes, memory_bytes, cpu_s } = arguments;
+    let Arguments { artifact, digest, form, concurrent, debugger, reservation_bytes, guard_bytes, memory_bytes, cpu_s } = arguments;
     let rules = Rules { debugger, concurrent };
-    let order = Order { artifact, digest, module, rules, reservation_bytes, guard_bytes, memory_bytes, cpu_s };
+    let order = Order { artifact, digest, form, rules, reservation_bytes, guard_bytes, memory_bytes, cpu_s };
     match restrain(&order).and_then(|()| work(&order)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

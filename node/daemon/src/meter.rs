@@ -97,7 +97,7 @@ pub(crate) struct Counts {
     hour_ms: AtomicU64,
     used: Used,
     runs: [Runs; Kind::ALL.len()],
-    /// Most linear memory of an invocation, bytes.
+    /// Most memory of an invocation, bytes.
     pub(crate) memory_bytes: Histogram,
     /// From the artifact to code that runs, microseconds.
     pub(crate) init_us: Histogram,

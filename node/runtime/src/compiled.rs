@@ -1,12 +1,13 @@
 //! Compiled code on disk, so that a restart does not compile again.
 //!
 //! ```text
-//!  <cache>/<digest of the Wasm>-<engine hash>.cwasm  =  compiled code ‖ SHA-256 of it ‖ magic
+//!  <cache>/<digest of the Wasm>-<engine hash>[-<form>].cwasm  =  compiled code ‖ SHA-256 of it ‖ magic
 //! ```
 //! Compiled code is run as it is, so it is loaded only when its own checksum and the engine's stamp fit; anything
 //! else (short, foreign, damaged) is compiled anew and replaced. The directory must be writable by the daemon alone.
 
 use crate::compiler::CompileError;
+use crate::form::Form;
 use sedge_protocol::Digest;
 use sha2::{Digest as _, Sha256};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -24,6 +25,7 @@ pub(crate) struct Artifact<'a> {
     /// Where it lies.
     pub(crate) path: &'a Path,
     pub(crate) digest: Digest,
+    pub(crate) form: Form,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -69,7 +71,7 @@ impl Cache {
         artifact: &Artifact<'_>,
         make: Option<&impl Fn(&Artifact<'_>) -> Result<Vec<u8>, CompileError>>,
     ) -> wasmtime::Result<C> {
-        let path = self.dir.join(format!("{}-{:016x}.cwasm", artifact.digest.hex(), self.engine_hash));
+        let path = self.dir.join(format!("{}-{:016x}{}.cwasm", artifact.digest.hex(), self.engine_hash, artifact.form.suffix()));
         if let Some(verified) = verify(&path) {
             match C::load(engine, &verified) {
                 Ok(code) => return Ok(code),
@@ -77,7 +79,7 @@ impl Cache {
             }
         }
         let Some(make) = make else {
-            let code = C::compile(engine, artifact.bytes)?;
+            let code = C::compile(engine, &artifact.form.wasm(artifact.bytes)?)?;
             keep(&path, code.serialize().map_err(io::Error::other));
             return Ok(code);
         };

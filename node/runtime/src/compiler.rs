@@ -9,10 +9,10 @@
 
 use crate::compiled::Artifact;
 use crate::engine::{Rules, compiling_engine};
+use crate::form::Form;
 use crate::limits::{COMPILED_BYTES_MAX, COMPILER_SAYS_BYTES_MAX};
 use crate::pool::Plan;
 use sedge_protocol::Digest;
-use sedge_protocol::artifact::Kind;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -42,8 +42,8 @@ pub struct Order {
     pub artifact: PathBuf,
     /// Its digest.
     pub digest: Digest,
-    /// A core module rather than a component.
-    pub module: bool,
+    /// What it is.
+    pub form: Form,
     /// Address space of a linear memory in the engine that will run it.
     pub reservation_bytes: u64,
     /// Unmapped space behind that.
@@ -103,14 +103,14 @@ pub enum CompileError {
 }
 
 impl Workshop {
-    /// Compiles artifacts of one kind for an engine of these rules and this plan.
-    pub(crate) fn for_engine(&self, rules: Rules, plan: Plan, kind: Kind) -> impl Fn(&Artifact<'_>) -> Result<Vec<u8>, CompileError> {
+    /// Compiles artifacts for an engine of these rules and this plan.
+    pub(crate) fn for_engine(&self, rules: Rules, plan: Plan) -> impl Fn(&Artifact<'_>) -> Result<Vec<u8>, CompileError> {
         let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         move |artifact| {
             self.compile(&Order {
                 artifact: artifact.path.to_owned(),
                 digest: artifact.digest,
-                module: matches!(kind, Kind::CoreCommand),
+                form: artifact.form,
                 reservation_bytes: plan.reservation_bytes,
                 guard_bytes: plan.guard_bytes,
                 rules,
@@ -199,7 +199,7 @@ impl Order {
         ] {
             arguments.extend([name.into(), number.to_string().into()]);
         }
-        arguments.extend(self.module.then(|| "--module".into()));
+        arguments.extend(["--form".into(), self.form.to_string().into()]);
         arguments.extend(self.rules.debugger.then(|| "--debugger".into()));
         arguments.extend(self.rules.concurrent.then(|| "--concurrent".into()));
         arguments
@@ -213,7 +213,11 @@ impl Order {
 pub fn compile(order: &Order) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let bytes = read(&order.artifact, &order.digest)?;
     let engine = compiling_engine(order)?;
-    Ok(if order.module { engine.precompile_module(&bytes)? } else { engine.precompile_component(&bytes)? })
+    let wasm = order.form.wasm(&bytes)?;
+    Ok(match order.form {
+        Form::Module => engine.precompile_module(&wasm)?,
+        Form::Component | Form::Adapted => engine.precompile_component(&wasm)?,
+    })
 }
 
 fn read(artifact: &Path, digest: &Digest) -> io::Result<Vec<u8>> {
@@ -230,7 +234,7 @@ mod tests {
         Order {
             artifact: PathBuf::from("/nowhere/artifact.wasm"),
             digest: Digest::of(b""),
-            module: true,
+            form: Form::Module,
             reservation_bytes: 1 << 32,
             guard_bytes: 1 << 20,
             rules: Rules::default(),

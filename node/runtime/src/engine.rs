@@ -10,6 +10,7 @@ use crate::assets::UnpackError;
 use crate::compiled::{Artifact, Cache};
 use crate::compiler::{Order, Workshop};
 use crate::epoch::EpochClock;
+use crate::form::Form;
 use crate::function::{Function, Shared};
 use crate::host::outgoing::{IMPORT_OF_02, IMPORT_OF_03};
 use crate::host::{Host, RevisionRef};
@@ -240,7 +241,7 @@ impl Engine {
             return Err(PrepareError::Memory { wanted_bytes, max_bytes });
         }
         host.assets().unpack(&found, &bytes)?;
-        let artifact = Artifact { path: wasm, digest: found, bytes: &bytes };
+        let artifact = Artifact { path: wasm, digest: found, form: Form::of(kind, &revision.manifest), bytes: &bytes };
         let compile = |cause: wasmtime::Error| PrepareError::Compile(cause.into());
         if kind.is_concurrent() {
             let side = self.0.side.started(&self.0.shared).map_err(PrepareError::Side)?;
@@ -264,18 +265,18 @@ impl Engine {
 
     fn link(&self, kind: Kind, artifact: &Artifact<'_>) -> wasmtime::Result<Prepared> {
         let Parts { engine, components, modules, cache, .. } = &*self.0;
-        let make = self.0.workshop.get().map(|shop| shop.for_engine(self.0.rules, self.0.plan, kind));
+        let make = self.0.workshop.get().map(|shop| shop.for_engine(self.0.rules, self.0.plan));
         let make = make.as_ref();
         Ok(match kind {
             Kind::Http => {
                 let component: Component = cache.code(engine, artifact, make)?;
                 Prepared::Http(ProxyPre::new(components.instantiate_pre(&component)?)?)
             }
-            Kind::Command => {
+            Kind::Command | Kind::CoreCommand if artifact.form != Form::Module => {
                 let component: Component = cache.code(engine, artifact, make)?;
                 Prepared::Command(CommandPre::new(components.instantiate_pre(&component)?)?)
             }
-            Kind::CoreCommand => {
+            Kind::Command | Kind::CoreCommand => {
                 let module: Module = cache.code(engine, artifact, make)?;
                 Prepared::Core(modules.instantiate_pre(&module)?)
             }

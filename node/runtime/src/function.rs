@@ -103,7 +103,8 @@ impl Function {
     /// What one instance may take at most: reserve it before a call, so that the node never runs out.
     #[must_use]
     pub fn memory_reservation(&self) -> u64 {
-        u64::from(self.0.revision.manifest.limits.memory_mb) * 1024 * 1024 + INSTANCE_OVERHEAD_BYTES
+        let manifest = &self.0.revision.manifest;
+        u64::from(manifest.limits.memory_mb) * 1024 * 1024 + manifest.access.scratch_bytes() + INSTANCE_OVERHEAD_BYTES
     }
 
     /// An instance that waits for an invocation, if there is one; give it to [`Invocation::in_warm`].

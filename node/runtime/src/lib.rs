@@ -28,6 +28,7 @@ mod engine;
 mod epoch;
 mod event;
 mod failure;
+mod form;
 mod function;
 mod guest;
 mod host;
@@ -37,6 +38,7 @@ mod last_words;
 pub mod limits;
 mod linker;
 mod pool;
+mod scratch;
 mod state;
 mod stdio;
 mod trace;
@@ -50,6 +52,7 @@ pub use body::ResponseBody;
 pub use compiler::{CompileError, Order, Workshop, compile};
 pub use engine::{Engine, EngineConfig, EngineError, PrepareError, Rules};
 pub use failure::{Failure, Fault};
+pub use form::{Form, FormError};
 pub use function::{Function, Reply};
 pub use host::{
     BlobChange, CallAnswer, CallInfo, Egress, EgressError, Host, HostError, KeyPage, LogLevel, LogLine, LogStream, RevisionRef, Secret,

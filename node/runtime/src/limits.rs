@@ -80,3 +80,9 @@ pub const BLOB_CHUNK_BYTES: usize = 64 * 1024;
 pub const BLOB_WHOLE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Names in one page of a container's list.
 pub const BLOB_NAMES_PER_PAGE: usize = 1000;
+/// Longest name of a file in a scratch directory.
+pub const SCRATCH_NAME_BYTES_MAX: usize = 255;
+/// Levels of a scratch directory that renaming a directory looks through, so that no single call takes long.
+pub const SCRATCH_DEPTH_MAX: usize = 64 * 1024;
+/// Longest path to a file in a scratch directory.
+pub const SCRATCH_PATH_BYTES_MAX: usize = 4096;

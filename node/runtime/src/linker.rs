@@ -5,7 +5,6 @@ use crate::state::State;
 use wasmtime::component::HasSelf;
 use wasmtime::{Engine, Result};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
 use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView as _};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView as _};
@@ -25,9 +24,9 @@ pub(crate) fn component(engine: &Engine) -> Result<wasmtime::component::Linker<S
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
     random::insecure::add_to_linker::<State, WasiRandom>(l, State::random)?;
     random::insecure_seed::add_to_linker::<State, WasiRandom>(l, State::random)?;
-    // Standard libraries import the file system; nothing is pre-opened, so there is nothing to reach.
-    filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
+    // Standard libraries import the file system; without files or a scratch directory there is nothing to reach.
+    filesystem::types::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    filesystem::preopens::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     keyvalue::store::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     keyvalue::atomics::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     keyvalue::batch::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;

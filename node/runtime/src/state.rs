@@ -8,6 +8,7 @@ use crate::limits::{
     CONCURRENT_MAX, CORE_DUMP_MEMORY_BYTES_MAX, CORE_INSTANCES_MAX, EPOCHS_OF_FIRST_TURN, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX,
     MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TRAP_BYTES_MAX,
 };
+use crate::scratch::{SCRATCH, Scratch};
 use crate::stdio::Pipe;
 use crate::usage::Call;
 use sedge_protocol::{FunctionName, Manifest};
@@ -52,9 +53,10 @@ impl State {
         let Surroundings { mut wasi, output, outgoing } = around;
         let sockets = Sockets::grant(&mut wasi, call, host);
         grant_files(&mut wasi, call, host);
+        let scratch = grant_scratch(&mut wasi, call);
         let mut wasi = wasi.build_p1();
         wasi.ctx().table.set_max_capacity(HANDLES_MAX);
-        let memory = Memory::new(Arc::clone(call));
+        let memory = Memory::new(Arc::clone(call), scratch);
         let outgoing = Outgoing::new(outgoing, call, host);
         let (call, host) = (Arc::clone(call), Arc::clone(host));
         let state = Self { wasi, http, outgoing, sockets, blobs_open: Arc::default(), memory, output, call, host };
@@ -88,6 +90,11 @@ impl State {
 
     pub(crate) fn table(&mut self) -> &mut ResourceTable {
         self.wasi.ctx().table
+    }
+
+    /// Its scratch directory, if it was granted one.
+    pub(crate) const fn scratch(&self) -> Option<&Scratch> {
+        self.memory.scratch.as_ref()
     }
 
     pub(crate) fn preview1(&mut self) -> &mut WasiP1Ctx {
@@ -170,6 +177,15 @@ fn grant_files(wasi: &mut WasiCtxBuilder, call: &Call, host: &Arc<dyn Host>) {
     }
 }
 
+/// Makes the scratch directory that the manifest asks for, and tells programs that it is the place for such files.
+fn grant_scratch(wasi: &mut WasiCtxBuilder, call: &Arc<Call>) -> Option<Scratch> {
+    let limit_bytes = call.info().revision.manifest.access.scratch_bytes();
+    (limit_bytes > 0).then(|| {
+        wasi.env("TMPDIR", SCRATCH);
+        Scratch::new(limit_bytes, call)
+    })
+}
+
 /// The line about something that the manifest did not ask for.
 pub(crate) fn refusal(import: &str, what: &str, line: &str) -> LogLine {
     let text = format!("{import}: {what} was refused; add `{line}` under [access] in function.toml");
@@ -203,10 +219,11 @@ impl WasiHttpView for State {
     }
 }
 
-/// Counts the linear memories of one instance together and refuses what passes the limit.
-#[derive(Debug)]
+/// Counts the linear memories of one instance together and refuses what passes the limit. A scratch directory has a limit of its own,
+/// and is counted as memory with them.
 struct Memory {
     call: Arc<Call>,
+    scratch: Option<Scratch>,
     limit_bytes: usize,
     used_bytes: usize,
     /// Something was refused, which explains a trap that follows.
@@ -214,15 +231,18 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(call: Arc<Call>) -> Self {
+    fn new(call: Arc<Call>, scratch: Option<Scratch>) -> Self {
         let limit_bytes = call.info().revision.manifest.limits.memory_mb as usize * 1024 * 1024;
-        Self { call, limit_bytes, used_bytes: 0, refused: false }
+        Self { call, scratch, limit_bytes, used_bytes: 0, refused: false }
     }
 
     fn enter(&mut self, call: &Arc<Call>) {
         self.call = Arc::clone(call);
         self.refused = false;
-        call.count_memory(self.used_bytes);
+        match &self.scratch {
+            Some(scratch) => scratch.enter(call),
+            None => call.count_memory(self.used_bytes),
+        }
     }
 }
 
@@ -234,7 +254,10 @@ impl ResourceLimiter for Memory {
             return Ok(false);
         }
         self.used_bytes = wanted;
-        self.call.count_memory(wanted);
+        match &self.scratch {
+            Some(scratch) => scratch.linear_is(wanted),
+            None => self.call.count_memory(wanted),
+        }
         Ok(true)
     }
 

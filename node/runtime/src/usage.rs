@@ -30,7 +30,7 @@ pub struct Usage {
     /// How long it ran or could have run, microseconds: wall time without waiting for the host. The excess over `cpu_us` is waiting
     /// for a processor.
     pub runnable_us: u64,
-    /// Most linear memory at one time.
+    /// Most memory at one time: linear, and what lay in the scratch directory.
     pub memory_peak_bytes: u64,
     /// Body bytes and event data that the function read, answers to its own requests and its files included.
     pub bytes_in: u64,

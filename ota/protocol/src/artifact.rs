@@ -79,12 +79,6 @@ pub enum ArtifactError {
          nor a WASI command that exports _start; it exports {0}"
     )]
     NotAFunction(String),
-    /// A directory whose size nobody could hold to its limit.
-    #[error(
-        "access.scratch_mb asks for a scratch directory, which this version does not give: a directory of the system cannot be held to a size \
-         exactly, and one that cannot would fill the disk; keep what is in between in memory, or in wasi:blobstore, and take the line out"
-    )]
-    Scratch,
     /// An import that is not granted.
     #[error("imports `{import}`, which is not granted; {hint}")]
     Import {
@@ -189,15 +183,12 @@ type Granted = fn(&Access) -> bool;
 /// Checks `bytes` as the artifact of a function with this manifest, and says what they are.
 ///
 /// # Errors
-/// As [`inspect`]; a scratch directory, which no node gives yet; and an import that the manifest does not ask for, with the line to add.
+/// As [`inspect`]; and an import that the manifest does not ask for, with the line to add.
 pub fn inspect_for(bytes: &[u8], manifest: &Manifest) -> Result<Kind, ArtifactError> {
     let (kind, size) = inspect_size(bytes)?;
     let limit_mb = manifest.limits.memory_mb;
     if size.memory_bytes > u64::from(limit_mb) * 1024 * 1024 {
         return Err(ArtifactError::Memory { wanted_bytes: size.memory_bytes, limit_mb });
-    }
-    if manifest.access.scratch_mb > 0 {
-        return Err(ArtifactError::Scratch);
     }
     let seen = Seen::of(bytes).map_err(|cause| ArtifactError::Invalid(cause.to_string()))?;
     for import in &seen.imports {
@@ -389,8 +380,6 @@ mod tests {
             assert!(fault.contains(&format!("imports `{import}`")) && fault.contains(&hint), "{fault}");
             assert_eq!(inspect_for(&bytes, &manifest(line)), Ok(Kind::Command), "{line}");
         }
-        let fault = inspect_for(&component("wasi:cli/stdin@0.2.0"), &manifest("scratch_mb = 1")).unwrap_err();
-        assert!(fault.to_string().starts_with("access.scratch_mb asks for a scratch directory"), "{fault}");
         for import in ["wasi:http/outgoing-handler@0.2.3", "wasi:sockets/tcp@0.2.0", "wasi:config/store@0.2.0-rc.1"] {
             assert_eq!(inspect_for(&component(import), &manifest("")), Ok(Kind::Command), "{import}");
         }

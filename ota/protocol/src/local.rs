@@ -247,7 +247,7 @@ pub struct Ended {
     pub wall_us: u64,
     /// Processor time, microseconds.
     pub cpu_us: u64,
-    /// Most linear memory at one time, bytes.
+    /// Most memory at one time, bytes: linear, and what lay in the scratch directory.
     pub memory_bytes: u64,
     /// Whether it was the first since the revision was prepared.
     #[serde(default)]

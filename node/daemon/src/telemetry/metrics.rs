@@ -173,7 +173,7 @@ fn of_revisions(revisions: &[Arc<Counts>]) -> Vec<Family> {
     vec![
         histogram("faas.init_duration", "From the artifact to code that runs.", Unit::Seconds, init),
         histogram("sedge.event.duration", "From the bus taking an event to the end of its invocation.", Unit::Seconds, events.collect()),
-        histogram("faas.mem_usage", "Most linear memory of an invocation.", Unit::Bytes, memory),
+        histogram("faas.mem_usage", "Most memory of an invocation, linear and scratch.", Unit::Bytes, memory),
         Family { unit: Unit::Seconds, ..counters("faas.cpu_usage", "Processor time, as it is metered.", cpu) },
         Family { unit: Unit::Bytes, ..counters("faas.net_io", "Bytes of bodies, events and messages.", net.collect()) },
     ]

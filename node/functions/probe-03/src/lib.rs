@@ -1,5 +1,6 @@
 //! Does what the last part of its path names.
 
+mod file;
 mod reach;
 
 use futures::future::join;

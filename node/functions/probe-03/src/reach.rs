@@ -14,9 +14,9 @@ use imports::wasi::keyvalue::{atomics, store as keyvalue};
 use imports::wasi::logging::logging;
 use imports::wasi::messaging::{producer, types::Client, types::Message};
 
-type Outcome = Result<String, String>;
+pub(crate) type Outcome = Result<String, String>;
 
-fn told<E: std::fmt::Debug>(error: E) -> String {
+pub(crate) fn told<E: std::fmt::Debug>(error: E) -> String {
     format!("{error:?}")
 }
 
@@ -40,6 +40,7 @@ pub(crate) async fn reach(verb: &str, argument: &str) -> Outcome {
         "tcp" => tcp(argument).await,
         "udp" => UdpSocket::create(IpAddressFamily::Ipv4).map(|_| "made".to_owned()).map_err(told),
         "look-up" => resolve_addresses(argument.to_owned()).await.map(told).map_err(told),
+        "files" => crate::file::files(argument).await,
         "read" => std::fs::read_to_string(argument).map_err(|error| error.to_string()),
         other => Err(format!("no verb `{other}`")),
     }

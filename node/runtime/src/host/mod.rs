@@ -5,6 +5,8 @@ pub(crate) mod blobstore;
 mod blobstream;
 pub(crate) mod config;
 pub(crate) mod egress;
+mod filesystem;
+pub(crate) mod filesystem03;
 pub(crate) mod keyvalue;
 pub(crate) mod logging;
 pub(crate) mod messaging;

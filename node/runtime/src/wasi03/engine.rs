@@ -67,7 +67,7 @@ impl Side {
 impl Started {
     /// Compiles in `shop`, if there is one.
     pub(crate) fn link(&self, kind: Kind, artifact: &Artifact<'_>, shop: Option<&Workshop>) -> wasmtime::Result<Prepared> {
-        let make = shop.map(|shop| shop.for_engine(self.rules, self.plan, kind));
+        let make = shop.map(|shop| shop.for_engine(self.rules, self.plan));
         let component: Component = self.cache.code(&self.engine, artifact, make.as_ref())?;
         let linked = self.components.instantiate_pre(&component)?;
         Ok(match kind {

@@ -1,6 +1,6 @@
 //! What components of WASI 0.3 may import: all that those of 0.2 may, and the interfaces of 0.3.
 
-use crate::host::sockets03;
+use crate::host::{filesystem03, sockets03};
 use crate::state::State;
 use wasmtime::component::Linker;
 use wasmtime::{Engine, Result};
@@ -12,7 +12,7 @@ pub(crate) fn concurrent(engine: &Engine) -> Result<Linker<State>> {
     p3::cli::add_to_linker(&mut linker)?;
     p3::clocks::add_to_linker(&mut linker)?;
     p3::random::add_to_linker(&mut linker)?;
-    p3::filesystem::add_to_linker(&mut linker)?;
+    filesystem03::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     sockets03::add_to_linker(&mut linker)?;
     Ok(linker)

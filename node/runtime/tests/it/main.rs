@@ -12,6 +12,7 @@ mod languages;
 mod limits;
 mod outgoing;
 mod reuse;
+mod scratch;
 mod server;
 mod sockets;
 mod support;

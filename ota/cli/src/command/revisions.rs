@@ -33,7 +33,7 @@ fn list(revisions: &[Revision], now_ms: u64, style: Style) -> String {
             text::ago(now_ms, revision.created_ms).into(),
             text::bytes(revision.size).into(),
             text::kind(revision.kind).into(),
-            text::bytes(u64::from(revision.manifest.limits.memory_mb) << 20).into(),
+            text::bytes((u64::from(revision.manifest.limits.memory_mb) << 20) + revision.manifest.access.scratch_bytes()).into(),
             revision.manifest.triggers.len().to_string().into(),
         ]);
     }

@@ -111,8 +111,7 @@ async fn inspected(check: impl FnOnce() -> Result<Kind, ArtifactError> + Send + 
             | ArtifactError::Memory { .. }
             | ArtifactError::NotAFunction(_)
             | ArtifactError::Import { .. }
-            | ArtifactError::Assets(_)
-            | ArtifactError::Scratch => StatusCode::UNPROCESSABLE_ENTITY,
+            | ArtifactError::Assets(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Refusal::new(status, fault.to_string())
     })

@@ -29,7 +29,7 @@ pub struct Access {
     /// Secrets of the node that it may read through `wasi:config`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretName>,
-    /// Size of a directory `/scratch` that lives as long as the instance, MiB; 0 is none.
+    /// Size of a directory `/scratch` that lives as long as the instance, in its memory, MiB; 0 is none.
     #[serde(skip_serializing_if = "is_zero")]
     pub scratch_mb: u32,
 }
@@ -69,6 +69,12 @@ impl Access {
         };
         section.finish();
         access
+    }
+
+    /// Most bytes of the scratch directory; 0 is none. An instance may take them beside its linear memory.
+    #[must_use]
+    pub fn scratch_bytes(&self) -> u64 {
+        u64::from(self.scratch_mb) * 1024 * 1024
     }
 
     /// The first rule that is broken.

@@ -115,7 +115,9 @@ fn zig(zig: &Found, home: &Path, dir: &Path, out: &str) -> Command {
 
 fn c(zig: &Found, home: &Path, dir: &Path, out: &str) -> Command {
     let mut command = zig_command(zig, home);
-    command.args(["cc", "-target", "wasm32-wasi", "-std=c17", "-Os", "-s", "-Wall", "-Wextra", "-o", out]).args(c_sources(dir));
+    command
+        .args(["cc", "-target", "wasm32-wasi", "-std=c17", "-Os", "-Wl,--strip-debug", "-Wall", "-Wextra", "-o", out])
+        .args(c_sources(dir));
     command
 }
 
@@ -225,7 +227,10 @@ mod tests {
         let found = Found { program: "/cache/ziglang-1/ziglang/zig".into(), dir: Some("/cache/ziglang-1".into()) };
         let dir = project(&["src/b.c", "src/a.c"]);
         let command = c(&found, Path::new("/cache"), dir.path(), "target/x.wasm");
-        assert_eq!(shown(&command), "zig cc -target wasm32-wasi -std=c17 -Os -s -Wall -Wextra -o target/x.wasm src/a.c src/b.c");
+        assert_eq!(
+            shown(&command),
+            "zig cc -target wasm32-wasi -std=c17 -Os -Wl,--strip-debug -Wall -Wextra -o target/x.wasm src/a.c src/b.c"
+        );
     }
 
     #[test]

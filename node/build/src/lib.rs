@@ -295,10 +295,10 @@ mod tests {
         let finished = r#"{"reason":"build-finished","success":false}"#;
         let mut cargo = Command::new("sh");
         cargo.args(["-c", &format!("echo '{message}'; echo 'error[E0425]: cannot find value' >&2; echo '{finished}'; exit 101")]);
-        let mut said = Vec::new();
-        let error = artifacts_of(&mut cargo, Path::new("/p/Cargo.toml"), &mut |progress| said.push(format!("{progress:?}"))).unwrap_err();
-        assert!(matches!(error, tool::ToolError::Failed { tail, .. } if tail == "error[E0425]: cannot find value"));
-        assert_eq!(said, ["Line(\"error[E0425]: cannot find value\")"]);
+        let mut lines = Vec::new();
+        let error = artifacts_of(&mut cargo, Path::new("/p/Cargo.toml"), &mut |progress| lines.push(format!("{progress:?}"))).unwrap_err();
+        assert!(matches!(error, tool::ToolError::Failed { said, .. } if said == "error[E0425]: cannot find value"));
+        assert_eq!(lines, ["Line(\"error[E0425]: cannot find value\")"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Runs a tool and hands on what it prints while it runs.
 
+use crate::language::shown;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Lines of output that an error carries.
 const TAIL_LINES_MAX: usize = 30;
+/// And how many from its beginning.
+const HEAD_LINES_MAX: usize = 15;
 /// Lines that may wait to be read; a tool that prints faster waits.
 const QUEUE_LINES_MAX: usize = 256;
 
@@ -25,14 +28,14 @@ pub enum ToolError {
         cause: io::Error,
     },
     /// It ran and failed.
-    #[error("{program} failed ({status}):\n{tail}")]
+    #[error("{program} failed ({status}):\n{said}")]
     Failed {
         /// The program's name.
         program: String,
         /// How it ended.
         status: ExitStatus,
-        /// The last lines of its output.
-        tail: String,
+        /// The first and the last lines of its output.
+        said: String,
     },
     /// It was stopped because it took too long.
     #[error("{program} took more than {} s", limit.as_secs())]
@@ -77,15 +80,12 @@ fn execute(
     let program = command.get_program().to_string_lossy().into_owned();
     let start = |cause| ToolError::Start { program: program.clone(), cause };
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
-    let mut tail = VecDeque::with_capacity(TAIL_LINES_MAX);
+    let mut said = Said::default();
     let in_time = drain(&mut child, limit, &mut |text| {
         if data(text) {
             return;
         }
-        if tail.len() == TAIL_LINES_MAX {
-            tail.pop_front();
-        }
-        tail.push_back(text.to_owned());
+        said.add(text);
         line(text);
     });
     if !in_time {
@@ -98,8 +98,37 @@ fn execute(
     if status.success() {
         return Ok(());
     }
-    let tail = Vec::from(tail).join("\n");
-    Err(ToolError::Failed { program, status, tail })
+    Err(ToolError::Failed { said: said.text(command), program, status })
+}
+
+/// What of a tool's output an error shows: some tools say first what is wrong, most say it last.
+#[derive(Default)]
+struct Said {
+    head: Vec<String>,
+    left_out: usize,
+    tail: VecDeque<String>,
+}
+
+impl Said {
+    fn add(&mut self, text: &str) {
+        if self.head.len() < HEAD_LINES_MAX {
+            self.head.push(text.to_owned());
+            return;
+        }
+        if self.tail.len() == TAIL_LINES_MAX {
+            self.tail.pop_front();
+            self.left_out += 1;
+        }
+        self.tail.push_back(text.to_owned());
+    }
+
+    fn text(self, command: &Command) -> String {
+        if self.head.is_empty() {
+            return format!("it said nothing; run `{}` to see why", shown(command));
+        }
+        let gap = (self.left_out > 0).then(|| format!("… {} lines …", self.left_out));
+        self.head.into_iter().chain(gap).chain(self.tail).collect::<Vec<_>>().join("\n")
+    }
 }
 
 /// Runs `command` and returns its standard output, trimmed.
@@ -115,8 +144,8 @@ pub fn output(command: &mut Command) -> Result<String, ToolError> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
-    let tail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(ToolError::Failed { program, status: output.status, tail })
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(ToolError::Failed { program, status: output.status, said })
 }
 
 /// Reads both streams until they end (true) or the time is over (false).
@@ -166,12 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_carries_only_the_tail() {
-        let error = run(&mut sh("seq 1 100; exit 7"), &mut |_| {}).unwrap_err();
-        let ToolError::Failed { tail, status, .. } = error else { panic!("{error}") };
-        assert_eq!(status.code(), Some(7));
-        assert_eq!(tail.lines().count(), TAIL_LINES_MAX);
-        assert!(tail.ends_with("100"));
+    fn a_failure_carries_the_beginning_and_the_end() {
+        let said_of = |script: &str| match run(&mut sh(script), &mut |_| {}).unwrap_err() {
+            ToolError::Failed { said, status, .. } => (said, status.code()),
+            error => panic!("{error}"),
+        };
+        let (said, code) = said_of("seq 1 100; exit 7");
+        assert_eq!(code, Some(7));
+        assert_eq!(said.lines().count(), HEAD_LINES_MAX + 1 + TAIL_LINES_MAX);
+        assert!(said.starts_with("1\n") && said.contains("… 55 lines …") && said.ends_with("100"), "{said}");
+        assert!(!said_of("seq 1 40; exit 1").0.contains('…'));
+        assert_eq!(said_of("exit 1").0, "it said nothing; run `sh -c 'exit 1'` to see why");
     }
 
     #[test]
@@ -182,7 +216,7 @@ mod tests {
             line.starts_with('{')
         };
         let error = run_reading(&mut sh("echo '{}'; echo talk; exit 1"), &mut data, &mut |_| {}).unwrap_err();
-        assert!(matches!(error, ToolError::Failed { tail, .. } if tail == "talk"));
+        assert!(matches!(error, ToolError::Failed { said, .. } if said == "talk"));
         assert_eq!(seen, ["{}", "talk"]);
     }
 

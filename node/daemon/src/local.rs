@@ -252,7 +252,7 @@ fn delete_function(local: &Arc<Local>, name: &FunctionName) -> Result<Response<L
 fn own(local: &Arc<Local>) -> Result<&watch::Sender<Desired>, Refusal> {
     local.desired.as_ref().ok_or_else(|| {
         Refusal::new(StatusCode::FORBIDDEN, "this node belongs to a fleet, which decides what it runs")
-            .hint("use `sedge publish` and `sedge rollout`")
+            .hint("change it at the fleet: `sedge rollout` for what it runs, `sedge rm FUNCTION` for what it shall not")
     })
 }
 

@@ -17,7 +17,7 @@ use crate::schedule::{CronExpression, Interval};
 use crate::strict::{Fault, Faults, Reader, Section};
 use crate::{FunctionName, Topic, TopicFilter};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the owner of a function says about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,10 +160,24 @@ impl Manifest {
         if let Some(name) = self.access.secrets.iter().find(|name| self.settings.contains_key(name.as_str())) {
             return Err(format!("`{name}` is both a setting and a secret: wasi:config could not tell them apart"));
         }
+        let mut routes = BTreeSet::new();
+        if let Some(twice) = self.routes().find(|route| !routes.insert(*route)) {
+            return Err(format!("two triggers have the route `{}`", twice.as_str()));
+        }
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, broken)) => Err(broken),
             None => Ok(()),
         }
+    }
+}
+
+impl Manifest {
+    /// The paths of its HTTP triggers.
+    fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.triggers.iter().filter_map(|trigger| match trigger {
+            Trigger::Http { route } => Some(route),
+            Trigger::Mqtt { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => None,
+        })
     }
 }
 

@@ -315,17 +315,11 @@ impl Controller {
 
     fn line_up(&mut self, function: &FunctionName, now: Micros) -> Arrival {
         let active = self.round.len().max(1);
-        let at_own_limit = self.lines[function].in_flight >= self.lines[function].share.concurrency;
-        let has_memory = self.memory.has_room(function, self.lines[function].share.instance_bytes);
+        let why = self.why_not(function);
         let line = self.lines.get_mut(function).expect("the caller has looked it up");
         let wait_us = line.wait_us(active, self.cores);
         if line.waiting.len() >= WAITING_MAX || wait_us > line.longest_wait_us() {
             line.turned_away();
-            let why = match (at_own_limit, has_memory) {
-                (true, _) => Why::Concurrency,
-                (false, true) => Why::Overload,
-                (false, false) => Why::Memory,
-            };
             return Arrival::Refused(Refusal { why, retry_after_ms: wait_us.div_ceil(1_000) });
         }
         let ticket = Ticket(self.next_ticket);
@@ -336,11 +330,23 @@ impl Controller {
         Arrival::Wait(ticket)
     }
 
+    /// What an invocation of the function would wait for.
+    fn why_not(&self, function: &FunctionName) -> Why {
+        let line = &self.lines[function];
+        let at_own_limit = line.in_flight >= line.share.concurrency;
+        match (at_own_limit, self.memory.has_room(function, line.share.instance_bytes)) {
+            (true, _) => Why::Concurrency,
+            (false, true) => Why::Overload,
+            (false, false) => Why::Memory,
+        }
+    }
+
     /// One that waited too long, if there is one.
     fn shed(&mut self, now: Micros) -> Option<(Ticket, Verdict)> {
         let active = self.round.len().max(1);
         let over = |name: &&FunctionName| self.lines.get_mut(*name).is_some_and(|line| line.is_over(now, active, self.cores));
         let name = self.round.keys().find(over)?.clone();
+        let why = self.why_not(&name);
         let line = self.lines.get_mut(&name)?;
         let waiting = line.waiting.pop_front()?;
         line.turned_away();
@@ -350,7 +356,7 @@ impl Controller {
             line.cleared();
             self.round.leave(&name);
         }
-        Some((waiting.ticket, Verdict::Shed(Refusal { why: Why::Overload, retry_after_ms })))
+        Some((waiting.ticket, Verdict::Shed(Refusal { why, retry_after_ms })))
     }
 
     fn start_next(&mut self, now: Micros) -> Option<(Ticket, Verdict)> {

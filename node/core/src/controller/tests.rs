@@ -53,6 +53,23 @@ fn a_warm_instance_needs_no_memory() {
 }
 
 #[test]
+fn one_that_waited_in_vain_hears_for_what() {
+    let why = |mib: u64, concurrency: u32, others: u32| {
+        let (mut node, f) = (node(mib), name("f"));
+        node.open(&f, share(concurrency, 0));
+        (0..others).for_each(|_| drop(run(node.arrive(&f, false, 0, Micros(0)))));
+        let waits = ticket(node.arrive(&f, false, 0, Micros(0)));
+        match node.poll(Micros(1_000_000)) {
+            Some((ticket, Verdict::Shed(refusal))) if ticket == waits => refusal.why,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(why(64, 1, 1), Why::Concurrency, "its own limit");
+    assert_eq!(why(2, 10, 2), Why::Memory);
+    assert_eq!(why(64, 100, node(64).limit()), Why::Overload);
+}
+
+#[test]
 fn what_is_reserved_is_never_taken() {
     let (mut node, greedy, quiet) = (node(64), name("greedy"), name("quiet"));
     node.open(&greedy, share(1000, 0));

@@ -12,6 +12,9 @@ pub enum WordError {
     /// Not a route.
     #[error("`{0}` is not a path: begin with `/`, use letters, digits and `-._~/`, and `*` only as the whole last part")]
     Route(String),
+    /// The node's own.
+    #[error("`{0}` is below `/.sedge`, which the node answers itself: take another path")]
+    Reserved(String),
     /// Not a store name.
     #[error("`{0}` is not a store name: use 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`")]
     Bucket(String),
@@ -65,6 +68,9 @@ impl FromStr for Route {
             && text.len() <= 256
             && !body.contains("//")
             && body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/".contains(&b));
+        if body == "/.sedge" || text.starts_with("/.sedge/") {
+            return Err(WordError::Reserved(clip(text)));
+        }
         if fits { Ok(Self(text.to_owned())) } else { Err(WordError::Route(clip(text))) }
     }
 }

@@ -1,38 +1,30 @@
 //! A `sedged` of our own: started, asked, stopped, and nothing of it left behind.
 
 use crate::client::Client;
-use crate::command::publish;
+use crate::command::give::{Poll, give};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::project::Artifact;
 use crate::style::Tone;
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
-use sedge_protocol::RevisionId;
-use sedge_protocol::local::{LocalRevision, LocalStatus};
-use sedge_protocol::message::FunctionState;
+use sedge_protocol::local::LocalStatus;
 use serde::Serialize;
+use std::env;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, thread};
 use tempfile::TempDir;
 
 /// How long a node may take to answer for the first time.
 const START_MAX: Duration = Duration::from_secs(30);
 /// How long the node may compile one function, seconds: an interpreter takes minutes on a busy machine, and here somebody looks on.
 const COMPILE_S: u64 = 3600;
-/// How long until it has said how that ended.
-const READY_MAX: Duration = Duration::from_secs(COMPILE_S + 60);
 /// How long a node may take to stop; it drains for ten seconds.
 const STOP_MAX: Duration = Duration::from_secs(15);
-/// How soon a condition is looked at again; each time twice as late.
-const POLL_MIN: Duration = Duration::from_millis(1);
-/// How often it is looked at after a while.
-const POLL_MAX: Duration = Duration::from_millis(25);
 /// Where core dumps are kept in a project: hidden, so that they are no sources.
 const CORE_DUMPS: &str = ".sedge/core-dumps";
 /// Lines of the node's own log that an error shows.
@@ -122,30 +114,8 @@ impl LocalNode {
 
     /// Gives the function to the node and waits until the node runs or refuses it.
     pub(crate) fn give(&mut self, artifact: &Artifact, output: &Output) -> anyhow::Result<LocalStatus> {
-        let function = &artifact.manifest.name;
-        let revision = RevisionId::of(&artifact.digest, &artifact.manifest);
-        publish::upload(&self.client, artifact, "/v1/artifacts", output)?;
-        let body = LocalRevision { artifact: artifact.digest, manifest: artifact.manifest.clone() };
-        self.client.put_json(&format!("/v1/functions/{function}"), &body)?;
-        let bar = output.spinner(&format!("{function}: the node compiles it"));
-        let (begin, mut poll) = (Instant::now(), Poll::new());
-        loop {
-            self.check()?;
-            let status: LocalStatus = self.client.get("/v1/status")?;
-            let report = status.functions.iter().find(|report| report.function == *function);
-            match report.map(|report| (&report.state, report.running, report.assigned)) {
-                Some((FunctionState::Running, Some(running), _)) if running == revision => {
-                    bar.finish_and_clear();
-                    return Ok(status);
-                }
-                Some((FunctionState::Failed { reason }, _, Some(assigned))) if assigned == revision => {
-                    anyhow::bail!("the node refuses {function}: {reason}")
-                }
-                Some(_) | None => {}
-            }
-            anyhow::ensure!(begin.elapsed() < READY_MAX, "the node did not get {function} ready in {} s", READY_MAX.as_secs());
-            poll.pause();
-        }
+        let client = self.client.clone();
+        give(&client, artifact, output, || self.check())
     }
 
     /// Fails when the node has ended.
@@ -215,20 +185,6 @@ impl LocalNode {
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
-    }
-}
-
-/// Pauses between looks: short at first, so that what is quick costs no time.
-struct Poll(Duration);
-
-impl Poll {
-    fn new() -> Self {
-        Self(POLL_MIN)
-    }
-
-    fn pause(&mut self) {
-        thread::sleep(self.0);
-        self.0 = (self.0 * 2).min(POLL_MAX);
     }
 }
 

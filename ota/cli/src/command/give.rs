@@ -1,0 +1,66 @@
+//! Giving a function to a node that has no fleet.
+
+use crate::client::Client;
+use crate::command::publish;
+use crate::output::Output;
+use crate::project::Artifact;
+use sedge_protocol::RevisionId;
+use sedge_protocol::local::{LocalRevision, LocalStatus};
+use sedge_protocol::message::FunctionState;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a node may take to get a function ready. It has a bound of its own for compiling and says when that is reached; this is for
+/// a node that says nothing.
+const READY_MAX: Duration = Duration::from_secs(3_660);
+/// How soon a condition is looked at again; each time twice as late.
+const POLL_MIN: Duration = Duration::from_millis(1);
+/// How often it is looked at after a while.
+const POLL_MAX: Duration = Duration::from_millis(25);
+
+/// Gives the function to the node and waits until the node runs or refuses it. `check` fails when there is no sense in waiting.
+pub(crate) fn give(
+    client: &Client,
+    artifact: &Artifact,
+    output: &Output,
+    mut check: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<LocalStatus> {
+    let function = &artifact.manifest.name;
+    let revision = RevisionId::of(&artifact.digest, &artifact.manifest);
+    publish::upload(client, artifact, "/v1/artifacts", output)?;
+    let body = LocalRevision { artifact: artifact.digest, manifest: artifact.manifest.clone() };
+    client.put_json(&format!("/v1/functions/{function}"), &body)?;
+    let bar = output.spinner(&format!("{function}: the node compiles it"));
+    let (begin, mut poll) = (Instant::now(), Poll::new());
+    loop {
+        check()?;
+        let status: LocalStatus = client.get("/v1/status")?;
+        let report = status.functions.iter().find(|report| report.function == *function);
+        match report.map(|report| (&report.state, report.running, report.assigned)) {
+            Some((FunctionState::Running, Some(running), _)) if running == revision => {
+                bar.finish_and_clear();
+                return Ok(status);
+            }
+            Some((FunctionState::Failed { reason }, _, Some(assigned))) if assigned == revision => {
+                anyhow::bail!("the node refuses {function}: {reason}")
+            }
+            Some(_) | None => {}
+        }
+        anyhow::ensure!(begin.elapsed() < READY_MAX, "the node did not get {function} ready in {} s", READY_MAX.as_secs());
+        poll.pause();
+    }
+}
+
+/// Pauses between looks: short at first, so that what is quick costs no time.
+pub(crate) struct Poll(Duration);
+
+impl Poll {
+    pub(crate) fn new() -> Self {
+        Self(POLL_MIN)
+    }
+
+    pub(crate) fn pause(&mut self) {
+        thread::sleep(self.0);
+        self.0 = (self.0 * 2).min(POLL_MAX);
+    }
+}

@@ -59,7 +59,7 @@ impl Care {
         let Rest { mut instance, room } = rest;
         let manifest = &parts.revision.manifest;
         let tight = parts.shared().kept.tight.load(Relaxed);
-        if !tight && instance.served() < manifest.reuse.count {
+        if !tight && instance.served() < manifest.reuse.count && !instance.leaves_bodies() {
             severance.sever();
             // It must not hold on to an invocation that is over; what it does from now on is for the next.
             let between = Call::preparation(Arc::clone(&parts.revision));

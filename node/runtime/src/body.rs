@@ -153,12 +153,12 @@ impl ResponseBody {
         Self(Answer::Whole { frames, left_bytes })
     }
 
-    /// The body of a guest that is done: all of it waits in memory.
+    /// The body of a guest that is done: all of it waits in memory. One whose end is not there either was left open, and never ends.
     pub(crate) async fn whole(mut inner: HyperOutgoingBody, call: &Call) -> Result<Self, Failure> {
         let limit_bytes = response_limit(call);
         let mut frames = VecDeque::new();
         let mut left_bytes = 0;
-        while let Some(frame) = inner.frame().await {
+        while let Some(frame) = frame_now(&mut inner).await.unwrap_or(Some(Err(HttpError::HttpResponseIncomplete))) {
             let frame = frame.map_err(|_| call.fail(Failure::Incomplete))?;
             let bytes = frame.data_ref().map_or(0, Bytes::len);
             call.count_out(bytes);
@@ -212,6 +212,18 @@ impl ResponseBody {
     }
 }
 
+/// The next frame, if it is there already.
+async fn frame_now(body: &mut HyperOutgoingBody) -> Option<Option<Result<Frame<Bytes>, HttpError>>> {
+    // Outside of the task's budget, which would make a frame look as if it were not there.
+    tokio::task::unconstrained(std::future::poll_fn(|cx| {
+        Poll::Ready(match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(frame) => Some(frame),
+            Poll::Pending => None,
+        })
+    }))
+    .await
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Failure;
@@ -263,7 +275,9 @@ impl Streaming {
                 }
             },
         };
-        self.sent_bytes = self.call.count_out(frame.data_ref().map_or(0, Bytes::len));
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        self.call.count_out(bytes);
+        self.sent_bytes += bytes as u64;
         if self.sent_bytes > self.limit_bytes {
             return Poll::Ready(Some(Err(self.call.fail(Failure::OutputTooLarge { limit_bytes: self.limit_bytes }))));
         }

@@ -352,6 +352,8 @@ impl Parts {
             instance.handle(request, sender).await
         }
         .await;
+        // Recorded before the instance goes, and with it the body: else what is there would look like all.
+        let result = if instance.leaves_answer_open(&result) { Err(Failure::Incomplete.into()) } else { result };
         let whole = result.is_ok();
         State::verdict(&mut instance.store, result)?;
         Ok(whole.then_some(instance))

@@ -19,9 +19,11 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use wasmtime::Store;
+use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiHttpView as _;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p3::bindings::Service;
 
 pub(crate) struct Instance {
@@ -75,6 +77,20 @@ impl Instance {
         let incoming = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
         let outparam = store.data_mut().http().new_response_outparam(sender)?;
         proxy.wasi_http_incoming_handler().call_handle(store, incoming, outparam).await
+    }
+
+    /// Whether its handler has ended, by return or by exit, and the body of an answer is neither finished nor dropped. One that may send
+    /// requests may have left the body of a request; only its exit is judged.
+    pub(crate) fn leaves_answer_open(&mut self, result: &wasmtime::Result<()>) -> bool {
+        let exit = result.as_ref().is_err_and(|error| matches!(error.downcast_ref(), Some(I32Exit(0))));
+        let sends = !self.store.data().manifest().access.outgoing.is_empty();
+        (exit || (result.is_ok() && !sends)) && self.leaves_bodies()
+    }
+
+    /// Whether bodies of requests or answers are neither finished nor dropped. WASI 0.3 ends only with them.
+    pub(crate) fn leaves_bodies(&mut self) -> bool {
+        matches!(self.handler, Some(Handler::Of02(_)))
+            && self.store.data_mut().table().iter_mut().any(|entry| entry.is::<HostOutgoingBody>())
     }
 
     /// Invocations it has begun.

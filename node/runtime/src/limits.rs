@@ -25,11 +25,15 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Largest single write to a response body.
 pub const BODY_CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// Writes to a response body that wait for the client before the guest has to.
-pub const BODY_CHUNKS_WAITING: usize = 16;
+pub const BODY_CHUNKS_WAITING: usize = 8;
 /// Handles (streams, bodies, buckets …) that one invocation may hold.
-pub const HANDLES_MAX: usize = 4096;
+pub const HANDLES_MAX: usize = 512;
+/// A message that a function makes, with its metadata.
+pub const MESSAGE_BYTES_MAX: usize = sedge_protocol::limits::EVENT_BYTES_MAX + 64 * 1024;
+/// All messages that one instance holds before it sends or drops them.
+pub const MESSAGES_BYTES_MAX: usize = 1024 * 1024;
 /// Tasks, streams, futures and their ends that the engine remembers for one instance of WASI 0.3.
-pub const CONCURRENT_MAX: usize = 4 * HANDLES_MAX;
+pub const CONCURRENT_MAX: usize = 16 * 1024;
 /// Core instances inside one component.
 pub const CORE_INSTANCES_MAX: u32 = 64;
 /// Linear memories inside one component; they share the memory limit.

@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) sockets: Sockets,
     /// Held by every object that is being read or written: their number is bounded.
     pub(crate) blobs_open: Arc<()>,
+    /// What messages take that were made and neither sent nor dropped.
+    pub(crate) messages_bytes: usize,
     memory: Memory,
     output: [Pipe; 2],
     pub(crate) call: Arc<Call>,
@@ -59,7 +61,7 @@ impl State {
         let memory = Memory::new(Arc::clone(call), scratch);
         let outgoing = Outgoing::new(outgoing, call, host);
         let (call, host) = (Arc::clone(call), Arc::clone(host));
-        let state = Self { wasi, http, outgoing, sockets, blobs_open: Arc::default(), memory, output, call, host };
+        let state = Self { wasi, http, outgoing, sockets, blobs_open: Arc::default(), messages_bytes: 0, memory, output, call, host };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_max_component_handles(HANDLES_MAX);

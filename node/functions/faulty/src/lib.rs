@@ -12,6 +12,8 @@ use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingRequest
 const MIB: usize = 1024 * 1024;
 const BIG_BYTES: usize = 8 * MIB;
 const SLOW: Duration = Duration::from_secs(2);
+/// Long enough for the head of an answer to leave.
+const SOON: Duration = Duration::from_millis(100);
 const LINES: usize = 10_000;
 
 struct Faulty;
@@ -42,6 +44,16 @@ impl Guest for Faulty {
             }
             "big" => respond(answer, 200, &vec![b'x'; BIG_BYTES]),
             "fetch" => respond(answer, 200, fetch().as_bytes()),
+            "leave-body" => std::mem::forget(begin(answer, b"half")),
+            "leave-body-late" => {
+                let body = begin(answer, b"half");
+                std::thread::sleep(SOON);
+                std::mem::forget(body);
+            }
+            "exit-half" => {
+                let _body = begin(answer, b"half");
+                std::process::exit(0);
+            }
             "status" => respond(answer, 500, b"as you wished"),
             "trace" => {
                 println!("traced");
@@ -130,6 +142,15 @@ fn fetch() -> String {
         Some(Ok(Err(code))) => format!("{code:?}"),
         Some(Ok(Ok(_)) | Err(())) | None => "an answer".into(),
     }
+}
+
+/// Begins an answer; whoever has the body finishes it.
+fn begin(answer: ResponseOutparam, data: &[u8]) -> Option<OutgoingBody> {
+    let response = OutgoingResponse::new(Fields::new());
+    let body = response.body().ok()?;
+    ResponseOutparam::set(answer, Ok(response));
+    body.write().ok()?.blocking_write_and_flush(data).ok()?;
+    Some(body)
 }
 
 fn respond(answer: ResponseOutparam, status: u16, data: &[u8]) {

@@ -201,11 +201,15 @@ async fn send(
     }
 }
 
-/// `user@host` names the same pool as `host`, and is nothing that HTTP sends.
+/// `user@host` names the same pool as `host`, and is nothing that HTTP sends, neither in the address nor as `Host`.
 fn strip_user(request: &mut Request<WasiBody>) {
-    let uri = request.uri();
-    let Some((_, host)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) else { return };
-    let mut parts = uri.clone().into_parts();
+    let Some(host) = request.uri().authority().and_then(|authority| Some(authority.as_str().rsplit_once('@')?.1.to_owned())) else {
+        return;
+    };
+    if let Ok(named) = http::HeaderValue::try_from(&host) {
+        request.headers_mut().insert(http::header::HOST, named);
+    }
+    let mut parts = request.uri().clone().into_parts();
     parts.authority = host.parse().ok();
     if let Ok(uri) = http::Uri::from_parts(parts) {
         *request.uri_mut() = uri;

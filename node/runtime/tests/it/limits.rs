@@ -1,6 +1,6 @@
 //! Time and memory: what a guest must not pass.
 
-use crate::support::{Bench, ending, event, handle};
+use crate::support::{Bench, ask, ending, event, handle};
 use sedge_runtime::{Failure, Fault, Invocation, PrepareError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,4 +131,26 @@ async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
         std::task::Poll::Pending => std::task::Poll::Ready(None),
     })
     .await
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_answer_that_is_left_open_is_not_whole_and_holds_nobody_up() {
+    let bench = Bench::new();
+    for manifest in ["", "[reuse]\ncount = 5\n", "[access]\noutgoing = [\"http://example.org\"]\n"] {
+        let function = bench.guest("faulty", &format!("[limits]\nmemory_mb = 32\n{manifest}"));
+        for wish in ["leave-body", "exit-half"] {
+            let (status, text, ending) = ask(&function, &format!("http://node/{wish}"), "").await;
+            assert_eq!((status, text.as_str()), (0, "the response body was not finished"), "{wish} {manifest}");
+            assert_eq!(ending.result, Err(Failure::Incomplete), "{wish} {manifest}");
+        }
+        let (reply, ending) = handle(&function, b"leave-body").await;
+        assert!(reply.is_err() && ending.result == Err(Failure::Incomplete), "{reply:?}");
+        assert_eq!(ask(&function, "http://node/ok", "").await.1, "ok");
+    }
+    for manifest in ["", "[reuse]\ncount = 5\n"] {
+        let function = bench.guest("faulty", &format!("[limits]\nmemory_mb = 32\n{manifest}"));
+        let (status, text, ending) = ask(&function, "http://node/leave-body-late", "").await;
+        assert_eq!((status, text.as_str()), (200, "the response body was not finished"));
+        assert_eq!(ending.result, Err(Failure::Incomplete));
+    }
 }

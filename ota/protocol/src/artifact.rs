@@ -209,6 +209,13 @@ pub fn inspect(bytes: &[u8]) -> Result<Kind, ArtifactError> {
     inspect_size(bytes).map(|(kind, _)| kind)
 }
 
+/// What of WebAssembly nodes compile: what is standard and on by default, but for what needs a garbage collector, and 64-bit memories.
+fn features() -> WasmFeatures {
+    WasmFeatures::default().difference(
+        WasmFeatures::GC | WasmFeatures::GC_TYPES | WasmFeatures::EXCEPTIONS | WasmFeatures::LEGACY_EXCEPTIONS | WasmFeatures::MEMORY64,
+    )
+}
+
 fn inspect_size(bytes: &[u8]) -> Result<(Kind, Size), ArtifactError> {
     let size = bytes.len() as u64;
     if size > ARTIFACT_BYTES_MAX {
@@ -219,7 +226,7 @@ fn inspect_size(bytes: &[u8]) -> Result<(Kind, Size), ArtifactError> {
         return Err(ArtifactError::Invalid("the file does not begin with \\0asm".to_owned()));
     }
     let parts = Size::of(bytes)?;
-    Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(invalid)?;
+    Validator::new_with_features(features()).validate_all(bytes).map_err(invalid)?;
     assets::read(bytes)?;
     let seen = Seen::of(bytes).map_err(invalid)?;
     let kind = if seen.component { seen.component_kind() } else { seen.module_kind() }?;
@@ -341,6 +348,16 @@ mod tests {
 
     fn kind_of(text: &str) -> Result<Kind, ArtifactError> {
         inspect(&wat::parse_str(text).unwrap())
+    }
+
+    #[test]
+    fn what_no_node_compiles_is_refused_and_simd_is_not() {
+        let module = |text: &str| inspect(&wat::parse_str(format!(r#"(module {text} (func (export "_start")))"#)).unwrap());
+        assert_eq!(module("(func (drop (v128.const i64x2 0 0)))"), Ok(Kind::CoreCommand));
+        assert_eq!(module("(table 1 funcref)"), Ok(Kind::CoreCommand));
+        for text in ["(memory i64 1)", "(type (struct))", "(tag)", "(table 1 externref)"] {
+            assert!(matches!(module(text), Err(ArtifactError::Invalid(_))), "{text}");
+        }
     }
 
     #[test]

@@ -270,3 +270,25 @@ fn who_watches_a_node_sees_each_invocation_with_its_lines() -> Result<()> {
     assert!(sedge.ended()?.success());
     Ok(())
 }
+
+#[test]
+fn a_node_without_a_fleet_is_given_functions_by_publish() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let socket = text(&directory.path().join("node-1/socket"));
+    let project = directory.path().join("hello");
+    fs::create_dir(&project)?;
+    fs::write(project.join("hello.wasm"), artifact::guest("hello")?)?;
+    fs::write(project.join("function.toml"), "name = 'hello'\n[[trigger]]\nhttp = '/hello'\n")?;
+    let wasm = text(&project.join("hello.wasm"));
+    let done = sedge(None, &["publish", &wasm, "--node", &socket, "--json"])?.success()?;
+    let report: Value = serde_json::from_str(&done)?;
+    assert_eq!((report["function"].as_str(), report["running"].is_string()), (Some("hello"), true), "{done}");
+    assert!(node.running(&function("hello"))?.is_some());
+    fs::write(project.join("function.toml"), "name = 'hello'\n[[trigger]]\nhttp = '/.sedge/hello'\nhttp2 = 1\n")?;
+    let done = sedge(None, &["publish", &wasm, "--node", &socket])?;
+    assert!(done.code == Some(78) && done.stderr.contains("which the node answers itself"), "{done:?}");
+    let done = sedge(None, &["publish", &wasm, "--node", &text(&directory.path().join("nobody"))])?;
+    assert!(done.code == Some(1) && done.stderr.contains("no answer from the node at"), "{done:?}");
+    Ok(())
+}

@@ -22,6 +22,8 @@ async fn a_granted_origin_is_reached_over_connections_that_are_kept() {
         assert_eq!((status, text), (200, format!("GET /hello \"{}\"", server.address)));
         assert_eq!(ending.result, Ok(()));
     }
+    let (status, text, _) = ask(&reach, &format!("/reach/fetch?http://127.0.0.1:1@{}/hello", server.address), "").await;
+    assert_eq!((status, text), (200, format!("GET /hello \"{}\"", server.address)), "a user is told to nobody");
     assert_eq!(server.accepted(), 1, "twenty instances of one function share a connection");
     let other = bench.guest("reach", &format!("[settings]\na = \"b\"\n{}", granting(&[&origin])));
     ask(&other, &format!("/reach/fetch?{origin}/hello"), "").await;

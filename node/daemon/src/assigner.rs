@@ -216,7 +216,7 @@ impl Assigner {
         let path = self.fetcher.fetch(assignment, progress).await.map_err(|error| match error {
             FetchError::Passing(error) => Hindrance::Passing(error),
             // What was wrong is deleted; the next try begins at zero.
-            error @ (FetchError::NoRoom(_) | FetchError::Digest(_)) => Hindrance::Lasting(error.into()),
+            error @ (FetchError::NoRoom(_) | FetchError::Digest(_) | FetchError::NoFleet(_)) => Hindrance::Lasting(error.into()),
         })?;
         self.set_state(assignment, FunctionState::Preparing);
         match self.prepare(assignment, &path).await {
@@ -310,9 +310,10 @@ impl Assigner {
         let task = tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
             for digest in files.list()? {
                 let digest = Digest::from_bytes(digest);
-                if !used.contains(&digest) {
+                if used.contains(&digest) {
+                    files.used(digest.as_bytes());
+                } else if files.remove_unused(digest.as_bytes())? {
                     engine.forget(&digest)?;
-                    files.remove(digest.as_bytes())?;
                 }
             }
             host.assets().keep_only(|digest| used.contains(digest))?;

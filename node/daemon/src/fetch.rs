@@ -5,6 +5,7 @@ use crate::session::{self, Exchange, Link};
 use anyhow::Context as _;
 use quinn::Connection;
 use sedge_protocol::Digest;
+use sedge_protocol::local::FleetLink;
 use sedge_protocol::message::{Assignment, FromFleet, FromNode};
 use sedge_store::{FileError, Files, FinishError, Partial};
 use std::path::PathBuf;
@@ -29,6 +30,9 @@ pub(crate) enum FetchError {
     /// What came is not what was promised; it is deleted.
     #[error("the artifact's digest differs from {0}: what came was deleted; if this lasts, publish it again")]
     Digest(Digest),
+    /// It is not here, and nobody has it.
+    #[error("the artifact {0} is not on this node, which has no fleet to fetch it from: publish it again")]
+    NoFleet(Digest),
 }
 
 impl Fetcher {
@@ -50,6 +54,9 @@ impl Fetcher {
             return Ok(path);
         }
         let mut link = self.link.clone();
+        if link.borrow().state == FleetLink::None {
+            return Err(FetchError::NoFleet(digest));
+        }
         let connection = session::connection(&mut link).await.context("the daemon stops").map_err(FetchError::Passing)?;
         let partial = self.receive(&connection, assignment, &mut progress).await.map_err(|error| match error.downcast() {
             Ok(error @ FileError::NoRoom { .. }) => FetchError::NoRoom(error),

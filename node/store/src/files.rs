@@ -9,9 +9,12 @@
 //! after a crash at [`Partial::len`]; bytes that a power cut took are simply fetched again, and bytes that it
 //! garbled are found by the hash.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -72,11 +75,16 @@ pub enum FinishError {
     File(#[from] FileError),
 }
 
+/// How long a file that was put here is left for whoever put it to say what it is for.
+const NEW: Duration = Duration::from_secs(600);
+
 /// A directory of content-addressed files. Everything here blocks.
 #[derive(Debug, Clone)]
 pub struct Files {
     directory: PathBuf,
     free_bytes_min: Option<u64>,
+    /// What was put here and not asked for since. Locked while a file is removed, so that none goes that is just being put.
+    put: Arc<Mutex<BTreeMap<[u8; 32], Instant>>>,
 }
 
 impl Files {
@@ -88,7 +96,7 @@ impl Files {
         fs::create_dir_all(directory)
             .and_then(|()| sync_directory(crate::durable::parent(directory)))
             .map_err(|cause| io_error(directory, cause))?;
-        Ok(Self { directory: directory.to_path_buf(), free_bytes_min })
+        Ok(Self { directory: directory.to_path_buf(), free_bytes_min, put: Arc::default() })
     }
 
     /// Whether `bytes` more fit without what is kept free.
@@ -126,15 +134,38 @@ impl Files {
         Ok(Partial { digest, path, target, file, length, files: self.clone() })
     }
 
-    /// Puts a whole file in one go.
+    /// Puts a whole file in one go. It is left alone for ten minutes, see [`Files::remove_unused`].
     ///
     /// # Errors
     /// [`FinishError`] if the bytes have another digest or cannot be written.
     pub fn put(&self, digest: [u8; 32], bytes: &[u8]) -> Result<PathBuf, FinishError> {
+        self.put_here().insert(digest, Instant::now());
         let mut partial = self.partial(digest)?;
         partial.restart()?;
         partial.append(bytes)?;
         partial.finish()
+    }
+
+    /// The file is in use: when it is not any more, it goes at once.
+    pub fn used(&self, digest: &[u8; 32]) {
+        self.put_here().remove(digest);
+    }
+
+    /// Deletes a file that nothing uses, unless it was [put](Files::put) here a moment ago; answers whether it did.
+    ///
+    /// # Errors
+    /// As [`Files::remove`].
+    pub fn remove_unused(&self, digest: &[u8; 32]) -> Result<bool, FileError> {
+        let mut put = self.put_here();
+        if put.get(digest).is_some_and(|at| at.elapsed() < NEW) {
+            return Ok(false);
+        }
+        put.remove(digest);
+        self.remove(digest).map(|()| true)
+    }
+
+    fn put_here(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Instant>> {
+        self.put.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes a file and what was fetched of it. One that is not here is no error.
@@ -288,6 +319,20 @@ mod tests {
 
     fn digest(bytes: &[u8]) -> [u8; 32] {
         Sha256::digest(bytes).into()
+    }
+
+    #[test]
+    fn what_was_just_put_here_is_left_until_it_was_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(directory.path(), None).unwrap();
+        let digest = Sha256::digest(b"new").into();
+        files.put(digest, b"new").unwrap();
+        assert!(!files.remove_unused(&digest).unwrap() && files.contains(&digest), "whoever put it is about to name it");
+        files.used(&digest);
+        assert!(files.remove_unused(&digest).unwrap() && !files.contains(&digest));
+        files.put(digest, b"new").unwrap();
+        let again = Files::open(directory.path(), None).unwrap();
+        assert!(again.remove_unused(&digest).unwrap(), "after a restart nobody is about to");
     }
 
     #[test]

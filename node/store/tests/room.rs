@@ -90,7 +90,6 @@ fn functions_that_fill_the_database_leave_the_node_its_part() {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
         let written = fill(&store, bytes);
-        eprintln!("{bytes}: {written} keys, {} bytes of values, {} of files", written as usize * bytes, store.status().database_bytes);
         the_node_keeps_its_own(&store);
     }
 }
@@ -103,9 +102,7 @@ fn what_is_removed_is_room_again_without_a_restart() {
         let written = fill(&store, bytes);
         remove(&store, (0..written).filter(|number| number % share == 0));
         store.checkpoint();
-        let begin = Instant::now();
         until_there_is_room(&store);
-        eprintln!("{bytes}/{share}: room after {:?}, {} bytes of files", begin.elapsed(), store.status().database_bytes);
         assert_eq!(store.get(Tree::Keyvalue, name(1).as_bytes()).unwrap().is_some(), share > 1);
     }
 }

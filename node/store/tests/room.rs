@@ -89,7 +89,7 @@ fn functions_that_fill_the_database_leave_the_node_its_part() {
     for bytes in [0, 1000, 60_000] {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
-        let written = fill(&store, bytes);
+        fill(&store, bytes);
         the_node_keeps_its_own(&store);
     }
 }

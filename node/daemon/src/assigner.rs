@@ -17,7 +17,7 @@ use sedge_node_core::assignment::{Step, diff};
 use sedge_protocol::message::{Assignment, Desired, FunctionState};
 use sedge_protocol::{Digest, FunctionName, RevisionId};
 use sedge_runtime::{Engine, Host, PrepareError, RevisionRef};
-use sedge_store::{Batch, Durability, Files, Store, Tree};
+use sedge_store::{Batch, Commit, Durability, Files, Store, Tree};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +55,21 @@ pub(crate) struct Assigner {
 pub(crate) fn restore_desired(store: &Store) -> anyhow::Result<Desired> {
     let epoch = store.get(Tree::Assignment, EPOCH_KEY)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
     Ok(Desired { epoch, assignments: read_all(store, DESIRED_PREFIX)? })
+}
+
+/// Keeps what the node is told. Nothing is written when it is kept already. Blocking.
+pub(crate) fn keep_desired(store: &Store, desired: &Desired) -> anyhow::Result<()> {
+    commit_desired(store, desired)?.durable_blocking().context("keep the desired state")
+}
+
+fn commit_desired(store: &Store, desired: &Desired) -> anyhow::Result<Commit> {
+    let mut batch = Batch::new();
+    replace_all(store, &mut batch, DESIRED_PREFIX, desired.assignments.iter())?;
+    if batch.is_empty() && store.get(Tree::Assignment, EPOCH_KEY)?.as_deref() == Some(&desired.epoch.to_be_bytes()) {
+        return Ok(store.commit(batch, Durability::None)?);
+    }
+    batch.set(Tree::Assignment, EPOCH_KEY, desired.epoch.to_be_bytes());
+    Ok(store.commit(batch, Durability::Grouped)?)
 }
 
 impl Assigner {
@@ -278,13 +293,7 @@ impl Assigner {
     }
 
     async fn keep_desired(&self, desired: &Desired) -> anyhow::Result<()> {
-        let mut batch = Batch::new();
-        replace_all(&self.store, &mut batch, DESIRED_PREFIX, desired.assignments.iter())?;
-        if batch.is_empty() && self.store.get(Tree::Assignment, EPOCH_KEY)?.as_deref() == Some(&desired.epoch.to_be_bytes()) {
-            return Ok(());
-        }
-        batch.set(Tree::Assignment, EPOCH_KEY, desired.epoch.to_be_bytes());
-        self.store.commit(batch, Durability::Grouped)?.durable().await.context("keep the desired state")
+        commit_desired(&self.store, desired)?.durable().await.context("keep the desired state")
     }
 
     async fn keep_running(&self) -> anyhow::Result<()> {

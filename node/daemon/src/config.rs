@@ -1,5 +1,6 @@
 //! `sedged.toml`: read strictly, every fault at once.
 
+use crate::limits::FREE_BYTES_MIN_LEAST;
 use crate::telemetry::Collector;
 use sedge_protocol::label::Labels;
 use sedge_protocol::strict::{Fault, Faults, Reader, Section};
@@ -225,6 +226,15 @@ fn read_store(section: Section<'_>) -> StoreSettings {
         queue_bytes_max: section.integer("queue_bytes_max", 65_536..=(1 << 40)).map(size),
         free_bytes_min: section.integer("free_bytes_min", 0..=(1 << 50)),
     };
+    if store.free_bytes_min.is_some_and(|bytes| bytes < FREE_BYTES_MIN_LEAST) {
+        section.reject(
+            "free_bytes_min",
+            format!(
+                "at least {FREE_BYTES_MIN_LEAST}: the journal and the database need some MiB to note what is removed, and a disk that is \
+                 full to the end keeps the node from starting"
+            ),
+        );
+    }
     section.finish();
     store
 }
@@ -282,6 +292,14 @@ mod tests {
         let faults = parse("c", "[telemetry]\notlp = 'https://c:4318'\nca_file = '/no/such/file'\n").unwrap_err().to_string();
         assert!(faults.contains("telemetry.ca_file"), "{faults}");
         assert!(parse("c", "[telemetry]\n").unwrap_err().to_string().contains("`telemetry.otlp` is missing"));
+    }
+
+    #[test]
+    fn free_space_too_little_for_the_journal_is_refused_with_the_least() {
+        let read = |bytes: u64| parse("c", &format!("[store]\nfree_bytes_min = {bytes}\n"));
+        let fault = read(FREE_BYTES_MIN_LEAST - 1).unwrap_err().to_string();
+        assert!(fault.contains("c:2: `store.free_bytes_min`: at least 16777216: the journal"), "{fault}");
+        assert_eq!(read(FREE_BYTES_MIN_LEAST).unwrap().store.free_bytes_min, Some(FREE_BYTES_MIN_LEAST));
     }
 
     #[test]

@@ -465,7 +465,7 @@ fn start_sources(
         link: common.link.subscribe(),
         credentials: common.credentials.subscribe(),
         unsent: common.unsent.subscribe(),
-        desired: config.fleet.is_none().then(|| common.desired.clone()),
+        desired: config.fleet.is_none().then(|| local::Own::new(common.desired.clone())),
         http: http_address,
         mqtt: mqtt_address,
         metrics: metrics_address,

@@ -152,3 +152,9 @@ pub(crate) const COMPILE_MEMORY_MB_MIN: u64 = 1024;
 pub(crate) const COMPILE_MEMORY_MB_MAX: u64 = 4096;
 /// How much less urgent compiling is than anything else the daemon does.
 pub(crate) const COMPILE_NICENESS: i32 = 10;
+/// Least free space that an operator may have kept, in bytes: two segments of the journal, and what a checkpoint writes.
+pub(crate) const FREE_BYTES_MIN_LEAST: u64 = 16 * 1024 * 1024;
+/// Pause before the removal of state goes on that the store was too busy for.
+pub(crate) const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
+/// Such pauses in a row before the removal is given up.
+pub(crate) const REMOVAL_PAUSES_MAX: u32 = 1500;

@@ -4,6 +4,7 @@ mod dead_letters;
 mod invoke;
 mod lines;
 mod logs;
+mod own;
 mod removal;
 mod secrets;
 mod trace;
@@ -34,7 +35,7 @@ use hyper::body::Incoming;
 use sedge_protocol::api::Problem;
 use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
 use sedge_protocol::local::{LocalRevision, LocalStatus};
-use sedge_protocol::message::{Assignment, Desired};
+use sedge_protocol::message::Assignment;
 use sedge_protocol::{Digest, FunctionName, RevisionId};
 use sedge_store::{Files, Store};
 use serde::Serialize;
@@ -42,6 +43,8 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
+
+pub(crate) use own::Own;
 
 pub(super) type LocalBody = UnsyncBoxBody<Bytes, anyhow::Error>;
 
@@ -63,7 +66,7 @@ pub(crate) struct Local {
     pub(crate) credentials: watch::Receiver<Option<Credentials>>,
     pub(crate) unsent: watch::Receiver<u64>,
     /// Set on a node without a fleet: what `PUT /v1/functions` changes.
-    pub(crate) desired: Option<watch::Sender<Desired>>,
+    pub(crate) desired: Option<Own>,
     pub(crate) http: Option<String>,
     pub(crate) mqtt: Option<String>,
     pub(crate) metrics: Option<String>,
@@ -155,7 +158,7 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
         (&Method::DELETE, ["v1", "functions", name]) if request.uri().query() == Some("state=true") => {
             removal::function_and_state(local, &parse(name)?).await
         }
-        (&Method::DELETE, ["v1", "functions", name]) => delete_function(local, &parse(name)?),
+        (&Method::DELETE, ["v1", "functions", name]) => delete_function(local, &parse(name)?).await,
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))),
     }
 }
@@ -229,27 +232,17 @@ async fn put_function(local: &Arc<Local>, name: FunctionName, request: Request<I
     let verdict = blocking(move || Ok(sedge_protocol::artifact::inspect_for(&std::fs::read(path)?, &asked))).await?;
     verdict.map_err(|fault| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string()))?;
     let revision = RevisionId::of(&artifact, &manifest);
-    desired.send_modify(|desired| {
-        desired.epoch += 1;
-        desired.assignments.retain(|assignment| *assignment.function() != name);
-        desired.assignments.push(Assignment { revision, artifact, size, manifest });
-    });
+    desired.put(&local.store, Assignment { revision, artifact, size, manifest }).await?;
     Ok(json(&revision))
 }
 
-fn delete_function(local: &Arc<Local>, name: &FunctionName) -> Result<Response<LocalBody>, Refusal> {
-    let mut found = false;
-    own(local)?.send_modify(|desired| {
-        let before = desired.assignments.len();
-        desired.assignments.retain(|assignment| assignment.function() != name);
-        found = desired.assignments.len() < before;
-        desired.epoch += u64::from(found);
-    });
-    if found { Ok(json(&())) } else { Err(Refusal::new(StatusCode::NOT_FOUND, format!("no function is called `{name}`"))) }
+async fn delete_function(local: &Arc<Local>, name: &FunctionName) -> Result<Response<LocalBody>, Refusal> {
+    own(local)?.remove(&local.store, name).await?;
+    Ok(json(&()))
 }
 
 /// The desired state, when it is this node's own to change.
-fn own(local: &Arc<Local>) -> Result<&watch::Sender<Desired>, Refusal> {
+fn own(local: &Arc<Local>) -> Result<&Own, Refusal> {
     local.desired.as_ref().ok_or_else(|| {
         Refusal::new(StatusCode::FORBIDDEN, "this node belongs to a fleet, which decides what it runs")
             .hint("change it at the fleet: `sedge rollout` for what it runs, `sedge rm FUNCTION` for what it shall not")

@@ -4,11 +4,11 @@
 //! objects. Events, calls and dead letters are removed by those who keep them.
 
 use crate::host::keyvalue::Keyvalue;
-use crate::limits::{STATE_PAGE_KEYS, TRACE_KEYS_MAX, TRACE_STATE_BYTES_MAX};
+use crate::limits::{REMOVAL_PAUSE, REMOVAL_PAUSES_MAX, STATE_PAGE_KEYS, TRACE_KEYS_MAX, TRACE_STATE_BYTES_MAX};
 use anyhow::Context as _;
 use sedge_protocol::FunctionName;
 use sedge_protocol::local::{Change, Kept, Payload, State};
-use sedge_store::{Batch, Blobs, Durability, Store, Tree};
+use sedge_store::{Batch, Blobs, CommitError, Durability, Store, Tree};
 use std::collections::BTreeMap;
 
 /// Where functions keep state in the store.
@@ -104,6 +104,8 @@ impl Places {
     pub(crate) fn clear(&self, function: &FunctionName) -> anyhow::Result<Kept> {
         let kept = self.measure(function)?;
         self.keyvalue.rewrite(function, |store| clear(store, function))?;
+        // The room of what is gone is there with the next checkpoint, which may be minutes away.
+        self.store.checkpoint();
         self.blobs.remove_owner(function.as_str()).context("remove the objects")?;
         Ok(kept)
     }
@@ -124,19 +126,30 @@ impl Places {
 
 fn clear(store: &Store, function: &FunctionName) -> anyhow::Result<()> {
     for tree in TREES {
+        let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = store.scan(tree, &prefix(function), None, STATE_PAGE_KEYS).context("read the state")?;
-            if page.is_empty() {
-                break;
-            }
+            let page = store.scan(tree, &prefix(function), after.as_deref(), STATE_PAGE_KEYS).context("read the state")?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
             let mut batch = Batch::new();
             for (key, _) in page {
                 batch.delete(tree, key);
             }
-            drop(store.commit(batch, Durability::Grouped).context("remove the state")?);
+            remove(store, &batch).context("remove the state")?;
         }
     }
     Ok(())
+}
+
+/// Millions of keys are removed faster than the disk takes it: then the disk is waited for.
+fn remove(store: &Store, batch: &Batch) -> Result<(), CommitError> {
+    for _ in 0..REMOVAL_PAUSES_MAX {
+        match store.commit(batch.clone(), Durability::Grouped) {
+            Err(CommitError::Full { .. }) => std::thread::sleep(REMOVAL_PAUSE),
+            other => return other.map(drop),
+        }
+    }
+    store.commit(batch.clone(), Durability::Grouped).map(drop)
 }
 
 fn write(store: &Store, function: &FunctionName, state: &State) -> anyhow::Result<()> {

@@ -40,6 +40,17 @@ pub enum CommitError {
         /// Configured bound.
         bytes_max: u64,
     },
+    /// What functions keep reached its part of the database; deletions and the node's own records are taken.
+    #[error(
+        "the part of the node's database that is for functions is full: {bytes} of {bytes_max} bytes; the rest is kept for the node itself. \
+         Remove state that is not needed: `sedge rm FUNCTION --state`"
+    )]
+    FunctionsFull {
+        /// Size of the database's file, and of what is on its way there.
+        bytes: u64,
+        /// The part of the bound that functions may take.
+        bytes_max: u64,
+    },
     /// The last write failed; durable commits are refused until one succeeds.
     #[error("the journal cannot be written: {reason}")]
     Degraded {

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::memtable::{Memtable, start};
 
 /// How often sled's own thread syncs, in milliseconds. Never off.
 const FLUSH_EVERY_MS: u64 = 5_000;
+/// Bytes that are copied between two syncs.
+const COPY_SYNC_BYTES: usize = 1024 * 1024;
 const VALUE_VERSION: u8 = 1;
 const ENVELOPE_BYTES: usize = 5;
 
@@ -77,6 +80,10 @@ pub(crate) struct Database {
     trees: Vec<sled::Tree>,
     internal: sled::Tree,
     file: File,
+    /// Bytes of all keys and values, once they have been summed up.
+    live: Mutex<Option<u64>>,
+    /// Live bytes, and the size of the file, of the last copy that was made: what live bytes cost.
+    copied: Mutex<Option<(u64, u64)>>,
 }
 
 impl Database {
@@ -100,7 +107,7 @@ impl Database {
             Tree::ALL.iter().map(|tree| sled.open_tree(tree.name())).collect::<Result<Vec<_>, _>>().map_err(DatabaseError::Refused)?;
         let internal = sled.open_tree("sedge").map_err(DatabaseError::Refused)?;
         let file = File::open(path.join("db")).map_err(io)?;
-        let database = Self { path: path.to_path_buf(), sled, trees, internal, file };
+        let database = Self { path: path.to_path_buf(), sled, trees, internal, file, live: Mutex::default(), copied: Mutex::default() };
         database.sync()?;
         sync_directory(path).map_err(io)?;
         Ok(database)
@@ -135,23 +142,29 @@ impl Database {
 
     /// Writes all changes and syncs them. Answers the bytes handed to sled.
     pub(crate) fn apply(&self, changes: &Memtable) -> Result<u64, DatabaseError> {
-        let mut bytes = 0;
+        // Unknown again if this stops half-way.
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (mut bytes, mut added, mut removed) = (0, 0, 0);
         for tree in Tree::ALL {
             let target = &self.trees[tree.index()];
             for (key, change) in changes.tree(tree) {
-                match change {
+                let old = match change {
                     Some(value) => {
-                        bytes += (key.len() + value.len() + ENVELOPE_BYTES) as u64;
-                        guarded(|| target.insert(key, envelope(key, value)))?;
+                        let size = (key.len() + value.len() + ENVELOPE_BYTES) as u64;
+                        bytes += size;
+                        added += size;
+                        guarded(|| target.insert(key, envelope(key, value)))?
                     }
                     None => {
                         bytes += key.len() as u64;
-                        guarded(|| target.remove(key))?;
+                        guarded(|| target.remove(key))?
                     }
-                }
+                };
+                removed += old.map_or(0, |old| (key.len() + old.len()) as u64);
             }
         }
         self.sync()?;
+        self.set_live(live.map(|live| (live + added).saturating_sub(removed)));
         Ok(bytes)
     }
 
@@ -174,13 +187,55 @@ impl Database {
         self.file.sync_data().map_err(|cause| DatabaseError::Io { path: self.path.clone(), cause })
     }
 
-    /// Size of the database file.
+    /// Size of the database: its file, and the files in which sled keeps pages of large values.
     pub(crate) fn file_bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.len())
+        guarded(|| self.sled.size_on_disk()).unwrap_or_else(|_| self.file.metadata().map_or(0, |metadata| metadata.len()))
     }
 
-    /// Bytes of all keys and values.
+    /// Bytes of all keys and values: summed up once, counted from then on.
     pub(crate) fn live_bytes(&self) -> Result<u64, DatabaseError> {
+        let known = *self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = known {
+            return Ok(bytes);
+        }
+        let bytes = self.sum()?;
+        self.set_live(Some(bytes));
+        Ok(bytes)
+    }
+
+    fn set_live(&self, bytes: Option<u64>) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+    }
+
+    /// How big a copy will be, after what the last one cost.
+    pub(crate) fn copy_bytes(&self) -> Result<u64, DatabaseError> {
+        self.live_bytes().map(|live| self.cost(live))
+    }
+
+    /// What of the file is not garbage: all of it, until a copy has shown what live bytes cost.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let live = *self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = self.file_bytes();
+        live.filter(|_| self.knows_cost()).map_or(file, |live| self.cost(live).min(file))
+    }
+
+    /// Whether a copy of this, or of what this is a copy of, was made since the store was opened.
+    pub(crate) fn knows_cost(&self) -> bool {
+        self.last_copy().is_some()
+    }
+
+    fn last_copy(&self) -> Option<(u64, u64)> {
+        *self.copied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cost(&self, live: u64) -> u64 {
+        match self.last_copy() {
+            Some((copied, file)) if copied > 0 => u64::try_from(u128::from(live) * u128::from(file) / u128::from(copied)).unwrap_or(live),
+            Some(_) | None => live,
+        }
+    }
+
+    fn sum(&self) -> Result<u64, DatabaseError> {
         let mut bytes = 0;
         for tree in &self.trees {
             let mut stored = tree.iter();
@@ -194,13 +249,28 @@ impl Database {
     /// Copies everything into `target`, damaged values included: they stay known as damaged.
     pub(crate) fn copy_into(&self, target: &Self) -> Result<(), DatabaseError> {
         let pairs = self.trees.iter().zip(&target.trees);
+        let mut unsynced = 0;
         for (from, to) in pairs.chain([(&self.internal, &target.internal)]) {
             let mut stored = from.iter();
             while let Some((key, value)) = guarded(|| stored.next().transpose())? {
+                unsynced += key.len() + value.len();
                 guarded(|| to.insert(key, value))?;
+                if unsynced >= COPY_SYNC_BYTES {
+                    // What sled wrote over in between is free for the rest only then.
+                    target.sync()?;
+                    unsynced = 0;
+                }
             }
         }
-        target.sync()
+        target.sync()?;
+        let live = self.live_bytes()?;
+        target.set_live(Some(live));
+        // sled does not always write a copy more tightly: then what is there is the measure.
+        let cost = Some((live, target.file_bytes().min(self.file_bytes())));
+        for database in [self, target] {
+            *database.copied.lock().unwrap_or_else(PoisonError::into_inner) = cost;
+        }
+        Ok(())
     }
 }
 

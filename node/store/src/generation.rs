@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::database::{Database, DatabaseError};
 use crate::durable::{parent, sync_directory};
-use crate::limits::{BROKEN_KEPT_MAX, COMPACT_BYTES_MIN, COMPACT_RATIO, COMPACT_RATIO_FULL};
+use crate::limits::{BROKEN_KEPT_MAX, COMPACT_BYTES_MIN, COMPACT_EIGHTHS_MAX, COMPACT_RATIO};
 
 const INCOMPLETE: &str = "incomplete";
 
@@ -33,39 +33,45 @@ pub(crate) fn current(directory: &Path) -> io::Result<PathBuf> {
     Ok(generation_path(directory, 1))
 }
 
-/// A smaller copy of a database that is mostly garbage, or that is `full`. `None` if it is not worth it.
-pub(crate) fn compact(old: &Database, full: bool, cache_bytes: u64) -> Result<Option<Database>, DatabaseError> {
+/// A smaller copy of a database that is mostly garbage, or that is `pressed` for room. `None` if it is not worth it, or would take
+/// more than the disk has to `spare`.
+pub(crate) fn compact(old: &Database, pressed: bool, spare: u64, cache_bytes: u64) -> Result<Option<Database>, DatabaseError> {
     let size = old.file_bytes();
-    let ratio = if full { COMPACT_RATIO_FULL } else { COMPACT_RATIO };
-    if (size < COMPACT_BYTES_MIN && !full) || size / ratio < old.live_bytes()? {
+    if size < COMPACT_BYTES_MIN && !pressed {
         return Ok(None);
     }
-    copy(old, cache_bytes).map(Some)
+    let copied = old.copy_bytes()?;
+    let worth = if pressed { copied <= size / 8 * COMPACT_EIGHTHS_MAX } else { old.live_bytes()? <= size / COMPACT_RATIO };
+    if worth && copied <= spare { copy(old, size, cache_bytes) } else { Ok(None) }
 }
 
-/// Copies `old` into the next generation and lets that count; [`discard`] the old one when it is closed.
-pub(crate) fn copy(old: &Database, cache_bytes: u64) -> Result<Database, DatabaseError> {
+/// Copies `old` into the next generation and lets that count if it is smaller than `bytes_max`; [`discard`] the old one when it is
+/// closed.
+fn copy(old: &Database, bytes_max: u64, cache_bytes: u64) -> Result<Option<Database>, DatabaseError> {
     let io = |cause| DatabaseError::Io { path: old.path().to_path_buf(), cause };
     let directory = parent(old.path());
     let number = numbered(directory, "db-").map_err(io)?.last().copied().unwrap_or(0) + 1;
     let path = generation_path(directory, number);
-    let copied = copy_to(old, &path, cache_bytes);
-    if copied.is_err() {
+    let copied = copy_to(old, &path, bytes_max, cache_bytes);
+    if !matches!(copied, Ok(Some(_))) {
         discard(&path);
     }
     copied
 }
 
-fn copy_to(old: &Database, path: &Path, cache_bytes: u64) -> Result<Database, DatabaseError> {
+fn copy_to(old: &Database, path: &Path, bytes_max: u64, cache_bytes: u64) -> Result<Option<Database>, DatabaseError> {
     let io = |cause| DatabaseError::Io { path: path.to_path_buf(), cause };
     fs::create_dir(path).map_err(io)?;
     File::create(path.join(INCOMPLETE)).and_then(|mark| mark.sync_all()).map_err(io)?;
     sync_directory(path).and_then(|()| sync_directory(parent(path))).map_err(io)?;
     let new = Database::open(path, cache_bytes)?;
     old.copy_into(&new)?;
+    if new.file_bytes() >= bytes_max {
+        return Ok(None);
+    }
     fs::remove_file(path.join(INCOMPLETE)).map_err(io)?;
     sync_directory(path).map_err(io)?;
-    Ok(new)
+    Ok(Some(new))
 }
 
 /// Removes a generation that does not count. What stays is removed at the next opening.
@@ -143,7 +149,7 @@ mod tests {
     fn a_copy_holds_everything_and_counts_from_then_on() {
         let directory = tempfile::tempdir().unwrap();
         let old = filled(directory.path());
-        check(&copy(&old, CACHE_BYTES).unwrap());
+        check(&copy(&old, u64::MAX, CACHE_BYTES).unwrap().unwrap());
         drop(old);
         let path = current(directory.path()).unwrap();
         assert!(path.ends_with("db-2") && !directory.path().join("db-1").exists());
@@ -165,9 +171,12 @@ mod tests {
     fn a_full_database_is_copied_only_if_that_helps() {
         let directory = tempfile::tempdir().unwrap();
         let old = filled(directory.path());
-        assert!(compact(&old, false, CACHE_BYTES).unwrap().is_none(), "it is small");
-        let smaller = compact(&old, true, CACHE_BYTES).unwrap();
-        let helps = old.file_bytes() / COMPACT_RATIO_FULL >= old.live_bytes().unwrap();
-        assert_eq!(smaller.is_some(), helps);
+        assert!(compact(&old, false, u64::MAX, CACHE_BYTES).unwrap().is_none(), "it is small");
+        assert!(compact(&old, true, 0, CACHE_BYTES).unwrap().is_none(), "the disk has no room for two");
+        assert!(copy(&old, 1, CACHE_BYTES).unwrap().is_none(), "a copy that is no smaller does not count");
+        assert!(current(directory.path()).unwrap().ends_with("db-1"));
+        let copy = copy(&old, u64::MAX, CACHE_BYTES).unwrap().unwrap();
+        assert!(copy.knows_cost(), "what a copy costs is known from then on");
+        assert!(compact(&copy, true, u64::MAX, CACHE_BYTES).unwrap().is_none(), "another would be as big");
     }
 }

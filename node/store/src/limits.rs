@@ -33,8 +33,16 @@ pub const SPACE_CHECK_MS: u64 = 5_000;
 pub const COMPACT_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// The database is compacted when its file is more than this many times its live data.
 pub const COMPACT_RATIO: u64 = 8;
-/// As [`COMPACT_RATIO`], for a database that reached its bound.
-pub const COMPACT_RATIO_FULL: u64 = 2;
+/// Of its file in eighths: at most as big a copy of a database must be that left functions no room.
+pub const COMPACT_EIGHTHS_MAX: u64 = 7;
+/// Of the bound of the database in eighths: may be used before what functions keep is refused. The rest is the node's own.
+pub const FUNCTIONS_EIGHTHS: u64 = 5;
+/// As [`FUNCTIONS_EIGHTHS`], with what is garbage. 5/6 is less than [`COMPACT_EIGHTHS_MAX`]: what is between them is always given back.
+pub const GARBAGE_EIGHTHS: u64 = 6;
+/// Bytes of the database that one byte of waiting changes is taken for: keys repeat, pages are rewritten.
+pub const WAITING_FACTOR: u64 = 4;
+/// Pause between two checkpoints that are begun because functions have no room, in milliseconds.
+pub const ROOM_CHECKPOINT_MS: u64 = 10_000;
 /// Largest database file on any partition, in bytes.
 pub const DATABASE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Largest content-addressed file, in bytes.

@@ -31,6 +31,7 @@ pub(crate) fn room(directory: &Path, config: &StoreConfig, database: u64) -> Roo
         free: found.f_bavail.saturating_mul(found.f_frsize),
         free_min: config.free_bytes_min.unwrap_or_else(|| (64 * MIB).min(total / 20)),
         database,
+        database_used: database,
         database_max: config.database_bytes_max.unwrap_or_else(|| DATABASE_BYTES_MAX.min(total / 10)),
     }
 }

@@ -11,7 +11,7 @@ use crate::batch::{Batch, ItemId, Record, Tree};
 use crate::buffer::{Buffer, Flight, Slot};
 use crate::commit::{Commit, CommitError};
 use crate::config::{Durability, StoreConfig};
-use crate::limits::{RETRY_MS_MAX, RETRY_MS_MIN};
+use crate::limits::{FUNCTIONS_EIGHTHS, GARBAGE_EIGHTHS, RETRY_MS_MAX, RETRY_MS_MIN, ROOM_CHECKPOINT_MS};
 use crate::memtable::{Change, Memtable};
 use crate::queue::{Home, Item, Queue};
 
@@ -65,7 +65,22 @@ pub(crate) struct Room {
     pub(crate) free: u64,
     pub(crate) free_min: u64,
     pub(crate) database: u64,
+    /// What of `database` is not garbage that the next changes are written over.
+    pub(crate) database_used: u64,
     pub(crate) database_max: u64,
+}
+
+impl Room {
+    /// How much of the database may be used before functions are refused.
+    pub(crate) fn functions_max(&self) -> u64 {
+        self.database_max / 8 * FUNCTIONS_EIGHTHS
+    }
+
+    /// How big the database may be with its garbage before functions are refused. What is used is then so much less that a copy is
+    /// always worth it.
+    pub(crate) fn garbage_max(&self) -> u64 {
+        self.database_max / 8 * GARBAGE_EIGHTHS
+    }
 }
 
 #[derive(Debug)]
@@ -86,6 +101,8 @@ pub(crate) struct State {
     checkpoint_wanted: bool,
     checkpoint_failure: Option<(Arc<str>, u32, Instant)>,
     pub(crate) room: Room,
+    /// From when a checkpoint may be begun again because functions have no room.
+    room_checkpoint_at: Option<Instant>,
     pub(crate) health: Health,
     closing: Closing,
     stopped: bool,
@@ -110,6 +127,7 @@ impl State {
             checkpoint_wanted: false,
             checkpoint_failure: None,
             room: Room { free: u64::MAX, database_max: u64::MAX, ..Room::default() },
+            room_checkpoint_at: None,
             health: Health::Good,
             closing: Closing::No,
             stopped: false,
@@ -129,7 +147,12 @@ impl State {
 
     /// Applies a batch: all of it, or nothing with the reason.
     pub(crate) fn commit(&mut self, batch: Batch, durability: Durability, now: Instant) -> Result<Commit, CommitError> {
-        self.admit(&batch, durability)?;
+        if let Err(refused) = self.admit(&batch, durability) {
+            if matches!(refused, CommitError::FunctionsFull { .. }) {
+                self.look_for_room(now);
+            }
+            return Err(refused);
+        }
         for record in batch.records {
             self.apply(record);
         }
@@ -332,6 +355,16 @@ impl State {
     }
 
     // ---- rules
+
+    /// What waits may hold the deletions that give functions room again, or be smaller in the database than it was taken for: a
+    /// checkpoint tells. Now and then only, however often functions ask.
+    fn look_for_room(&mut self, now: Instant) {
+        if self.memory.is_empty() || self.room_checkpoint_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.checkpoint_wanted = true;
+        self.room_checkpoint_at = Some(now + Duration::from_millis(ROOM_CHECKPOINT_MS));
+    }
 
     fn apply(&mut self, record: Record) {
         match record {

@@ -15,7 +15,7 @@ use crate::config::{Durability, StoreConfig};
 use crate::database::{Checked, Database, DatabaseError};
 use crate::generation;
 use crate::journal::{Journal, JournalMode};
-use crate::limits::SPACE_CHECK_MS;
+use crate::limits::{SPACE_CHECK_MS, WAITING_FACTOR};
 use crate::recovery::{self, OpenError, Opened, Recovery};
 use crate::space;
 use crate::state::{CheckpointStep, Closing, Frozen, Health, State, Step, Stopped};
@@ -175,13 +175,14 @@ impl Store {
     pub fn commit(&self, batch: Batch, durability: Durability) -> Result<Commit, CommitError> {
         let now = Instant::now();
         let mut state = self.shared.state();
-        let commit = state.commit(batch, durability, now)?;
-        let wake = state.must_wake(now);
+        let commit = state.commit(batch, durability, now);
+        // A refusal may have asked for a checkpoint.
+        let wake = state.must_wake(now) || matches!(commit, Err(CommitError::FunctionsFull { .. }));
         drop(state);
         if wake {
             self.shared.journal_wake.notify_one();
         }
-        Ok(commit)
+        commit
     }
 
     /// The value of a key. May read the disk.
@@ -369,7 +370,13 @@ impl Shared {
             return;
         }
         *due = now + Duration::from_millis(SPACE_CHECK_MS);
-        let room = space::room(&self.directory, &self.config, self.database().file_bytes());
+        self.measure_room();
+    }
+
+    fn measure_room(&self) {
+        let database = self.database();
+        let mut room = space::room(&self.directory, &self.config, database.file_bytes());
+        room.database_used = database.used_bytes();
         self.state().room = room;
     }
 
@@ -447,10 +454,17 @@ impl Shared {
         let bytes = database.apply(&frozen.changes)?;
         self.counters.checkpoint_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = self.state().room;
-        let full = database.file_bytes() > room.database_max;
-        if let Some(smaller) = generation::compact(&database, full, self.cache_bytes)? {
-            self.swap_database(database, smaller);
+        let soon = database.file_bytes() + (self.config.memory_bytes_max as u64).saturating_mul(WAITING_FACTOR);
+        // The first copy is made early: it shows what of the file is garbage.
+        let pressed = soon > room.garbage_max() || (soon > room.functions_max() && !database.knows_cost());
+        let spare = room.free.saturating_sub(room.free_min / 2);
+        match generation::compact(&database, pressed, spare, self.cache_bytes) {
+            Ok(Some(smaller)) => self.swap_database(database, smaller),
+            Ok(None) => {}
+            // The changes are in the database that is there.
+            Err(error) => log::warn!(cause:? = error; "the database could not be compacted"),
         }
+        self.measure_room();
         Ok(())
     }
 

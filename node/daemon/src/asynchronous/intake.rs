@@ -173,7 +173,7 @@ fn exchanged(error: ExchangeError) -> Refused {
 pub(super) fn refused(error: CommitError) -> Refused {
     let text = format!("the call cannot be kept: {error}");
     match error {
-        CommitError::DiskFull { .. } | CommitError::DatabaseFull { .. } => Refused::NoRoom(text),
+        CommitError::DiskFull { .. } | CommitError::DatabaseFull { .. } | CommitError::FunctionsFull { .. } => Refused::NoRoom(text),
         CommitError::Full { .. } | CommitError::QueueFull { .. } => Refused::Full(text),
         CommitError::Degraded { .. }
         | CommitError::KeyTooLong { .. }

@@ -22,7 +22,7 @@ pub(super) async fn kept(local: &Arc<Local>, name: &FunctionName) -> Result<Resp
 pub(super) async fn function_and_state(local: &Arc<Local>, name: &FunctionName) -> Result<Response<LocalBody>, Refusal> {
     let of = |active: &Arc<Active>| (Arc::downgrade(&active.assignment), active.assignment.manifest.limits.timeout_ms);
     let running = local.functions.table().active.get(name).map(of);
-    delete_function(local, name)?;
+    delete_function(local, name).await?;
     stopped(local, name, running).await?;
     clear(local, name).await
 }

@@ -6,7 +6,7 @@ use super::{Closing, Health, Room, State};
 use crate::batch::{Batch, Record, Tree};
 use crate::commit::CommitError;
 use crate::config::Durability;
-use crate::limits::{BATCH_RECORDS_MAX, ITEM_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{BATCH_RECORDS_MAX, ITEM_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX, WAITING_FACTOR};
 use crate::{buffer, queue};
 
 impl State {
@@ -24,6 +24,10 @@ impl State {
         let bytes_max = self.config.buffer_bytes_max();
         if bytes > bytes_max || batch.len() > BATCH_RECORDS_MAX {
             return Err(CommitError::BatchTooBig { records: batch.len(), bytes });
+        }
+        let grows = |record: &Record| matches!(record, Record::Set { tree: Tree::Keyvalue, .. });
+        if let Some(full) = self.functions_full().filter(|_| batch.records.iter().any(grows)) {
+            return Err(full);
         }
         for record in &batch.records {
             self.admit_record(record)?;
@@ -45,21 +49,30 @@ impl State {
             Record::Set { tree, value, .. } if value.len() > VALUE_BYTES_MAX => {
                 Err(CommitError::ValueTooLong { tree: *tree, bytes: value.len() })
             }
+            Record::Accept { bytes, .. } if bytes.len() > ITEM_BYTES_MAX => Err(CommitError::ItemTooLong { bytes: bytes.len() }),
+            // What the node is told, what it has to account for, and how calls ended are small and bounded: they may use half of
+            // the space that is kept, and pass the bound of the database.
+            Record::Set { tree: Tree::Assignment | Tree::Usage | Tree::Invocation, .. } if self.room.free >= self.room.free_min / 2 => {
+                Ok(())
+            }
             Record::Set { .. } if self.room.database > self.room.database_max => {
                 let Room { database: bytes, database_max: bytes_max, .. } = self.room;
                 Err(CommitError::DatabaseFull { bytes, bytes_max })
-            }
-            Record::Accept { bytes, .. } if bytes.len() > ITEM_BYTES_MAX => Err(CommitError::ItemTooLong { bytes: bytes.len() }),
-            // What the node is told, what it has to account for, and how calls ended are small and bounded: they may use half of
-            // what is kept.
-            Record::Set { tree: Tree::Assignment | Tree::Usage | Tree::Invocation, .. } if self.room.free >= self.room.free_min / 2 => {
-                Ok(())
             }
             Record::Set { .. } | Record::Accept { .. } if self.room.free < self.room.free_min => {
                 Err(CommitError::DiskFull { free: self.room.free, needed: self.room.free_min })
             }
             Record::Set { .. } | Record::Delete { .. } | Record::Accept { .. } | Record::Attempt { .. } | Record::Finish { .. } => Ok(()),
         }
+    }
+
+    /// Counts what waits too: a checkpoint takes its time, and functions write on meanwhile.
+    fn functions_full(&self) -> Option<CommitError> {
+        let waiting = (self.memory_bytes() as u64).saturating_mul(WAITING_FACTOR);
+        let room = &self.room;
+        let bounds = [(room.database_used, room.functions_max()), (room.database, room.garbage_max())];
+        let mut passed = bounds.into_iter().map(|(bytes, max)| (bytes.saturating_add(waiting), max)).filter(|(bytes, max)| bytes > max);
+        passed.next().map(|(bytes, bytes_max)| CommitError::FunctionsFull { bytes, bytes_max })
     }
 
     fn admit_items(&self, batch: &Batch) -> Result<(), CommitError> {

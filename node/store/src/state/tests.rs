@@ -289,7 +289,7 @@ fn a_full_buffer_refuses_until_it_is_written() {
 fn a_full_disk_takes_what_frees_space() {
     let (mut state, now) = state(StoreConfig::default());
     drop(state.commit(accept(1), Durability::None, now).unwrap());
-    state.room = Room { free: 9, free_min: 10, database: 0, database_max: u64::MAX };
+    state.room = Room { free: 9, free_min: 10, database_max: u64::MAX, ..Room::default() };
     let refused = state.commit(accept(2), Durability::None, now);
     assert_eq!(refused.unwrap_err(), CommitError::DiskFull { free: 9, needed: 10 });
     assert!(state.commit(set("k", "v"), Durability::None, now).is_err());
@@ -302,8 +302,11 @@ fn a_full_disk_takes_what_frees_space() {
     assert!(state.commit(told(), Durability::None, now).is_ok(), "what takes load away is taken");
     state.room.free = 4;
     assert!(state.commit(told(), Durability::None, now).is_err());
-    state.room = Room { free: 10, free_min: 10, database: 2, database_max: 1 };
+    state.room = Room { free: 10, free_min: 10, database: 2, database_max: 1, ..Room::default() };
     assert!(state.commit(accept(2), Durability::None, now).is_ok());
-    let refused = state.commit(set("k", "v"), Durability::None, now);
+    assert!(state.commit(told(), Durability::None, now).is_ok(), "what the node is told is taken past the bound");
+    let mut letter = Batch::new();
+    letter.set(Tree::DeadLetter, *b"k", *b"v");
+    let refused = state.commit(letter, Durability::None, now);
     assert!(matches!(refused, Err(CommitError::DatabaseFull { .. })));
 }

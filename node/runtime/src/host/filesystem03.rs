@@ -355,14 +355,13 @@ fn code(error: ScratchError) -> ErrorCode {
 }
 
 fn open(how: OpenFlags, flags: DescriptorFlags) -> Open {
-    let write = flags.contains(DescriptorFlags::WRITE);
     Open {
         create: how.contains(OpenFlags::CREATE),
         exclusive: how.contains(OpenFlags::EXCLUSIVE),
         truncate: how.contains(OpenFlags::TRUNCATE),
         directory: how.contains(OpenFlags::DIRECTORY),
-        read: flags.contains(DescriptorFlags::READ) || !write,
-        write,
+        read: flags.contains(DescriptorFlags::READ),
+        write: flags.contains(DescriptorFlags::WRITE),
     }
 }
 

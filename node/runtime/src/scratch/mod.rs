@@ -154,7 +154,8 @@ pub(crate) struct Handle {
 impl Handle {
     pub(crate) fn open(&self, path: &str, how: Open) -> Result<Self> {
         let node = self.scratch.edit(|tree, now| tree.open(self.node, path, how, now))?;
-        Ok(Self { scratch: self.scratch.clone(), node, read: how.read, write: how.write })
+        // What is opened for nothing can be read, as with files of the system.
+        Ok(Self { scratch: self.scratch.clone(), node, read: how.read || !how.write, write: how.write })
     }
 
     pub(crate) fn is_directory(&self) -> bool {

@@ -10,9 +10,10 @@ use sedge_protocol::message::FunctionState;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a node may take to get a function ready. It has a bound of its own for compiling and says when that is reached; this is for
-/// a node that says nothing.
-const READY_MAX: Duration = Duration::from_secs(3_660);
+/// How long a node of ours may compile one function, seconds: an interpreter takes minutes on a busy machine, and here somebody looks on.
+pub(crate) const COMPILE_S: u64 = 3600;
+/// How long until a node has said how that ended. Others have bounds of their own, and say when they are reached.
+const READY_MAX: Duration = Duration::from_secs(COMPILE_S + 60);
 /// How soon a condition is looked at again; each time twice as late.
 const POLL_MIN: Duration = Duration::from_millis(1);
 /// How often it is looked at after a while.

@@ -30,15 +30,13 @@ pub(super) const fn code(error: ScratchError) -> ErrorCode {
 }
 
 pub(super) fn open(how: OpenFlags, flags: DescriptorFlags) -> Open {
-    let write = flags.contains(DescriptorFlags::WRITE);
     Open {
         create: how.contains(OpenFlags::CREATE),
         exclusive: how.contains(OpenFlags::EXCLUSIVE),
         truncate: how.contains(OpenFlags::TRUNCATE),
         directory: how.contains(OpenFlags::DIRECTORY),
-        // What is opened for nothing can be read, as with files of the system.
-        read: flags.contains(DescriptorFlags::READ) || !write,
-        write,
+        read: flags.contains(DescriptorFlags::READ),
+        write: flags.contains(DescriptorFlags::WRITE),
     }
 }
 

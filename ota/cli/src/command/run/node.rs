@@ -1,7 +1,7 @@
 //! A `sedged` of our own: started, asked, stopped, and nothing of it left behind.
 
 use crate::client::Client;
-use crate::command::give::{Poll, give};
+use crate::command::give::{COMPILE_S, Poll, give};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::project::Artifact;
@@ -21,8 +21,6 @@ use tempfile::TempDir;
 
 /// How long a node may take to answer for the first time.
 const START_MAX: Duration = Duration::from_secs(30);
-/// How long the node may compile one function, seconds: an interpreter takes minutes on a busy machine, and here somebody looks on.
-const COMPILE_S: u64 = 3600;
 /// How long a node may take to stop; it drains for ten seconds.
 const STOP_MAX: Duration = Duration::from_secs(15);
 /// Where core dumps are kept in a project: hidden, so that they are no sources.

@@ -352,10 +352,11 @@ impl Parts {
             instance.handle(request, sender).await
         }
         .await;
-        // Recorded before the instance goes, and with it the body: else what is there would look like all.
-        let result = if instance.leaves_answer_open(&result) { Err(Failure::Incomplete.into()) } else { result };
         let whole = result.is_ok();
-        State::verdict(&mut instance.store, result)?;
+        let verdict = State::verdict(&mut instance.store, result);
+        // After the verdict, which says more of why an answer is not whole, and before the instance goes, and its bodies with it.
+        instance.abort_bodies();
+        verdict?;
         Ok(whole.then_some(instance))
     }
 

@@ -19,11 +19,10 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use wasmtime::Store;
-use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiHttpView as _;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::p2::body::HostOutgoingBody;
+use wasmtime_wasi_http::p2::body::{HostOutgoingBody, StreamContext};
 use wasmtime_wasi_http::p3::bindings::Service;
 
 pub(crate) struct Instance {
@@ -79,12 +78,13 @@ impl Instance {
         proxy.wasi_http_incoming_handler().call_handle(store, incoming, outparam).await
     }
 
-    /// Whether its handler has ended, by return or by exit, and the body of an answer is neither finished nor dropped. One that may send
-    /// requests may have left the body of a request; only its exit is judged.
-    pub(crate) fn leaves_answer_open(&mut self, result: &wasmtime::Result<()>) -> bool {
-        let exit = result.as_ref().is_err_and(|error| matches!(error.downcast_ref(), Some(I32Exit(0))));
-        let sends = !self.store.data().manifest().access.outgoing.is_empty();
-        (exit || (result.is_ok() && !sends)) && self.leaves_bodies()
+    /// Whoever reads a body that the guest neither finished nor dropped is told that it is not whole: by itself it would end as if it were.
+    pub(crate) fn abort_bodies(&mut self) {
+        let bodies = self.store.data_mut().table().iter_mut().filter_map(|entry| entry.downcast_mut::<HostOutgoingBody>());
+        for body in bodies {
+            let (nothing, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
+            std::mem::replace(body, nothing).abort();
+        }
     }
 
     /// Whether bodies of requests or answers are neither finished nor dropped. WASI 0.3 ends only with them.

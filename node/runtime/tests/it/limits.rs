@@ -136,18 +136,21 @@ async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 #[tokio::test(flavor = "current_thread")]
 async fn an_answer_that_is_left_open_is_not_whole_and_holds_nobody_up() {
     let bench = Bench::new();
-    for manifest in ["", "[reuse]\ncount = 5\n", "[access]\noutgoing = [\"http://example.org\"]\n"] {
+    let manifests = ["", "[reuse]\ncount = 5\n", "[access]\noutgoing = [\"http://example.org\"]\n"];
+    for manifest in manifests {
         let function = bench.guest("faulty", &format!("[limits]\nmemory_mb = 32\n{manifest}"));
         for wish in ["leave-body", "exit-half"] {
             let (status, text, ending) = ask(&function, &format!("http://node/{wish}"), "").await;
-            assert_eq!((status, text.as_str()), (0, "the response body was not finished"), "{wish} {manifest}");
+            // Before or after its head left, as the processor lets the guest go on.
+            assert!(status == 0 || status == 200, "{wish} {manifest}: {status}");
+            assert_eq!(text, "the response body was not finished", "{wish} {manifest}");
             assert_eq!(ending.result, Err(Failure::Incomplete), "{wish} {manifest}");
         }
         let (reply, ending) = handle(&function, b"leave-body").await;
         assert!(reply.is_err() && ending.result == Err(Failure::Incomplete), "{reply:?}");
         assert_eq!(ask(&function, "http://node/ok", "").await.1, "ok");
     }
-    for manifest in ["", "[reuse]\ncount = 5\n"] {
+    for manifest in manifests {
         let function = bench.guest("faulty", &format!("[limits]\nmemory_mb = 32\n{manifest}"));
         let (status, text, ending) = ask(&function, "http://node/leave-body-late", "").await;
         assert_eq!((status, text.as_str()), (200, "the response body was not finished"));

@@ -37,6 +37,7 @@ mod instance;
 mod last_words;
 pub mod limits;
 mod linker;
+mod memory;
 mod pool;
 mod scratch;
 mod state;

@@ -42,6 +42,12 @@ pub const MEMORIES_MAX: u32 = 8;
 pub const TABLES_MAX: u32 = 16;
 /// Elements of one table.
 pub const TABLE_ELEMENTS_MAX: usize = 64 * 1024;
+/// What an element of a table takes.
+pub const TABLE_ELEMENT_BYTES: usize = 8;
+/// What of tables, header fields, messages and open objects does not count against the memory limit of a function.
+pub const HELD_ALLOWANCE_BYTES: usize = 256 * 1024;
+/// Calls to the host after which what it holds for the guest is weighed; each can add [`HEADER_BYTES_MAX`].
+pub const CALLS_PER_WEIGHING: u8 = 4;
 /// Largest compiled code of one artifact.
 pub const COMPILED_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// What is kept of what a compiling process says.
@@ -52,8 +58,9 @@ pub const KEY_BYTES_MAX: usize = 512;
 pub const KEYS_PER_BATCH_MAX: usize = 256;
 /// Longest message of a trap.
 pub const TRAP_BYTES_MAX: usize = 1024;
-/// What an instance costs beside its linear memory: stack, tables, handles, buffered output.
-pub const INSTANCE_OVERHEAD_BYTES: u64 = 1024 * 1024;
+/// What an instance costs beside its memory limit, at most: bodies that wait to be read (2 MiB), its stack (512 KiB), the allowance and what
+/// is held between two weighings (256 KiB each).
+pub const INSTANCE_OVERHEAD_BYTES: u64 = 3 * 1024 * 1024;
 
 /// What is kept of the body of a failed event, characters.
 pub const FAILURE_CHARS_MAX: usize = 200;

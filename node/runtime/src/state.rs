@@ -5,9 +5,10 @@ use crate::host::outgoing::Outgoing;
 use crate::host::sockets::Sockets;
 use crate::host::{Host, LogLevel, LogLine, LogStream};
 use crate::limits::{
-    CONCURRENT_MAX, CORE_DUMP_MEMORY_BYTES_MAX, CORE_INSTANCES_MAX, EPOCHS_OF_FIRST_TURN, EPOCHS_PER_TURN, HANDLES_MAX, HEADER_BYTES_MAX,
-    MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, TRAP_BYTES_MAX,
+    BLOB_CHUNK_BYTES, CALLS_PER_WEIGHING, CONCURRENT_MAX, CORE_DUMP_MEMORY_BYTES_MAX, EPOCHS_OF_FIRST_TURN, EPOCHS_PER_TURN, HANDLES_MAX,
+    HEADER_BYTES_MAX, TRAP_BYTES_MAX,
 };
+use crate::memory::{Held, Memory};
 use crate::scratch::{SCRATCH, Scratch};
 use crate::stdio::Pipe;
 use crate::usage::Call;
@@ -15,7 +16,7 @@ use sedge_protocol::{FunctionName, Manifest};
 use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
-use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, UpdateDeadline, WasmBacktrace, WasmCoreDump};
+use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline, WasmBacktrace, WasmCoreDump};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -31,6 +32,8 @@ pub(crate) struct State {
     /// What messages take that were made and neither sent nor dropped.
     pub(crate) messages_bytes: usize,
     memory: Memory,
+    /// Calls to the host since what it holds for the guest was weighed.
+    calls: u8,
     output: [Pipe; 2],
     pub(crate) call: Arc<Call>,
     pub(crate) host: Arc<dyn Host>,
@@ -61,7 +64,8 @@ impl State {
         let memory = Memory::new(Arc::clone(call), scratch);
         let outgoing = Outgoing::new(outgoing, call, host);
         let (call, host) = (Arc::clone(call), Arc::clone(host));
-        let state = Self { wasi, http, outgoing, sockets, blobs_open: Arc::default(), messages_bytes: 0, memory, output, call, host };
+        let state =
+            Self { wasi, http, outgoing, sockets, blobs_open: Arc::default(), messages_bytes: 0, memory, calls: 0, output, call, host };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_max_component_handles(HANDLES_MAX);
@@ -75,6 +79,7 @@ impl State {
 
     /// From now on everything is on behalf of `call`.
     pub(crate) fn enter(&mut self, call: &Arc<Call>) {
+        self.weigh();
         self.memory.enter(call);
         self.output.iter().for_each(|pipe| pipe.enter(call));
         self.outgoing.enter(call);
@@ -94,9 +99,27 @@ impl State {
         self.wasi.ctx().table
     }
 
+    /// Counts what the node holds for the guest with its memory. When that is more than its limit, the guest gets no more handles.
+    pub(crate) fn weigh(&mut self) {
+        self.calls = 0;
+        let Held { bytes, bodies } = Held::weigh(self.wasi.ctx().table);
+        let objects = Arc::strong_count(&self.blobs_open) - 1;
+        self.outgoing.bodies_are(bodies);
+        let fits = self.memory.held_is(bytes + self.messages_bytes + objects * BLOB_CHUNK_BYTES);
+        self.wasi.ctx().table.set_max_capacity(if fits { HANDLES_MAX } else { 0 });
+    }
+
+    /// One more call that may leave something with the node.
+    fn weigh_in_turn(&mut self) {
+        self.calls += 1;
+        if self.calls >= CALLS_PER_WEIGHING {
+            self.weigh();
+        }
+    }
+
     /// Its scratch directory, if it was granted one.
     pub(crate) const fn scratch(&self) -> Option<&Scratch> {
-        self.memory.scratch.as_ref()
+        self.memory.scratch()
     }
 
     pub(crate) fn preview1(&mut self) -> &mut WasiP1Ctx {
@@ -125,7 +148,7 @@ impl State {
     /// Hands the memory of the guest to the host, for the author who asked for it.
     fn dump(store: &mut Store<Self>, error: &wasmtime::Error) {
         let Some(dump) = error.downcast_ref::<WasmCoreDump>() else { return };
-        let used_bytes = store.data().memory.used_bytes;
+        let used_bytes = store.data().memory.linear_bytes();
         if used_bytes > CORE_DUMP_MEMORY_BYTES_MAX {
             let text = format!("no core dump: {used_bytes} bytes of memory, one is made of at most {CORE_DUMP_MEMORY_BYTES_MAX}");
             store.data().emit(LogLine { stream: LogStream::Trap, text });
@@ -153,8 +176,8 @@ impl State {
         if let Some(limit) = error.downcast_ref::<PoolConcurrencyLimitError>() {
             return Err(Failure::Busy { reason: limit.to_string() });
         }
-        if self.memory.refused {
-            return Err(Failure::OutOfMemory { limit_bytes: self.memory.limit_bytes as u64 });
+        if let Some(limit_bytes) = self.memory.refused() {
+            return Err(Failure::OutOfMemory { limit_bytes });
         }
         let cause = error.root_cause().to_string();
         let mut message = cause.strip_prefix("wasm trap: ").unwrap_or(&cause).to_owned();
@@ -217,65 +240,7 @@ impl WasiView for State {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.weigh_in_turn();
         WasiHttpCtxView { hooks: &mut self.outgoing, table: self.wasi.ctx().table, ctx: &mut self.http }
-    }
-}
-
-/// Counts the linear memories of one instance together and refuses what passes the limit. A scratch directory has a limit of its own,
-/// and is counted as memory with them.
-struct Memory {
-    call: Arc<Call>,
-    scratch: Option<Scratch>,
-    limit_bytes: usize,
-    used_bytes: usize,
-    /// Something was refused, which explains a trap that follows.
-    refused: bool,
-}
-
-impl Memory {
-    fn new(call: Arc<Call>, scratch: Option<Scratch>) -> Self {
-        let limit_bytes = call.info().revision.manifest.limits.memory_mb as usize * 1024 * 1024;
-        Self { call, scratch, limit_bytes, used_bytes: 0, refused: false }
-    }
-
-    fn enter(&mut self, call: &Arc<Call>) {
-        self.call = Arc::clone(call);
-        self.refused = false;
-        match &self.scratch {
-            Some(scratch) => scratch.enter(call),
-            None => call.count_memory(self.used_bytes),
-        }
-    }
-}
-
-impl ResourceLimiter for Memory {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let wanted = self.used_bytes.saturating_add(desired.saturating_sub(current));
-        if wanted > self.limit_bytes {
-            self.refused = true;
-            return Ok(false);
-        }
-        self.used_bytes = wanted;
-        match &self.scratch {
-            Some(scratch) => scratch.linear_is(wanted),
-            None => self.call.count_memory(wanted),
-        }
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
-    }
-
-    fn instances(&self) -> usize {
-        CORE_INSTANCES_MAX as usize
-    }
-
-    fn tables(&self) -> usize {
-        TABLES_MAX as usize
-    }
-
-    fn memories(&self) -> usize {
-        MEMORIES_MAX as usize
     }
 }

@@ -43,6 +43,8 @@ impl Guest for Faulty {
                 respond(answer, 200, b"printed");
             }
             "big" => respond(answer, 200, &vec![b'x'; BIG_BYTES]),
+            "hoard-fields" => respond(answer, 200, hoard_fields().as_bytes()),
+            "hoard-bodies" => respond(answer, 200, hoard_bodies().to_string().as_bytes()),
             "fetch" => respond(answer, 200, fetch().as_bytes()),
             "leave-body" => std::mem::forget(begin(answer, b"half")),
             "leave-body-late" => {
@@ -123,6 +125,35 @@ fn allocate() -> ! {
     loop {
         hoard.push(black_box(Vec::<u8>::with_capacity(MIB)));
     }
+}
+
+/// Makes many large headers and drops none.
+fn hoard_fields() -> String {
+    let value = [b'x'; 60 * 1024];
+    for made in 0..400 {
+        let fields = Fields::new();
+        if fields.append("hoard", &value).is_err() {
+            return format!("refused after {made}");
+        }
+        std::mem::forget(fields);
+    }
+    "all".into()
+}
+
+/// Makes answers that are never sent, and fills their bodies; how many bytes somebody else had to keep.
+fn hoard_bodies() -> u64 {
+    let mut kept = 0;
+    for _ in 0..150 {
+        let response = OutgoingResponse::new(Fields::new());
+        let Ok(body) = response.body() else { return kept };
+        let Ok(stream) = body.write() else { return kept };
+        while let Ok(room @ 1..) = stream.check_write() {
+            let Ok(()) = stream.write(&vec![b'x'; room as usize]) else { break };
+            kept += room;
+        }
+        std::mem::forget((response, body, stream));
+    }
+    kept
 }
 
 /// What comes of a request to somewhere else.

@@ -76,11 +76,13 @@ impl State {
     }
 
     /// A place among the objects that are open.
-    fn admit_blob(&self) -> Result<Arc<()>, HostError> {
+    fn admit_blob(&mut self) -> Result<Arc<()>, HostError> {
         if Arc::strong_count(&self.blobs_open) > BLOBS_OPEN_MAX {
             return Err(HostError::Full(format!("{BLOBS_OPEN_MAX} objects are open: drop some first")));
         }
-        Ok(Arc::clone(&self.blobs_open))
+        let open = Arc::clone(&self.blobs_open);
+        self.weigh();
+        Ok(open)
     }
 
     async fn begin_upload(&mut self) -> (Result<Upload, HostError>, Arc<()>) {

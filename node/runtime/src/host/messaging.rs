@@ -66,6 +66,7 @@ fn edit(state: &mut State, message: &Resource<Message>, change: impl FnOnce(&mut
     }
     let now = message.bytes();
     state.messages_bytes = others + now;
+    state.weigh();
     Ok(())
 }
 

@@ -9,7 +9,8 @@
 
 use super::egress::Client;
 use super::{CallInfo, Host, LogLevel, LogLine, LogStream};
-use crate::limits::{BODY_CHUNK_BYTES_MAX, BODY_CHUNKS_WAITING, CONNECT_TIMEOUT};
+use crate::limits::CONNECT_TIMEOUT;
+use crate::memory::queue;
 use crate::state::refusal;
 use crate::trace::TRACEPARENT;
 use crate::usage::{Call, Traffic};
@@ -45,6 +46,10 @@ pub(crate) struct Outgoing {
     import: &'static str,
     call: Arc<Call>,
     host: Arc<dyn Host>,
+    /// Bodies that are open, or were when they were last counted and began since then.
+    bodies: usize,
+    /// Held by each body that is being sent.
+    sending: Arc<()>,
 }
 
 /// Where a request goes.
@@ -55,7 +60,12 @@ enum Way {
 
 impl Outgoing {
     pub(crate) fn new(import: &'static str, call: &Arc<Call>, host: &Arc<dyn Host>) -> Self {
-        Self { import, call: Arc::clone(call), host: Arc::clone(host) }
+        Self { import, call: Arc::clone(call), host: Arc::clone(host), bodies: 0, sending: Arc::default() }
+    }
+
+    /// So many bodies are in the hands of the guest; those that are being sent come on top.
+    pub(crate) fn bodies_are(&mut self, count: usize) {
+        self.bodies = count + Arc::strong_count(&self.sending) - 1;
     }
 
     /// From now on requests are those of `call`.
@@ -106,7 +116,7 @@ impl WasiHttpHooks for Outgoing {
         let options = options.unwrap_or_default();
         let left = self.call.deadline().saturating_duration_since(Instant::now());
         let origin = origin_of(&request);
-        let request = counted(request, &traffic);
+        let request = counted(request, &traffic, Arc::clone(&self.sending));
         match way {
             Way::Inside(callee) => {
                 let answer = self.host.call(self.call.info(), &callee, request);
@@ -129,12 +139,16 @@ impl WasiHttpHooks for Outgoing {
         }
     }
 
+    // Asked for each body that begins, before its chunk size.
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        BODY_CHUNKS_WAITING
+        let (chunks, _) = queue(self.bodies);
+        self.bodies += 1;
+        chunks
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        BODY_CHUNK_BYTES_MAX
+        let (_, bytes) = queue(self.bodies.saturating_sub(1));
+        bytes
     }
 }
 
@@ -161,11 +175,12 @@ fn origin_of<B>(request: &Request<B>) -> String {
     format!("{}://{host}{port}", uri.scheme_str().unwrap_or("https"))
 }
 
-/// Counts the body on its way out.
-fn counted(request: Request<WasiBody>, traffic: &Arc<Traffic>) -> Request<WasiBody> {
+/// Counts the body on its way out, and that it is on its way.
+fn counted(request: Request<WasiBody>, traffic: &Arc<Traffic>, sending: Arc<()>) -> Request<WasiBody> {
     let traffic = Arc::clone(traffic);
     request.map(|body| {
         let count = move |frame: Frame<Bytes>| {
+            let _ = &sending;
             traffic.count_out(frame.data_ref().map_or(0, Bytes::len));
             frame
         };

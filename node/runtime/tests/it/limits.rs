@@ -70,6 +70,26 @@ async fn memory_ends_at_the_limit() {
     assert_eq!(greed.memory_reservation(), limit_bytes + sedge_runtime::limits::INSTANCE_OVERHEAD_BYTES);
 }
 
+/// What the node keeps for a guest is memory like its own: reserved before it starts, and refused beyond.
+#[tokio::test]
+async fn what_the_host_holds_is_within_what_was_reserved() {
+    let bench = Bench::new();
+    let function = bench.guest("faulty", "[limits]\nmemory_mb = 8\n");
+    let limit_bytes = 8 * 1024 * 1024;
+    let (status, text, ending) = ask(&function, "http://node/hoard-fields", "").await;
+    assert_eq!((status, &ending.result), (0, &Err(Failure::OutOfMemory { limit_bytes })), "{text}");
+    assert!(ending.usage.memory_peak_bytes > limit_bytes / 2, "{:?}", ending.usage);
+    assert!(ending.usage.memory_peak_bytes < function.memory_reservation(), "{:?}", ending.usage);
+    let (status, text, _) = ask(&function, "http://node/hoard-bodies", "").await;
+    assert_eq!(status, 200, "{text}");
+    let kept: u64 = text.parse().unwrap();
+    assert!(kept > 512 * 1024 && kept < sedge_runtime::limits::INSTANCE_OVERHEAD_BYTES, "{kept} bytes");
+    // Tables are memory as well.
+    let tables = "(table 65536 funcref)".repeat(12);
+    let tables = bench.wat(&format!(r#"(module {tables} (memory 16) (func (export "_start")))"#), "[limits]\nmemory_mb = 2\n");
+    assert!(matches!(handle(&tables, b"").await.0, Err(Failure::OutOfMemory { .. })));
+}
+
 #[tokio::test]
 async fn a_guest_that_starts_above_its_limit_is_out_of_memory() {
     let bench = Bench::new();

@@ -4,6 +4,7 @@ use crate::support::{Bench, ask, ending, guest_path, handle};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use sedge_protocol::assets::{self, AssetFile};
+use sedge_runtime::limits::INSTANCE_OVERHEAD_BYTES;
 use sedge_runtime::{Failure, Function, Invocation};
 
 const MIB: u64 = 1024 * 1024;
@@ -134,7 +135,11 @@ async fn invocations_do_not_see_each_others_files_and_who_does_not_ask_has_none(
 async fn bombs_are_answered_and_take_no_more_than_is_reserved() {
     let bench = Bench::new();
     let clerk = bench.guest("clerk", MANIFEST);
-    assert_eq!(clerk.memory_reservation(), (8 + 2 + 1) * MIB, "linear memory, scratch, and what every instance costs");
+    assert_eq!(
+        clerk.memory_reservation(),
+        (8 + 2) * MIB + INSTANCE_OVERHEAD_BYTES,
+        "linear memory, scratch, and what every instance costs"
+    );
     let deep = format!("mkdirs /scratch/{}", "d/".repeat(2000));
     let deeper = format!("mkdirs /scratch/{}", "d/".repeat(3000));
     for (line, expected) in

@@ -3,6 +3,7 @@
 use crate::support::{directory, function, idle};
 use anyhow::Result;
 use fleet_tests::{Load, Node, artifact, until};
+use std::thread;
 use std::time::Duration;
 
 /// What may wait for one function here: a quarter of the store's queue.
@@ -41,4 +42,29 @@ fn a_publisher_is_slowed_to_the_pace_of_the_function_and_loses_nothing() -> Resu
     assert_eq!((status.vitals.events_dropped, status.vitals.dead_letters), (0, 0));
     assert!(!node.process().log()?.contains("refused"), "nothing was refused");
     Ok(())
+}
+
+/// Requests that are sent at the same moment, to a function that waits two seconds for each.
+const SLEEPERS: usize = 48;
+
+#[test]
+fn invocations_that_wait_take_no_slot_from_others() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let text =
+        format!("name = 'slow'\n[[trigger]]\nhttp = '/slow/*'\n[limits]\nmemory_mb = 4\ntimeout_ms = 8000\nconcurrency = {SLEEPERS}\n");
+    node.give(&artifact::manifest_of(&text)?, &artifact::guest("faulty")?)?;
+    thread::scope(|scope| {
+        let ask = || scope.spawn(|| node.fetch("/slow/slow"));
+        let sleepers: Vec<_> = (0..SLEEPERS).map(|_| ask()).collect();
+        until("more run than there are slots", || {
+            let admission = node.status()?.admission;
+            Ok((admission.running > admission.limit + 8).then_some(()))
+        })?;
+        for sleeper in sleepers {
+            let answer = sleeper.join().expect("no panic")?;
+            assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "slow"));
+        }
+        Ok(())
+    })
 }

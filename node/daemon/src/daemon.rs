@@ -287,7 +287,7 @@ fn begin_common(
 
 async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Result<()> {
     let Start { config, supervisor, handle, inbox, fan_out, messages } = start;
-    let gate = Gate::new(opened.capacity);
+    let gate = Gate::new(opened.capacity, Arc::clone(opened.engine.rests()));
     let (common, table) = begin_common(config, supervisor, (&handle, &gate), (&opened.store, opened.secrets))?;
     let shared_bytes = config.functions.keyvalue_shared_mb.unwrap_or(KEYVALUE_SHARED_MB) << 20;
     let keyvalue = Keyvalue::new(opened.store.clone(), shared_bytes);

@@ -22,7 +22,7 @@ use sedge_node_core::controller::{Arrival, Change, Reason, Refusal, RoomId, Samp
 use sedge_node_core::{Capacity, Controller};
 use sedge_protocol::local::Admission;
 use sedge_protocol::{FunctionName, Manifest};
-use sedge_runtime::{Engine, Usage, Warm};
+use sedge_runtime::{Engine, Rests, Usage, Warm};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +49,8 @@ struct Shared {
     /// How often the limit moved, for each of [`MOVES`].
     moves: [AtomicU64; MOVES.len()],
     capacity: Capacity,
+    /// The guests that wait for the host.
+    rests: Arc<Rests>,
     #[cfg(feature = "rivals")]
     rival: Option<Arc<rival::Rival>>,
 }
@@ -94,7 +96,7 @@ struct InLine<'a> {
 }
 
 impl Gate {
-    pub(crate) fn new(capacity: Capacity) -> Self {
+    pub(crate) fn new(capacity: Capacity, rests: Arc<Rests>) -> Self {
         let controller = Controller::new(capacity.cores, capacity.memory_bytes, capacity.invocations);
         let state = Mutex::new(State { controller, waiting: BTreeMap::new() });
         let (runnable_us, cpu_us) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -107,6 +109,7 @@ impl Gate {
             cpu_us,
             moves: Default::default(),
             capacity,
+            rests,
             #[cfg(feature = "rivals")]
             rival: rival::Rival::chosen(capacity.cores),
         }))
@@ -165,6 +168,7 @@ impl Gate {
         let lag_us = executor::lag_us();
         let line = {
             let mut state = self.state();
+            state.controller.rest(self.0.rests.count());
             match state.controller.arrive(function, warm.is_some(), lag_us, clock::micros()) {
                 Arrival::Run(room) => {
                     drop(state);
@@ -178,6 +182,7 @@ impl Gate {
                 }
                 Arrival::Wait(ticket) => {
                     let (sender, verdict) = oneshot::channel();
+                    self.0.rests.watch(true);
                     state.waiting.insert(ticket, (function.clone(), sender));
                     InLine { gate: self, function, ticket, verdict }
                 }
@@ -246,6 +251,7 @@ impl Gate {
     fn settle(&self) {
         let mut late = Vec::new();
         let mut state = self.state();
+        state.controller.rest(self.0.rests.count());
         while let Some((ticket, verdict)) = state.controller.poll(clock::micros()) {
             if let Some((function, sender)) = state.waiting.remove(&ticket)
                 && let Err(Verdict::Run(id)) = sender.send(verdict)
@@ -253,6 +259,7 @@ impl Gate {
                 late.push((function, id));
             }
         }
+        self.0.rests.watch(state.controller.waiting() > 0);
         drop(state);
         // Those went away in the same moment: what they would have got goes back, outside the lock.
         for (function, id) in late {
@@ -278,6 +285,7 @@ impl Gate {
             tokio::select! {
                 () = supervisor.stop().cancelled() => return Ok(()),
                 () = self.0.stir.notified() => {}
+                () = self.0.rests.more() => {}
                 () = tokio::time::sleep(pause), if busy => {}
             }
             self.settle();

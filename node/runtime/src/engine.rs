@@ -17,6 +17,7 @@ use crate::host::{Host, RevisionRef};
 use crate::limits::LONG_US;
 use crate::linker;
 use crate::pool::{self, Machine, Plan};
+use crate::rests::Rests;
 use crate::state::State;
 use crate::turns::Turns;
 use crate::wasi03::engine::Side;
@@ -196,7 +197,7 @@ impl Engine {
         let clock = Arc::new(EpochClock::start(&engine).map_err(EngineError::Clock)?);
         let turns = Arc::new(Turns::start(machine.cores).map_err(EngineError::Clock)?);
         let kept = Arc::new(Kept { fresh_max: machine.cores, tight: AtomicBool::new(false), long_us: AtomicU64::new(LONG_US) });
-        let shared = Shared { clock, turns, kept };
+        let shared = Shared { clock, turns, kept, rests: Arc::default() };
         let side = Side::new(EngineConfig { machine, cache_dir }, Rules { concurrent: true, ..rules });
         Ok(Self(Arc::new(Parts { engine, shared, components, modules, cache, plan, rules, workshop: OnceLock::new(), side })))
     }
@@ -210,6 +211,12 @@ impl Engine {
     /// Says whether memory is short: then no instance is kept between invocations.
     pub fn set_tight(&self, tight: bool) {
         self.0.shared.kept.tight.store(tight, Relaxed);
+    }
+
+    /// The guests that wait for the host.
+    #[must_use]
+    pub fn rests(&self) -> &Arc<Rests> {
+        &self.0.shared.rests
     }
 
     /// Changes what counts as long, microseconds of processor time: functions whose invocations usually take longer begin where long

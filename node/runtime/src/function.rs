@@ -18,6 +18,7 @@ use crate::host::{CallInfo, Host, LogStream, RevisionRef};
 use crate::idle::{Idle, Warm};
 use crate::instance::Instance;
 use crate::limits::{FAILURE_CHARS_MAX, INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
+use crate::rests::Rests;
 use crate::state::{State, Surroundings};
 use crate::stdio::Pipe;
 use crate::trace::Trace;
@@ -77,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<EpochClock>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) kept: Arc<Kept>,
+    pub(crate) rests: Arc<Rests>,
 }
 
 /// One invocation on its way to a guest.

@@ -9,6 +9,7 @@ use crate::epoch::Ticking;
 use crate::failure::Failure;
 use crate::function::Parts;
 use crate::instance::Instance;
+use crate::rests::Rests;
 use crate::turns::Away;
 use crate::usage::{Call, Gone};
 use std::any::Any;
@@ -66,7 +67,10 @@ impl Guest {
         parts: &Arc<Parts>,
         work: impl Future<Output = Result<Left, Failure>> + Send + 'static,
     ) -> Self {
-        let course = Course { work: Some(Box::pin(work)), timer: None, held: Some(held), call: Arc::clone(&call), gave_way: None };
+        // What is made ahead has no slot that it could free.
+        let rests = (!call.is_preparation()).then(|| Arc::clone(&parts.shared().rests));
+        let rest = Resting { rests, resting: false };
+        let course = Course { work: Some(Box::pin(work)), timer: None, held: Some(held), call: Arc::clone(&call), gave_way: None, rest };
         let state = if parts.usual.is_long(parts.shared().kept.long_us.load(Relaxed)) {
             State::Away(away(&call, parts, course))
         } else {
@@ -134,11 +138,36 @@ struct Course {
     call: Arc<Call>,
     /// When it gave way; until it goes on it could have run.
     gave_way: Option<std::time::Instant>,
+    rest: Resting,
+}
+
+/// Whether it waits for the host, and who counts that.
+struct Resting {
+    rests: Option<Arc<Rests>>,
+    resting: bool,
+}
+
+impl Resting {
+    fn set(&mut self, resting: bool) {
+        let before = std::mem::replace(&mut self.resting, resting);
+        match &self.rests {
+            Some(rests) if resting && !before => rests.begin(),
+            Some(rests) if before && !resting => rests.end(),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Resting {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 impl Course {
     /// Lets go of the instance, then of what was reserved for it.
     fn stop(&mut self) {
+        self.rest.set(false);
         if let Some(work) = self.work.take() {
             self.call.metered(|| drop(work));
             self.gone();
@@ -171,6 +200,7 @@ impl Future for Course {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let Some(work) = &mut this.work else { return Poll::Pending };
+        this.rest.set(false);
         let begin = std::time::Instant::now();
         let polled = this.call.metered(|| work.as_mut().poll(cx));
         this.call.count_runnable(this.gave_way.take().unwrap_or(begin).elapsed());
@@ -178,6 +208,7 @@ impl Future for Course {
             return Poll::Ready(this.end(result));
         }
         this.gave_way = this.call.gave_way().then(std::time::Instant::now);
+        this.rest.set(this.gave_way.is_none());
         // Most guests never wait, so the timer is made for those that do.
         let deadline = this.call.deadline();
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::from_std(deadline))));

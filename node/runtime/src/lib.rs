@@ -39,6 +39,7 @@ pub mod limits;
 mod linker;
 mod memory;
 mod pool;
+mod rests;
 mod scratch;
 mod state;
 mod stdio;
@@ -61,6 +62,7 @@ pub use host::{
 };
 pub use idle::Warm;
 pub use pool::{Machine, Plan};
+pub use rests::Rests;
 pub use trace::Trace;
 pub use usage::{Ending, Invocation, Usage};
 pub use wasmtime_wasi_http::{Error as HttpError, WasiBody};

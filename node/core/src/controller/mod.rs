@@ -12,8 +12,9 @@
 //! Draining order: after any input call [`Controller::poll`] until `None`.
 //!
 //! - **Memory** is exact: an instance has its maximum reserved before it starts, from what is kept for its function or from what all share.
-//! - **Slots**: invocations at a time, between the number of processors and sixteen times that; the [`Tuner`] moves the limit. A
-//!   function of which none runs may start one beyond it, so that nobody waits for what others take long for.
+//! - **Slots**: invocations at a time, between the number of processors and sixteen times that; the [`Tuner`] moves the limit. One that
+//!   waits for the host, and so for no processor, gives its slot up meanwhile and goes on without asking; more of them are bounded by
+//!   memory. A function of which none runs may start one beyond the limit, so that nobody waits for what others take long for.
 //! - **Waiting** is bounded by time: who would wait longer than his deadline is refused at once. A line that has stood for
 //!   [`INTERVAL_US`] with waits beyond its target means overload: then the oldest are given up and the line is kept so short that what
 //!   is in it starts within a bound; everyone else is refused on arrival, while the refusal is still of use to him. The bound begins at
@@ -107,6 +108,10 @@ pub struct Controller {
     cores: u32,
     /// Running and not in a reserved slot.
     in_flight: u32,
+    /// Of all that run, those that wait for the host.
+    resting: u32,
+    /// Most that may be in flight, whether they rest or not.
+    in_flight_max: u32,
     /// Lines with something to answer at once, whatever there is room for.
     gone: VecDeque<Ticket>,
     waiting: usize,
@@ -124,6 +129,8 @@ impl Controller {
             tuner: Tuner::new(cores, slots_max),
             cores: cores.max(1),
             in_flight: 0,
+            resting: 0,
+            in_flight_max: slots_max.max(1),
             gone: VecDeque::new(),
             waiting: 0,
             next_ticket: 0,
@@ -217,6 +224,17 @@ impl Controller {
         }
     }
 
+    /// So many of those that run wait for the host now. [`Controller::poll`] may have more to say.
+    pub fn rest(&mut self, count: u32) {
+        self.resting = count;
+    }
+
+    /// Those that want a processor, of what is not in a reserved slot. One that rests in a reserved slot is taken for another: that lets
+    /// in too many by what is reserved at most.
+    fn awake(&self) -> u32 {
+        self.in_flight.saturating_sub(self.resting)
+    }
+
     /// Room for an instance that is made ahead, out of what is kept for `function`.
     pub fn take_reserved(&mut self, function: &FunctionName) -> Option<RoomId> {
         self.memory.take_kept(function)
@@ -258,7 +276,7 @@ impl Controller {
 
     /// Looks at how the last interval went and moves the limit of slots.
     pub fn tune(&mut self, sample: Sample) -> Option<Change> {
-        self.tuner.tune(sample, self.in_flight)
+        self.tuner.tune(sample, self.awake())
     }
 
     /// Invocations at a time, as it is now.
@@ -295,7 +313,8 @@ impl Controller {
         let Some(line) = self.lines.get(function) else { return false };
         // The first one of a function goes beyond the limit: it would wait for those of others, and theirs may be long.
         let slots = if line.in_flight == 0 { self.tuner.most() } else { self.tuner.limit() };
-        line.in_flight < line.share.concurrency && (line.in_flight < line.share.reserved || self.in_flight < slots)
+        let shared = self.awake() < slots && self.in_flight < self.in_flight_max;
+        line.in_flight < line.share.concurrency && (line.in_flight < line.share.reserved || shared)
     }
 
     fn start(&mut self, function: &FunctionName) {
@@ -305,12 +324,12 @@ impl Controller {
             self.in_flight += 1;
         }
         line.in_flight += 1;
-        self.tuner.used(self.in_flight);
-        if line.waiting.is_empty() {
+        let more = !line.waiting.is_empty();
+        if !more {
             self.round.enter(function);
         }
-        let more = !line.waiting.is_empty();
         self.round.take(function, more);
+        self.tuner.used(self.awake());
     }
 
     fn line_up(&mut self, function: &FunctionName, now: Micros) -> Arrival {

@@ -53,6 +53,34 @@ fn a_warm_instance_needs_no_memory() {
 }
 
 #[test]
+fn who_waits_for_the_host_leaves_his_slot_to_others_and_keeps_his_memory() {
+    let (mut node, f) = (node(20), name("f"));
+    node.open(&f, share(30, 0));
+    let limit = node.limit();
+    let mut at = 0..;
+    let mut now = || Micros(at.next().unwrap());
+    (0..limit).for_each(|_| drop(run(node.arrive(&f, false, 0, now()))));
+    let waits: Vec<Ticket> = (0..20).map(|_| ticket(node.arrive(&f, false, 0, now()))).collect();
+    assert!(node.poll(now()).is_none(), "every slot is used");
+    node.rest(limit);
+    let mut started = Vec::new();
+    while let Some((ticket, Verdict::Run(_))) = node.poll(now()) {
+        started.push(ticket);
+    }
+    assert_eq!(started, waits[..limit as usize], "as many again");
+    // They fall asleep as well: now the memory is what ends it.
+    node.rest(2 * limit);
+    while let Some((ticket, Verdict::Run(_))) = node.poll(now()) {
+        started.push(ticket);
+    }
+    assert_eq!((started.len() + limit as usize, node.memory_free()), (20, 0));
+    // All wake at once: nobody starts until they are fewer than the limit.
+    node.rest(0);
+    (0..20 - limit).for_each(|_| node.finish(&f, Some((100, 100))));
+    assert!(node.poll(now()).is_none() && node.running() == limit);
+}
+
+#[test]
 fn one_that_waited_in_vain_hears_for_what() {
     let why = |mib: u64, concurrency: u32, others: u32| {
         let (mut node, f) = (node(mib), name("f"));

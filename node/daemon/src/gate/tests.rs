@@ -1,7 +1,7 @@
 use super::*;
 
 fn gate(memory_bytes: u64) -> Gate {
-    Gate::new(Capacity { memory_bytes, invocations: 64, cores: 2 })
+    Gate::new(Capacity { memory_bytes, invocations: 64, cores: 2 }, Arc::default())
 }
 
 fn manifest(text: &str) -> Manifest {

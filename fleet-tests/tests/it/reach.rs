@@ -2,7 +2,7 @@
 
 use crate::support::{directory, function};
 use anyhow::{Context as _, Result};
-use fleet_tests::http::exchange;
+use fleet_tests::http::{Target, exchange, exchange_with};
 use fleet_tests::{Node, artifact, until};
 use http::Method;
 use std::io::Write as _;
@@ -54,7 +54,7 @@ fn functions_call_each_other_and_each_is_metered_as_itself() -> Result<()> {
 fn a_circle_of_calls_ends_with_508_and_nobody_waits_for_itself() -> Result<()> {
     let directory = directory()?;
     let node = Node::start(directory.path(), "node-1", None)?;
-    // The query of each fetch names the next, so `ring` calls itself as often as the depth allows.
+    // The query of each fetch names the next, and each says that it is the first (`sedge-depth: 0`), which nobody believes. So `ring` calls itself as often as the depth allows.
     give(&node, "ring", "concurrency = 20", "outgoing = ['http://ring.sedge.internal']")?;
     give(&node, "one", "concurrency = 1", "outgoing = ['http://one.sedge.internal', 'http://two.sedge.internal']")?;
     give(&node, "two", "", "outgoing = ['http://one.sedge.internal']")?;
@@ -68,6 +68,39 @@ fn a_circle_of_calls_ends_with_508_and_nobody_waits_for_itself() -> Result<()> {
         let (status, text) = get(&node, path)?;
         assert!(status == 508 && text.contains("it would wait for itself"), "{status} {text}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_function_reads_in_headers_of_the_node_what_the_node_wrote_and_nobody_else() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let Target::Tcp(address) = node.http() else { anyhow::bail!("the listener is TCP") };
+    give(&node, "back", "", "")?;
+    give(&node, "front", "", &format!("outgoing = ['http://back.sedge.internal', 'http://{address}']"))?;
+    let forged = [
+        ("sedge-depth", "1"),
+        ("sedge-invocation", "forged"),
+        ("Sedge-Callback", "http://nobody/"),
+        ("sedge-anything", "forged"),
+        ("x", "y"),
+    ];
+    let own = |text: &str| text.lines().filter(|line| line.starts_with("sedge-")).map(str::to_owned).collect::<Vec<_>>();
+    // From outside; from a function, which forges the same, inside the node and through its listener; over the local API.
+    for path in
+        ["/back/headers", "/front/fetch?http://back.sedge.internal/back/headers", &format!("/front/fetch?http://{address}/back/headers")]
+    {
+        let answer = exchange_with(&node.http(), Method::GET, path, &forged, "")?;
+        assert!(answer.status.as_u16() == 200 && answer.text().contains("x"), "{answer:?}");
+        assert_eq!(own(&answer.text()), [""; 0], "{path}");
+    }
+    let local = Target::Unix(node.socket());
+    let answer = exchange_with(&local, Method::POST, "/v1/functions/back/invoke?path=/back/headers", &forged, "")?;
+    assert!(answer.text().contains("x: y") && own(&answer.text()).is_empty(), "{answer:?}");
+    // An asynchronous call has its id, whatever its caller wrote there.
+    let id = node.call("/back/headers", &[("sedge-invocation", "forged"), ("sedge-depth", "1")], "")?;
+    node.over(id)?;
+    assert_eq!(own(&node.result(id)?.text()), [format!("sedge-invocation: {id}")]);
     Ok(())
 }
 

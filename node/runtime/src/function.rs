@@ -230,6 +230,9 @@ impl Function {
         let answer = first_answer(&mut guest, &mut receiver).await?;
         let care = aftercare::Care { parts, call: Arc::clone(&call), severance };
         let response = match answer {
+            Some(Ok(response)) if response.status().is_informational() => {
+                return Err(call.fail(Failure::NotFinal { code: response.status().as_u16() }));
+            }
             Some(Ok(response)) => response,
             Some(Err(code)) => return Err(call.fail(Failure::Refused { code: code.to_string() })),
             None => return Err(call.fail(Failure::NoResponse)),

@@ -5,6 +5,8 @@ use anyhow::{Context as _, Result};
 use fleet_tests::http::{Target, exchange, exchange_with};
 use fleet_tests::{Node, artifact, until};
 use http::Method;
+use sedge_protocol::Digest;
+use sedge_protocol::local::LocalRevision;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -222,6 +224,57 @@ fn search(directory: &Path, bytes: &[u8]) -> Result<()> {
             let content = std::fs::read(&path)?;
             anyhow::ensure!(!content.windows(bytes.len()).any(|part| part == bytes), "{} holds it", path.display());
         }
+    }
+    Ok(())
+}
+
+/// Asks the node for one thing after the other, and at the same time for the others.
+fn race(node: &Node, asks: &[(Target, Method, String, Vec<u8>)], rounds: usize) -> Result<Vec<(u16, String)>> {
+    std::thread::scope(|scope| {
+        let racing = |(target, method, path, body): &(Target, Method, String, Vec<u8>)| -> Result<Vec<(u16, String)>> {
+            let ask = |_| {
+                let answer = exchange(target, method.clone(), path, body.clone())?;
+                Ok((answer.status.as_u16(), format!("{method} {path}: {}", answer.text())))
+            };
+            (0..rounds).map(ask).collect()
+        };
+        let racing: Vec<_> = asks.iter().map(|ask| scope.spawn(move || racing(ask))).collect();
+        let mut answers = Vec::new();
+        for racer in racing {
+            answers.extend(racer.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
+        }
+        assert_eq!(node.ask(Method::GET, "/v1/status", "")?.status.as_u16(), 200);
+        Ok(answers)
+    })
+}
+
+#[test]
+fn uploads_and_deletions_of_one_thing_that_race_come_one_after_the_other() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    give(&node, "camera", "", "")?;
+    let ask = |target: &Target, method: Method, path: &str, body: &[u8]| (target.clone(), method, path.to_owned(), body.to_vec());
+    let object: Vec<_> = ["blob-put?files&x", "blob-put?files&x", "blob-delete?files&x", "blob-delete?files&x"]
+        .map(|verb| ask(&node.http(), Method::POST, &format!("/camera/{verb}"), b"picture"))
+        .into();
+    for (status, text) in race(&node, &object, 20)? {
+        assert_eq!(status, 200, "{text}");
+    }
+    // The artifact goes with the function that ran it, while others upload it anew.
+    let (wasm, manifest) = (artifact::guest("hello")?, artifact::manifest("hello")?);
+    let digest = Digest::of(&wasm);
+    let revision = serde_json::to_vec(&LocalRevision { artifact: digest, manifest })?;
+    let local = Target::Unix(node.socket());
+    let (put, function) = (format!("/v1/artifacts/{digest}"), "/v1/functions/hello");
+    let asks = [
+        ask(&local, Method::PUT, &put, &wasm),
+        ask(&local, Method::PUT, &put, &wasm),
+        ask(&local, Method::PUT, function, &revision),
+        ask(&local, Method::DELETE, function, b""),
+    ];
+    for (status, text) in race(&node, &asks, 20)? {
+        let absent = status == 409 && text.contains("is not here") || status == 404 && text.contains("no function is called");
+        assert!(status == 200 || absent, "{status} {text}");
     }
     Ok(())
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Events on the way to the broker without an acknowledgement.
 const INFLIGHT_MAX: usize = 16;
+/// Larger than any packet of the broker.
+const PACKET_BYTES_MAX: usize = 512 * 1024;
 /// How long the client listens between two looks at its orders.
 const LISTEN: Duration = Duration::from_millis(10);
 
@@ -244,6 +246,7 @@ impl Drop for Subscriber {
 fn connect(id: &str, address: SocketAddr) -> (Client, Receiver<Event>) {
     let mut options = MqttOptions::new(id, address.ip().to_string(), address.port());
     options.set_keep_alive(Duration::from_secs(30)).set_inflight(u16::try_from(INFLIGHT_MAX).unwrap_or(u16::MAX));
+    options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
     let (client, mut connection) = Client::new(options, 2 * INFLIGHT_MAX);
     let (sender, events) = channel();
     thread::spawn(move || {

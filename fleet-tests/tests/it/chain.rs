@@ -2,7 +2,8 @@
 
 use crate::support::{directory, function, idle};
 use anyhow::Result;
-use fleet_tests::{Load, Node, artifact, until};
+use fleet_tests::{Load, Node, Subscriber, artifact, until};
+use sedge_protocol::invocation::CallbackState;
 use std::time::Duration;
 
 /// Calls and events of functions in a row, as promised.
@@ -80,5 +81,52 @@ fn a_circle_through_the_nodes_own_listener_ends_with_508() -> Result<()> {
     let id = node.call(&path(7), &[("sedge-depth", "2")], "")?;
     let over = node.over(id)?;
     assert!(over.reason.as_deref().is_some_and(|reason| reason.contains("508")), "{over:?}");
+    Ok(())
+}
+
+/// A command whose reply is as large as one may be.
+const LARGEST_REPLY: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 6)
+    (func (export "_start") (local $left i32)
+        (local.set $left (i32.const 262144))
+        (loop $more
+            (i32.store (i32.const 0) (i32.const 65536))
+            (i32.store (i32.const 4) (local.get $left))
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+            (local.set $left (i32.sub (local.get $left) (i32.load (i32.const 8))))
+            (br_if $more (local.get $left)))))"#;
+
+#[test]
+fn the_largest_event_of_a_function_reaches_clients_and_functions_on_the_longest_topic() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let topic = format!("large/{}", "x".repeat(1018));
+    let text = format!("name = 'large'\n[[trigger]]\nmqtt = 'go'\nqos = 1\nreply = '{topic}'\n[limits]\nmemory_mb = 16\n");
+    node.give(&artifact::manifest_of(&text)?, &artifact::wasm(LARGEST_REPLY)?)?;
+    let text = "name = 'heard'\n[[trigger]]\nmqtt = 'large/+'\nqos = 1\n[limits]\nmemory_mb = 32\n";
+    node.give(&artifact::manifest_of(text)?, &artifact::guest("hello")?)?;
+    let replies = Subscriber::start(node.mqtt(), "large/+")?;
+    once(&node, |number| (if number == 1 { "go" } else { "elsewhere" }.to_owned(), String::new()))?;
+    let reply = until("the reply has come", || Ok(replies.received().pop()))?;
+    assert_eq!((reply.0.len(), reply.1.len()), (1024, 256 * 1024));
+    until("the other function has it", || Ok((node.totals(&function("heard"))?.calls_ok == 1).then_some(())))
+}
+
+#[test]
+fn a_callback_is_part_of_the_chain_of_the_call_it_ends() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let text = "name = 'ring'\n[[trigger]]\nhttp = '/ring/*'\n[limits]\nmemory_mb = 16\n[retry]\nattempts = 1\n[access]\nkeyvalue = ['own']\n\
+                keyvalue_shared = ['plant']\nblobstore = ['files']\noutgoing = ['http://ring.sedge.internal']\n";
+    node.give(&artifact::manifest_of(text)?, &artifact::guest("reach")?)?;
+    for (depth, told) in [("7", CallbackState::Delivered), ("8", CallbackState::GivenUp)] {
+        let headers = [("sedge-depth", depth), ("sedge-callback", "http://ring.sedge.internal/ring/ok")];
+        let id = node.call("/ring/ok", &headers, "")?;
+        let callback = until("the callback was tried", || Ok(node.invocation(id)?.callback.filter(|callback| callback.attempts > 0)))?;
+        assert_eq!(callback.state, told, "{callback:?}");
+        let reason = callback.reason.unwrap_or_default();
+        assert_eq!(reason.contains("more than 8 calls"), told == CallbackState::GivenUp, "{reason}");
+    }
     Ok(())
 }

@@ -22,6 +22,10 @@ fn a_faulty_function_fails_alone_is_counted_and_its_log_says_why() -> Result<()>
         ("allocate", 500, "needs more memory than its limit"),
         ("nothing", 500, "returned without a response"),
         ("loop", 504, "not done after 1000 ms"),
+        ("status-100", 500, "the status 100, which is not final"),
+        ("status-101", 500, "the status 101, which is not final"),
+        ("status-103", 500, "the status 103, which is not final"),
+        ("status-199", 500, "the status 199, which is not final"),
     ];
     for (number, (wish, status, reason)) in (1..).zip(cases) {
         assert_eq!(node.fetch(&format!("/faulty/{wish}"))?.status.as_u16(), status, "{wish}");

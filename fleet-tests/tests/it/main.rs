@@ -22,6 +22,7 @@ mod ledger;
 mod main_path;
 mod offline;
 mod pace;
+mod places;
 mod power_cut;
 mod reach;
 mod refusal;

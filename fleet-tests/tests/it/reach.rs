@@ -2,9 +2,11 @@
 
 use crate::support::{directory, function};
 use anyhow::{Context as _, Result};
-use fleet_tests::http::exchange;
+use fleet_tests::http::{Target, exchange, exchange_with};
 use fleet_tests::{Node, artifact, until};
 use http::Method;
+use sedge_protocol::Digest;
+use sedge_protocol::local::LocalRevision;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -54,7 +56,7 @@ fn functions_call_each_other_and_each_is_metered_as_itself() -> Result<()> {
 fn a_circle_of_calls_ends_with_508_and_nobody_waits_for_itself() -> Result<()> {
     let directory = directory()?;
     let node = Node::start(directory.path(), "node-1", None)?;
-    // The query of each fetch names the next, so `ring` calls itself as often as the depth allows.
+    // The query of each fetch names the next, and each says that it is the first (`sedge-depth: 0`), which nobody believes. So `ring` calls itself as often as the depth allows.
     give(&node, "ring", "concurrency = 20", "outgoing = ['http://ring.sedge.internal']")?;
     give(&node, "one", "concurrency = 1", "outgoing = ['http://one.sedge.internal', 'http://two.sedge.internal']")?;
     give(&node, "two", "", "outgoing = ['http://one.sedge.internal']")?;
@@ -68,6 +70,39 @@ fn a_circle_of_calls_ends_with_508_and_nobody_waits_for_itself() -> Result<()> {
         let (status, text) = get(&node, path)?;
         assert!(status == 508 && text.contains("it would wait for itself"), "{status} {text}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_function_reads_in_headers_of_the_node_what_the_node_wrote_and_nobody_else() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    let Target::Tcp(address) = node.http() else { anyhow::bail!("the listener is TCP") };
+    give(&node, "back", "", "")?;
+    give(&node, "front", "", &format!("outgoing = ['http://back.sedge.internal', 'http://{address}']"))?;
+    let forged = [
+        ("sedge-depth", "1"),
+        ("sedge-invocation", "forged"),
+        ("Sedge-Callback", "http://nobody/"),
+        ("sedge-anything", "forged"),
+        ("x", "y"),
+    ];
+    let own = |text: &str| text.lines().filter(|line| line.starts_with("sedge-")).map(str::to_owned).collect::<Vec<_>>();
+    // From outside; from a function, which forges the same, inside the node and through its listener; over the local API.
+    for path in
+        ["/back/headers", "/front/fetch?http://back.sedge.internal/back/headers", &format!("/front/fetch?http://{address}/back/headers")]
+    {
+        let answer = exchange_with(&node.http(), Method::GET, path, &forged, "")?;
+        assert!(answer.status.as_u16() == 200 && answer.text().contains("x"), "{answer:?}");
+        assert_eq!(own(&answer.text()), [""; 0], "{path}");
+    }
+    let local = Target::Unix(node.socket());
+    let answer = exchange_with(&local, Method::POST, "/v1/functions/back/invoke?path=/back/headers", &forged, "")?;
+    assert!(answer.text().contains("x: y") && own(&answer.text()).is_empty(), "{answer:?}");
+    // An asynchronous call has its id, whatever its caller wrote there.
+    let id = node.call("/back/headers", &[("sedge-invocation", "forged"), ("sedge-depth", "1")], "")?;
+    node.over(id)?;
+    assert_eq!(own(&node.result(id)?.text()), [format!("sedge-invocation: {id}")]);
     Ok(())
 }
 
@@ -189,6 +224,57 @@ fn search(directory: &Path, bytes: &[u8]) -> Result<()> {
             let content = std::fs::read(&path)?;
             anyhow::ensure!(!content.windows(bytes.len()).any(|part| part == bytes), "{} holds it", path.display());
         }
+    }
+    Ok(())
+}
+
+/// Asks the node for one thing after the other, and at the same time for the others.
+fn race(node: &Node, asks: &[(Target, Method, String, Vec<u8>)], rounds: usize) -> Result<Vec<(u16, String)>> {
+    std::thread::scope(|scope| {
+        let racing = |(target, method, path, body): &(Target, Method, String, Vec<u8>)| -> Result<Vec<(u16, String)>> {
+            let ask = |_| {
+                let answer = exchange(target, method.clone(), path, body.clone())?;
+                Ok((answer.status.as_u16(), format!("{method} {path}: {}", answer.text())))
+            };
+            (0..rounds).map(ask).collect()
+        };
+        let racing: Vec<_> = asks.iter().map(|ask| scope.spawn(move || racing(ask))).collect();
+        let mut answers = Vec::new();
+        for racer in racing {
+            answers.extend(racer.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
+        }
+        assert_eq!(node.ask(Method::GET, "/v1/status", "")?.status.as_u16(), 200);
+        Ok(answers)
+    })
+}
+
+#[test]
+fn uploads_and_deletions_of_one_thing_that_race_come_one_after_the_other() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    give(&node, "camera", "", "")?;
+    let ask = |target: &Target, method: Method, path: &str, body: &[u8]| (target.clone(), method, path.to_owned(), body.to_vec());
+    let object: Vec<_> = ["blob-put?files&x", "blob-put?files&x", "blob-delete?files&x", "blob-delete?files&x"]
+        .map(|verb| ask(&node.http(), Method::POST, &format!("/camera/{verb}"), b"picture"))
+        .into();
+    for (status, text) in race(&node, &object, 20)? {
+        assert_eq!(status, 200, "{text}");
+    }
+    // The artifact goes with the function that ran it, while others upload it anew.
+    let (wasm, manifest) = (artifact::guest("hello")?, artifact::manifest("hello")?);
+    let digest = Digest::of(&wasm);
+    let revision = serde_json::to_vec(&LocalRevision { artifact: digest, manifest })?;
+    let local = Target::Unix(node.socket());
+    let (put, function) = (format!("/v1/artifacts/{digest}"), "/v1/functions/hello");
+    let asks = [
+        ask(&local, Method::PUT, &put, &wasm),
+        ask(&local, Method::PUT, &put, &wasm),
+        ask(&local, Method::PUT, function, &revision),
+        ask(&local, Method::DELETE, function, b""),
+    ];
+    for (status, text) in race(&node, &asks, 20)? {
+        let absent = status == 409 && text.contains("is not here") || status == 404 && text.contains("no function is called");
+        assert!(status == 200 || absent, "{status} {text}");
     }
     Ok(())
 }

@@ -455,6 +455,7 @@ fn start_sources(
         invoker: common.invoker,
         meter: common.meter,
         logs: common.logs,
+        followers: local::Followers::default(),
         bus: handle,
         calls,
         letters,

@@ -5,7 +5,7 @@ use sedge_protocol::Event;
 use sedge_protocol::invocation::{DEPTH_EXTENSION, DEPTH_HEADER};
 use sedge_runtime::limits::CALL_DEPTH_MAX;
 
-/// Of a request. Nobody but functions says so: who lies shortens a chain of his own.
+/// Of a request. Nobody but functions says so, and of theirs the node: who lies shortens a chain of his own.
 pub(crate) fn of_request(headers: &HeaderMap) -> u32 {
     read(headers.get(DEPTH_HEADER).and_then(|value| value.to_str().ok()))
 }

@@ -9,9 +9,10 @@ use crate::meter::{Counts, Kind, Meter};
 use crate::telemetry::{Requests, Span, Tracer};
 use crate::watch::Watched;
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use sedge_node_core::controller::Refusal;
+use sedge_protocol::invocation::{HEADER_PREFIX, INVOCATION_HEADER, InvocationId};
 use sedge_protocol::local::{Admission, Cause, LogEntry};
 use sedge_protocol::{Event, FunctionName};
 use sedge_runtime::limits::CALL_DEPTH_MAX;
@@ -247,14 +248,36 @@ impl Invoker {
 }
 
 /// Runs an invocation, and tells those who watch what it answered.
-async fn answer<B>(active: &Active, request: Request<B>, invocation: Invocation, watched: Watched) -> Result<Response<ResponseBody>, Failed>
+async fn answer<B>(
+    active: &Active,
+    mut request: Request<B>,
+    invocation: Invocation,
+    watched: Watched,
+) -> Result<Response<ResponseBody>, Failed>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    own_headers_only(&mut request);
     let result = active.function.http(request, invocation).await;
     watched.answered(result.as_ref().ok().map(|response| response.status().as_u16()));
     Ok(result?)
+}
+
+/// The id of the call that a request belongs to, beside the request: what is in a head anybody may have written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OfCall(pub(crate) InvocationId);
+
+/// What a function reads in a header of the node's was written by the node, and not by whoever sent the request.
+fn own_headers_only<B>(request: &mut Request<B>) {
+    let is_own = |name: &&HeaderName| name.as_str().starts_with(HEADER_PREFIX);
+    while let Some(name) = request.headers().keys().find(is_own).cloned() {
+        request.headers_mut().remove(name);
+    }
+    if let Some(OfCall(id)) = request.extensions().get().copied() {
+        let id = HeaderValue::try_from(id.to_string()).expect("digits are the value of a header");
+        request.headers_mut().insert(INVOCATION_HEADER, id);
+    }
 }
 
 /// What a request is shown as to those who watch.

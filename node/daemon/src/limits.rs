@@ -18,10 +18,16 @@ pub(crate) const ERRORS_MAX: usize = sedge_protocol::limits::REPORT_ERRORS_MAX;
 pub(crate) const HTTP_CONNECTIONS_MAX: usize = 1024;
 /// Connections to the local socket at the same time.
 pub(crate) const LOCAL_CONNECTIONS_MAX: usize = 32;
+/// Of these, those that follow what happens and stay.
+pub(crate) const FOLLOWERS_MAX: usize = LOCAL_CONNECTIONS_MAX / 2;
 /// Pause after a connection that could not be accepted, for want of descriptors most of the time.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for the head of a request.
 pub(crate) const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a client may still send on a connection that is being closed, so that it gets to read its answer, bytes.
+pub(crate) const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// And for how long.
+pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for a client to take the bytes of an answer.
 pub(crate) const HTTP_SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the limit of invocations is looked at while any run.

@@ -44,6 +44,7 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
+pub(crate) use lines::Followers;
 pub(crate) use own::Own;
 
 pub(super) type LocalBody = UnsyncBoxBody<Bytes, anyhow::Error>;
@@ -55,6 +56,7 @@ pub(crate) struct Local {
     pub(crate) invoker: Invoker,
     pub(crate) meter: Meter,
     pub(crate) logs: Logs,
+    pub(crate) followers: Followers,
     pub(crate) bus: BusHandle,
     pub(crate) calls: asynchronous::Handle,
     pub(crate) letters: DeadLetters,
@@ -224,12 +226,14 @@ async fn put_function(local: &Arc<Local>, name: FunctionName, request: Request<I
         return Err(wrong(format!("the manifest names `{}`", manifest.name)));
     }
     manifest.check().map_err(wrong)?;
-    let path = local.files.path(artifact.as_bytes());
-    let size = std::fs::metadata(&path)
-        .map_err(|_| Refusal::new(StatusCode::CONFLICT, format!("the artifact {artifact} is not here")).hint("upload it first"))?
-        .len();
-    let asked = manifest.clone();
-    let verdict = blocking(move || Ok(sedge_protocol::artifact::inspect_for(&std::fs::read(path)?, &asked))).await?;
+    let (path, asked) = (local.files.path(artifact.as_bytes()), manifest.clone());
+    let inspected = blocking(move || match std::fs::read(path) {
+        Ok(bytes) => Ok(Some((bytes.len() as u64, sedge_protocol::artifact::inspect_for(&bytes, &asked)))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    });
+    let absent = || Refusal::new(StatusCode::CONFLICT, format!("the artifact {artifact} is not here")).hint("upload it first");
+    let (size, verdict) = inspected.await?.ok_or_else(absent)?;
     verdict.map_err(|fault| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string()))?;
     let revision = RevisionId::of(&artifact, &manifest);
     desired.put(&local.store, Assignment { revision, artifact, size, manifest }).await?;

@@ -6,8 +6,10 @@ use std::time::Duration;
 pub const CLIENTS_MAX: usize = 200;
 /// Sessions remembered, connected or not; the one that has been away longest is forgotten first.
 pub const SESSIONS_MAX: usize = 2 * CLIENTS_MAX;
-/// Size of one MQTT packet in either direction, header included.
-pub const PACKET_BYTES_MAX: u32 = 256 * 1024;
+/// Payload of one message.
+pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Size of one MQTT packet in either direction, header included: the largest payload, the longest topic, and properties.
+pub const PACKET_BYTES_MAX: u32 = 264 * 1024;
 /// Length of a client identifier.
 pub const CLIENT_ID_BYTES_MAX: usize = 256;
 /// Length of a topic or filter.
@@ -40,7 +42,7 @@ pub const ANSWERS_MAX: usize = 1024;
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Packets handed to a connection at once.
 pub const BATCH_PACKETS_MAX: usize = 256;
-/// Commands waiting for the hub; with packets of [`PACKET_BYTES_MAX`] that is 16 MiB.
+/// Commands waiting for the hub; with packets of [`PACKET_BYTES_MAX`] that is 16.5 MiB.
 pub const COMMANDS_MAX: usize = 64;
 /// User properties of one message.
 pub const USER_PROPERTIES_MAX: usize = 64;

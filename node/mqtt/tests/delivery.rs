@@ -5,6 +5,7 @@ mod common;
 
 use common::{Answer, Running, connect, id_of, packet, publish, soon, start, subscribe, text};
 use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, Publish, QoS, v5};
+use sedge_mqtt::limits::{PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX, TOPIC_BYTES_MAX};
 use sedge_mqtt::{Message, Properties};
 
 const SUBACK: u8 = 0x90;
@@ -304,9 +305,27 @@ async fn node_publishes_to_clients_and_does_not_hear_itself() {
     assert_eq!((publish.payload.as_ref(), publish.qos), (b"hello".as_slice(), QoS::AtLeastOnce));
     assert!(running.arrived.try_recv().is_err());
     assert!(running.broker.publish(Message::new("a/+", "")).await.is_err());
-    assert!(running.broker.publish(Message::new("a", vec![0; 256 * 1024])).await.is_err());
+    let largest = Message::new("x".repeat(TOPIC_BYTES_MAX), vec![0; PAYLOAD_BYTES_MAX]);
+    assert!(running.broker.publish(largest).await.is_ok(), "the longest topic fits beside the largest payload");
+    assert!(running.broker.publish(Message::new("a", vec![0; PACKET_BYTES_MAX as usize])).await.is_err());
     assert_eq!(running.broker.stats().retained, 1);
     running.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_largest_payload_is_taken_and_one_byte_more_is_not() {
+    for (bytes, taken) in [(PAYLOAD_BYTES_MAX, true), (PAYLOAD_BYTES_MAX + 1, false)] {
+        let mut running = start(Answer::Accept);
+        let mut client = running.client(4, "c", true).await;
+        client.send(&packet(0x30, &[&text(&"x".repeat(TOPIC_BYTES_MAX)), &vec![7; bytes]])).await;
+        if taken {
+            assert_eq!(running.next().await.inbound.message.payload.len(), bytes);
+        } else {
+            client.expect_end().await;
+            assert!(running.arrived.try_recv().is_err());
+        }
+        running.shut_down().await;
+    }
 }
 
 #[tokio::test]

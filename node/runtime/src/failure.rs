@@ -34,6 +34,12 @@ pub enum Failure {
         /// The error code of `wasi:http`.
         code: String,
     },
+    /// The handler answered with a status that announces an answer and is none.
+    #[error("the handler answered with the status {code}, which is not final: an answer has a status of 200 or above")]
+    NotFinal {
+        /// The HTTP status, below 200.
+        code: u16,
+    },
     /// A command ended with this code.
     #[error("exit code {code}")]
     Exit {
@@ -105,6 +111,7 @@ impl Failure {
             | Self::NoResponse
             | Self::Incomplete
             | Self::Refused { .. }
+            | Self::NotFinal { .. }
             | Self::Exit { .. }
             | Self::Status { .. }
             | Self::OutputTooLarge { .. } => Fault::Function,

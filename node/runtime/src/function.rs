@@ -31,6 +31,7 @@ use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use sedge_protocol::Event;
+use sedge_protocol::limits::CONTENT_TYPE_BYTES_MAX;
 use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
@@ -198,7 +199,9 @@ impl Function {
         if !parts.status.is_success() {
             return Err(call.fail(Failure::Status { code: parts.status.as_u16(), said: first_line(&data) }));
         }
-        let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        // No type of media is longer, and a message that is has no room on the bus.
+        let content_type = media.filter(|text| text.len() <= CONTENT_TYPE_BYTES_MAX);
         Ok(Reply { data, content_type: content_type.map(str::to_owned), trace: call.info().trace.clone() })
     }
 
@@ -230,6 +233,9 @@ impl Function {
         let answer = first_answer(&mut guest, &mut receiver).await?;
         let care = aftercare::Care { parts, call: Arc::clone(&call), severance };
         let response = match answer {
+            Some(Ok(response)) if response.status().is_informational() => {
+                return Err(call.fail(Failure::NotFinal { code: response.status().as_u16() }));
+            }
             Some(Ok(response)) => response,
             Some(Err(code)) => return Err(call.fail(Failure::Refused { code: code.to_string() })),
             None => return Err(call.fail(Failure::NoResponse)),

@@ -11,7 +11,7 @@ use crate::batch::Tree;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CommitError {
     /// The journal or the database does not keep up; try again shortly.
-    #[error("the store is full: {waiting} bytes wait to be written")]
+    #[error("the store is busy: {waiting} bytes wait to be written, try again shortly")]
     Full {
         /// Bytes that wait.
         waiting: usize,

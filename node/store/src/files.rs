@@ -83,7 +83,9 @@ const NEW: Duration = Duration::from_secs(600);
 pub struct Files {
     directory: PathBuf,
     free_bytes_min: Option<u64>,
-    /// What was put here and not asked for since. Locked while a file is removed, so that none goes that is just being put.
+    /// Held while a file is put or removed: one is here as a whole or not at all, in whatever order that is asked for.
+    turn: Arc<Mutex<()>>,
+    /// What was put here and not asked for since.
     put: Arc<Mutex<BTreeMap<[u8; 32], Instant>>>,
 }
 
@@ -96,7 +98,7 @@ impl Files {
         fs::create_dir_all(directory)
             .and_then(|()| sync_directory(crate::durable::parent(directory)))
             .map_err(|cause| io_error(directory, cause))?;
-        Ok(Self { directory: directory.to_path_buf(), free_bytes_min, put: Arc::default() })
+        Ok(Self { directory: directory.to_path_buf(), free_bytes_min, turn: Arc::default(), put: Arc::default() })
     }
 
     /// Whether `bytes` more fit without what is kept free.
@@ -139,11 +141,13 @@ impl Files {
     /// # Errors
     /// [`FinishError`] if the bytes have another digest or cannot be written.
     pub fn put(&self, digest: [u8; 32], bytes: &[u8]) -> Result<PathBuf, FinishError> {
-        self.put_here().insert(digest, Instant::now());
+        let _turn = self.turn();
         let mut partial = self.partial(digest)?;
         partial.restart()?;
         partial.append(bytes)?;
-        partial.finish()
+        let path = partial.finish()?;
+        self.put_here().insert(digest, Instant::now());
+        Ok(path)
     }
 
     /// The file is in use: when it is not any more, it goes at once.
@@ -156,12 +160,17 @@ impl Files {
     /// # Errors
     /// As [`Files::remove`].
     pub fn remove_unused(&self, digest: &[u8; 32]) -> Result<bool, FileError> {
+        let _turn = self.turn();
         let mut put = self.put_here();
         if put.get(digest).is_some_and(|at| at.elapsed() < NEW) {
             return Ok(false);
         }
         put.remove(digest);
-        self.remove(digest).map(|()| true)
+        self.remove_in_turn(digest).map(|()| true)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn put_here(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Instant>> {
@@ -173,6 +182,11 @@ impl Files {
     /// # Errors
     /// [`FileError::Io`] if it is here and stays.
     pub fn remove(&self, digest: &[u8; 32]) -> Result<(), FileError> {
+        let _turn = self.turn();
+        self.remove_in_turn(digest)
+    }
+
+    fn remove_in_turn(&self, digest: &[u8; 32]) -> Result<(), FileError> {
         let path = self.path(digest);
         for path in [path.with_extension("part"), path] {
             match fs::remove_file(&path) {
@@ -319,6 +333,27 @@ mod tests {
 
     fn digest(bytes: &[u8]) -> [u8; 32] {
         Sha256::digest(bytes).into()
+    }
+
+    #[test]
+    fn those_who_put_and_remove_one_file_at_the_same_time_come_one_after_the_other() {
+        let (_directory, files) = open();
+        let bytes = vec![7; 100_000];
+        let digest = digest(&bytes);
+        std::thread::scope(|scope| {
+            for number in 0..6 {
+                let (files, bytes) = (&files, &bytes);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        match number % 2 {
+                            0 => drop(files.put(digest, bytes).unwrap()),
+                            _ => files.remove(&digest).unwrap(),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!files.path(&digest).with_extension("part").exists());
     }
 
     #[test]

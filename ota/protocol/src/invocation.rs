@@ -14,6 +14,8 @@ use std::str::FromStr;
 
 /// Where the HTTP listener of a node answers for asynchronous calls. No function gets requests below `/.sedge/`.
 pub const INVOCATIONS_PATH: &str = "/.sedge/invocations";
+/// Headers whose names begin with this are the node's: a function reads there what the node wrote, and nothing of whoever called it.
+pub const HEADER_PREFIX: &str = "sedge-";
 /// How many calls and events of functions led to a request, one after the other.
 pub const DEPTH_HEADER: &str = "sedge-depth";
 /// The attribute of an event that says the same.

@@ -94,6 +94,8 @@ pub const REPORT_ERRORS_MAX: usize = 32;
 pub const REASON_BYTES_MAX: usize = 1024;
 /// Largest data of an event.
 pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+/// Longest media type of the data of an event that a function makes.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 1024;
 /// Chunk in which an artifact is sent.
 pub const ARTIFACT_CHUNK_BYTES: usize = 64 * 1024;
 /// Largest enrolment request or answer.

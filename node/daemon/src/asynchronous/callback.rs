@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use sedge_node_core::queue::{self, Item};
 use sedge_protocol::FunctionName;
-use sedge_protocol::invocation::{CallbackState, InvocationId};
+use sedge_protocol::invocation::{CallbackState, DEPTH_HEADER, InvocationId};
 use sedge_protocol::limits::CALLBACK_BYTES_MAX;
 use sedge_protocol::manifest::{Access, INTERNAL_SUFFIX};
 use sedge_store::{Batch, Durability, ItemId, Tree};
@@ -166,7 +166,9 @@ fn request(record: &Record, uri: &Uri, body: Vec<u8>) -> anyhow::Result<Request<
         .header("ce-id", record.id.to_string())
         .header("ce-source", format!("/function/{}", record.function))
         .header("ce-type", format!("sedge.invocation.{}", view.state.as_str()))
-        .header("ce-attempts", record.attempts.to_string());
+        .header("ce-attempts", record.attempts.to_string())
+        // Who is told may be a function, and call again.
+        .header(DEPTH_HEADER, record.depth.saturating_add(1));
     if let Some(time) = view.ended_ms.and_then(rfc3339) {
         request = request.header("ce-time", time);
     }

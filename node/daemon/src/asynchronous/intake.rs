@@ -42,7 +42,7 @@ impl Calls {
     }
 
     fn keep(&mut self, submission: Submission, request: Digest) -> Result<(Commit, InvocationId), Refused> {
-        let Submission { function, key, callback, mut call } = submission;
+        let Submission { function, key, callback, depth, mut call } = submission;
         let item = self.parts.store.next_item_id();
         call.id.number = item.0;
         let id = call.id;
@@ -52,7 +52,7 @@ impl Calls {
         let Kept::Call { call, .. } = kept else { unreachable!("it was made above") };
         let waiting = |url| Callback { url, state: CallbackState::Waiting, attempts: 0, reason: None };
         let callback = callback.map(waiting);
-        let record = Record { key, callback, ..Record::new(id, function, request, (wall(), self.now())) };
+        let record = Record { key, callback, depth, ..Record::new(id, function, request, (wall(), self.now())) };
         let mut batch = Batch::new();
         let length = bytes.len();
         batch.accept(item, bytes);

@@ -50,6 +50,7 @@ pub(crate) struct Submission {
     pub(crate) function: FunctionName,
     pub(crate) key: Option<String>,
     pub(crate) callback: Option<String>,
+    pub(crate) depth: u32,
     pub(crate) call: Call,
 }
 

@@ -64,6 +64,9 @@ pub(crate) struct Record {
     /// What a duplicate has to have in common.
     pub(crate) request: Digest,
     pub(crate) callback: Option<Callback>,
+    /// Calls and events of functions that led to it.
+    #[serde(default)]
+    pub(crate) depth: u32,
     pub(crate) accepted: Wall,
     pub(crate) since: Steady,
     pub(crate) began: Option<Wall>,
@@ -84,6 +87,7 @@ impl Record {
             key: None,
             request,
             callback: None,
+            depth: 0,
             accepted,
             since,
             began: None,
@@ -208,6 +212,7 @@ pub(crate) mod tests {
             key: Some("order 7".to_owned()),
             request: Digest::of(b""),
             callback: None,
+            depth: 0,
             accepted: Wall(5),
             since: Steady(4),
             began: None,

@@ -43,7 +43,8 @@ pub(super) fn prefers_async(headers: &HeaderMap) -> bool {
 /// Reads a request to `active` whole, as a call. `target` is path and query.
 pub(crate) async fn read(active: &Active, target: String, request: Request<Incoming>) -> Result<Submission, Unfit> {
     let (head, body) = request.into_parts();
-    if depth::is_too_deep(depth::of_request(&head.headers)) {
+    let depth = depth::of_request(&head.headers);
+    if depth::is_too_deep(depth) {
         return Err(Unfit::new(StatusCode::LOOP_DETECTED, Failed::Deep.to_string()));
     }
     let key = key(&head.headers)?;
@@ -76,7 +77,7 @@ pub(crate) async fn read(active: &Active, target: String, request: Request<Incom
         headers,
         body,
     };
-    Ok(Submission { function: active.name().clone(), key, callback, call })
+    Ok(Submission { function: active.name().clone(), key, callback, depth, call })
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Unfit> {

@@ -4,7 +4,7 @@ use super::record::Answered;
 use super::{Calls, Happened, wall};
 use crate::clock;
 use crate::functions::Active;
-use crate::invoke::{Failed, Invoker};
+use crate::invoke::{Failed, Invoker, OfCall};
 use crate::limits::{ANSWER_HEAD_BYTES_MAX, CALL_ADMISSION_MAX, CALL_REFUSED_PAUSE};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -13,7 +13,7 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use sedge_node_core::asynchronous::{LEASE_MARGIN, Lease, may_run};
 use sedge_node_core::queue::Item;
-use sedge_protocol::invocation::{Call, HeaderBytes, INVOCATION_HEADER};
+use sedge_protocol::invocation::{Call, HeaderBytes};
 use sedge_protocol::limits::CALL_BYTES_MAX;
 use sedge_runtime::Failure;
 use sedge_store::{Batch, Commit, Durability};
@@ -108,7 +108,7 @@ fn request(call: &Call) -> Result<Request<Full<Bytes>>, http::Error> {
     for (name, value) in &call.headers {
         request = request.header(HeaderName::try_from(name)?, HeaderValue::from_bytes(&value.0)?);
     }
-    let request = request.header(INVOCATION_HEADER, call.id.to_string()).header(CONTENT_LENGTH, call.body.len());
+    let request = request.extension(OfCall(call.id)).header(CONTENT_LENGTH, call.body.len());
     request.body(Full::new(Bytes::from(call.body.clone())))
 }
 

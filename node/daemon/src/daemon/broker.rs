@@ -5,13 +5,20 @@ use crate::clock;
 use crate::config::Mqtt;
 use crate::supervisor::Supervisor;
 use anyhow::Context as _;
+use sedge_mqtt::limits::{PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use sedge_mqtt::{Broker, BrokerConfig, BrokerTask, Inbound, Ingress, Message, QoS, Receipt, Refusal};
+use sedge_protocol::limits::{CONTENT_TYPE_BYTES_MAX, EVENT_BYTES_MAX, TOPIC_BYTES_MAX};
 use sedge_protocol::{Event, Topic};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
+
+// Whatever a function may publish or reply fits a packet: `fits` of the broker counts 1 KiB for what comes on top.
+const _: () = assert!(
+    EVENT_BYTES_MAX == PAYLOAD_BYTES_MAX && EVENT_BYTES_MAX + TOPIC_BYTES_MAX + CONTENT_TYPE_BYTES_MAX + 1024 <= PACKET_BYTES_MAX as usize
+);
 
 /// A broker that has its address and does not serve yet.
 pub(super) struct Parts {

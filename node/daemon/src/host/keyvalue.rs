@@ -179,9 +179,13 @@ impl Keyvalue {
                 drop(commit);
                 Ok(())
             }
-            Err(error @ (CommitError::KeyTooLong { .. } | CommitError::ValueTooLong { .. } | CommitError::BatchTooBig { .. })) => {
-                Err(HostError::Failed(error.to_string()))
-            }
+            // The last is over in a moment: nothing is full, neither a quota nor the disk.
+            Err(
+                error @ (CommitError::KeyTooLong { .. }
+                | CommitError::ValueTooLong { .. }
+                | CommitError::BatchTooBig { .. }
+                | CommitError::Full { .. }),
+            ) => Err(HostError::Failed(error.to_string())),
             Err(error) => Err(HostError::Full(error.to_string())),
         }
     }

@@ -1,19 +1,20 @@
 //! Answers that are one JSON object a line and may go on for ever: bounded, and a reader that is too slow is told what it missed.
 
-use super::{Local, LocalBody};
-use crate::limits::UNTOLD_EVERY;
+use super::{Local, LocalBody, Refusal};
+use crate::limits::{FOLLOWERS_MAX, UNTOLD_EVERY};
 use crate::logs::{Listener, Live};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, interval_at};
 
 /// Lines a reader may lag behind before its connection waits.
@@ -27,14 +28,35 @@ pub(super) enum Next {
     Missing(u64),
 }
 
+/// The right of so many to follow what happens: each keeps its connection, and the others of the socket are for those who ask and go.
+#[derive(Debug)]
+pub(crate) struct Followers(Arc<Semaphore>);
+
+impl Default for Followers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(FOLLOWERS_MAX)))
+    }
+}
+
+impl Followers {
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
+            let error = format!("{FOLLOWERS_MAX} readers follow this node already, and no more may");
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error)
+                .hint("end one of them (each `sedge logs --follow` and `sedge run` is one), or read without following")
+        })
+    }
+}
+
 /// `first`, and then for as long as the daemon runs what `line` makes of everything that happens.
-pub(super) fn follow<F>(local: &Local, first: Vec<Bytes>, live: Listener, line: F) -> Response<LocalBody>
+pub(super) fn follow<F>(local: &Local, first: Vec<Bytes>, live: Listener, line: F) -> Result<Response<LocalBody>, Refusal>
 where
     F: Fn(Next) -> Option<Bytes> + Send + 'static,
 {
+    let admitted = local.followers.admit()?;
     let (sender, receiver) = mpsc::channel(LINES_WAITING);
     local.supervisor.work(feed(local.supervisor.stop().clone(), local.logs.clone(), live, sender, line));
-    response(Lines { first: first.into(), live: Some(receiver) })
+    Ok(response(Lines { first: first.into(), live: Some((receiver, admitted)) }))
 }
 
 /// `first` and no more.
@@ -79,7 +101,7 @@ fn response(lines: Lines) -> Response<LocalBody> {
 
 struct Lines {
     first: VecDeque<Bytes>,
-    live: Option<mpsc::Receiver<Bytes>>,
+    live: Option<(mpsc::Receiver<Bytes>, OwnedSemaphorePermit)>,
 }
 
 impl Body for Lines {
@@ -91,7 +113,7 @@ impl Body for Lines {
             return Poll::Ready(Some(Ok(Frame::data(line))));
         }
         match &mut self.live {
-            Some(live) => live.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line)))),
+            Some((live, _)) => live.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line)))),
             None => Poll::Ready(None),
         }
     }

@@ -33,11 +33,11 @@ pub(super) fn stream(local: &Arc<Local>, query: &str) -> Result<Response<LocalBo
     if !goes_on {
         return Ok(whole(first));
     }
-    Ok(follow(local, first, live, move |next| match next {
+    follow(local, first, live, move |next| match next {
         Next::Live(Live::Line(entry)) => wanted(&entry).then(|| line(&*entry)),
         Next::Live(Live::Ended(_) | Live::Published(_)) => None,
         Next::Missing(missing) => Some(line(&LogRecord::Missing(Missing { missing }))),
-    }))
+    })
 }
 
 pub(super) fn invocations(local: &Arc<Local>, query: &str) -> Result<Response<LocalBody>, Refusal> {
@@ -51,12 +51,12 @@ pub(super) fn invocations(local: &Arc<Local>, query: &str) -> Result<Response<Lo
     }
     // Not an error when it is unknown: who watches may be there before the function is.
     let wanted = move |name: &FunctionName| function.as_ref().is_none_or(|function| function == name);
-    Ok(follow(local, Vec::new(), local.logs.listen(), move |next| match next {
+    follow(local, Vec::new(), local.logs.listen(), move |next| match next {
         Next::Live(Live::Line(entry)) => (logs && wanted(&entry.function)).then(|| line(&Told::Log(LogEntry::clone(&entry)))),
         Next::Live(Live::Ended(ended)) => wanted(&ended.function).then(|| line(&Told::Invocation((*ended).clone()))),
         Next::Live(Live::Published(published)) => wanted(&published.function).then(|| line(&Told::Publication((*published).clone()))),
         Next::Missing(missing) => Some(line(&Told::Missing(Missing { missing }))),
-    }))
+    })
 }
 
 /// Refuses the name of a function that is not here and has written nothing.

@@ -57,6 +57,7 @@ impl Guest for Faulty {
                 std::process::exit(0);
             }
             "status" => respond(answer, 500, b"as you wished"),
+            other if status_of(other).is_some() => respond(answer, status_of(other).unwrap_or_default(), b"as you wished"),
             "trace" => {
                 println!("traced");
                 respond(answer, 200, &request.headers().get("traceparent").concat());
@@ -91,6 +92,11 @@ fn wish(request: &IncomingRequest) -> String {
 fn count() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     COUNT.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// `status-CODE`
+fn status_of(wish: &str) -> Option<u16> {
+    wish.strip_prefix("status-")?.parse().ok()
 }
 
 /// `compute-ROUNDS-MIB`: so many thousand rounds of arithmetic in so much memory.

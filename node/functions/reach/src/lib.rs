@@ -46,6 +46,7 @@ impl Guest for Reach {
 fn reach<'a>(verb: &str, argument: &dyn Fn(usize) -> &'a str, request: &IncomingRequest) -> Outcome {
     match verb {
         "ok" => Ok(b"ok".to_vec()),
+        "headers" => Ok(headers(request)),
         "config" => setting(argument(0)),
         "config-all" => config::get_all().map(|all| format!("{all:?}").into_bytes()).map_err(|error| format!("{error:?}")),
         "kv-set" => bucket(argument(0))?.set(argument(1), &body(request)).map(|()| b"set".to_vec()).map_err(|error| format!("{error:?}")),
@@ -71,6 +72,12 @@ fn reach<'a>(verb: &str, argument: &dyn Fn(usize) -> &'a str, request: &Incoming
         "" => event(request),
         other => Err(format!("no verb `{other}`")),
     }
+}
+
+/// All headers of a request, a line each.
+fn headers(request: &IncomingRequest) -> Vec<u8> {
+    let lines = request.headers().entries().into_iter();
+    lines.map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(&value))).collect::<String>().into_bytes()
 }
 
 /// An event: its attributes and its data.

@@ -12,7 +12,7 @@ use mqtt_protocol_core::mqtt::{
 
 use super::{Connect, FromClient, Options, Publish, Reason, RetainHandling, Version, Will, owned};
 use crate::{
-    limits::{PACKET_BYTES_MAX, SESSION_EXPIRY_MAX, USER_PROPERTIES_MAX},
+    limits::{PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX, SESSION_EXPIRY_MAX, USER_PROPERTIES_MAX},
     message::{Message, Properties, QoS},
 };
 
@@ -296,6 +296,9 @@ fn publish_v5(packet: &v5_0::Publish) -> Result<FromClient, Reason> {
 }
 
 fn publish(packet_id: Option<u16>, dup: bool, alias: Option<u16>, message: Message) -> Result<FromClient, Reason> {
+    if message.payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(Reason::TooLarge);
+    }
     let packet_id = match (packet_id, message.qos) {
         (Some(packet_id), _) => id(packet_id)?,
         (None, QoS::AtMostOnce) if dup => return Err(Reason::Malformed),

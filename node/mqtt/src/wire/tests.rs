@@ -8,6 +8,7 @@ use rumqttc::{
 };
 
 use super::*;
+use crate::limits::PACKET_BYTES_MAX;
 use crate::message::Properties;
 
 fn bytes(version: Version, packet: &ToClient) -> BytesMut {
@@ -116,7 +117,7 @@ fn answers_are_read_back_by_another_library() {
     };
     let properties = read.properties.unwrap();
     assert!(read.session_present);
-    assert_eq!((properties.receive_max, properties.max_packet_size), (Some(32), Some(256 * 1024)));
+    assert_eq!((properties.receive_max, properties.max_packet_size), (Some(32), Some(PACKET_BYTES_MAX)));
     assert_eq!((properties.assigned_client_identifier.as_deref(), properties.session_expiry_interval), (Some("sedge-1"), Some(9)));
 
     let answers = vec![Ok(QoS::ExactlyOnce), Err(Reason::Quota)];

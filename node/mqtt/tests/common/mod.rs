@@ -177,17 +177,15 @@ impl Raw {
     }
 }
 
-/// Any packet shorter than 16 KiB.
+/// Any packet.
 pub(crate) fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
-    let (low, high) = (body.len() & 0x7f, body.len() >> 7);
-    let mut bytes = vec![first];
-    if high > 0 {
-        bytes.push(u8::try_from(low).unwrap() | 0x80);
-        bytes.push(u8::try_from(high).unwrap());
-    } else {
-        bytes.push(u8::try_from(low).unwrap());
+    let (mut bytes, mut left) = (vec![first], body.len());
+    while left > 0x7f {
+        bytes.push(u8::try_from(left & 0x7f).unwrap() | 0x80);
+        left >>= 7;
     }
+    bytes.push(u8::try_from(left).unwrap());
     bytes.extend(body);
     bytes
 }

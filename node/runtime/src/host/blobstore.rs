@@ -221,7 +221,8 @@ impl container::HostContainer for State {
         let (files, object) = (container.files, name.clone());
         let opened = blocking(move || {
             let (mut file, size) = files.read(&object)?;
-            file.seek(SeekFrom::Start(start)).map_err(|cause| sedge_store::FileError::Io { path: object.into(), cause })?;
+            // Beyond the object nothing is read; beyond what is the end of any file the system would call it an error of the disk.
+            file.seek(SeekFrom::Start(start.min(size))).map_err(|cause| sedge_store::FileError::Io { path: object.into(), cause })?;
             Ok((file, size))
         });
         match opened.await {

@@ -8,7 +8,7 @@ use crate::limits::{MESSAGE_BYTES_MAX, MESSAGES_BYTES_MAX};
 use crate::state::State;
 use bytes::Bytes;
 use sedge_protocol::Topic;
-use sedge_protocol::limits::EVENT_BYTES_MAX;
+use sedge_protocol::limits::{CONTENT_TYPE_BYTES_MAX, EVENT_BYTES_MAX};
 use wasmtime::component::Resource;
 
 type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
@@ -44,6 +44,8 @@ impl Message {
         let (size, bytes) = (self.data.len(), self.bytes());
         let why = if size > EVENT_BYTES_MAX {
             format!("a message of {size} bytes: {EVENT_BYTES_MAX} are the most")
+        } else if let Some(text) = self.content_type.as_ref().filter(|text| text.len() > CONTENT_TYPE_BYTES_MAX) {
+            format!("a content type of {} bytes: {CONTENT_TYPE_BYTES_MAX} are the most", text.len())
         } else if bytes > MESSAGE_BYTES_MAX {
             format!("a message of {bytes} bytes with its metadata: {MESSAGE_BYTES_MAX} are the most")
         } else if others + bytes > MESSAGES_BYTES_MAX {
@@ -196,8 +198,9 @@ mod tests {
         assert_eq!((bytes, why.as_deref()), (0, Some("a message of 262145 bytes: 262144 are the most")));
         let many = Message { metadata: vec![(String::new(), String::new()); MESSAGE_BYTES_MAX / METADATA_COST + 1], ..Message::default() };
         assert!(fitted(many, 0).1.is_some_and(|why| why.contains("with its metadata")));
-        let typed = Message { content_type: Some("x".repeat(MESSAGE_BYTES_MAX + 1)), ..Message::default() };
-        assert_eq!(fitted(typed, 0).0, 0);
+        let typed = |bytes: usize| Message { content_type: Some("x".repeat(bytes)), ..message(EVENT_BYTES_MAX) };
+        assert_eq!(fitted(typed(CONTENT_TYPE_BYTES_MAX), 0), (EVENT_BYTES_MAX + CONTENT_TYPE_BYTES_MAX, None));
+        assert!(fitted(typed(CONTENT_TYPE_BYTES_MAX + 1), 0).1.is_some_and(|why| why.contains("a content type of 1025 bytes")));
         assert_eq!(fitted(message(1), MESSAGES_BYTES_MAX - 1), (1, None));
         assert!(fitted(message(2), MESSAGES_BYTES_MAX - 1).1.is_some_and(|why| why.contains("neither sent nor dropped")));
     }

@@ -28,6 +28,10 @@ async fn objects_are_written_listed_read_in_parts_moved_and_deleted() {
     assert_eq!(text(&bench, "blob-get?files&a&2&4", "").await, said(200, "234"), "both ends are inclusive");
     assert_eq!(text(&bench, "blob-get?files&a&8&99", "").await, said(200, "89"));
     assert_eq!(text(&bench, "blob-get?files&a&11&12", "").await, said(500, "`a` has 10 bytes, none from 11"));
+    for start in [i64::MAX as u64, 1 << 63, u64::MAX] {
+        let beyond = format!("blob-get?files&a&{start}&{}", u64::MAX);
+        assert_eq!(text(&bench, &beyond, "").await, said(500, &format!("`a` has 10 bytes, none from {start}")));
+    }
     assert_eq!(text(&bench, "blob-get?files&z&0&1", "").await, said(500, "there is no object `z`"));
     assert_eq!(text(&bench, "blob-move?files&a&more&new", "").await, said(200, "moved"));
     assert_eq!(text(&bench, "blob-list?more", "").await, said(200, "copy new"));

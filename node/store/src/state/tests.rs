@@ -286,6 +286,43 @@ fn a_full_buffer_refuses_until_it_is_written() {
 }
 
 #[test]
+fn what_waits_is_counted_once_and_only_while_it_waits() {
+    let (mut state, now) = state(StoreConfig::default());
+    let bytes_max = StoreConfig::default().buffer_bytes_max();
+    let one = |number: usize| batch(|b| b.set(Tree::Keyvalue, format!("k{number:04}"), vec![0; 990]));
+    let weight = crate::buffer::weight(&one(0).records[0]);
+    // Answers how many keys were taken, and what waits by then.
+    let fill = |state: &mut State, keys: std::ops::RangeFrom<usize>| {
+        for (taken, key) in keys.enumerate() {
+            match state.commit(one(key), Durability::None, now) {
+                Ok(_) => {}
+                Err(CommitError::Full { waiting }) => return (taken, waiting),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        unreachable!("there is a bound")
+    };
+    let most = bytes_max / weight;
+    assert_eq!(fill(&mut state, 0..), (most, most * weight), "not one byte below the bound");
+    let flight = write(&mut state, now);
+    assert_eq!(fill(&mut state, 5_000..), (most, most * weight), "what is on its way to the disk waits no more");
+    state.handle_written(&flight, 1, &[]);
+    let flight = write(&mut state, now);
+    // Keys that are written again and again wait once.
+    for _ in 0..5 {
+        (0..most / 2).for_each(|key| drop(state.commit(one(key), Durability::None, now).unwrap()));
+    }
+    assert_eq!(state.buffer_bytes(), most / 2 * weight);
+    assert_eq!(fill(&mut state, 5_000..).0, most - most / 2);
+    state.handle_written(&flight, 1, &[]);
+    // A group that could not be written waits again, once.
+    let flight = write(&mut state, now);
+    (0..10).for_each(|key| drop(state.commit(one(key), Durability::None, now).unwrap()));
+    state.handle_write_failed("no", now);
+    assert_eq!((flight.len(), state.buffer_bytes()), (most, most * weight));
+}
+
+#[test]
 fn a_full_disk_takes_what_frees_space() {
     let (mut state, now) = state(StoreConfig::default());
     drop(state.commit(accept(1), Durability::None, now).unwrap());

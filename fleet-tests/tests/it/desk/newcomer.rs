@@ -186,12 +186,14 @@ fn who_follows_the_log_loses_and_repeats_nothing_when_the_node_is_started_anew()
     // Written before anybody follows again, or after: it is shown once.
     traced(&node, 2)?;
     sedge.printed("the node answers again")?;
+    assert_eq!(node.fetch("/faulty/trace")?.status.as_u16(), 200);
     node.stop()?;
+    until("what was written before the end is shown", || Ok((lines()?.len() == 3).then_some(())))?;
     node.restart()?;
-    traced(&node, 3)?;
+    traced(&node, 4)?;
     let mut invocations: Vec<String> = lines()?.into_iter().map(|entry| entry.invocation).collect();
     invocations.dedup();
-    assert_eq!(invocations.len(), 3, "each once");
+    assert_eq!(invocations.len(), 4, "each once");
     assert!(sedge.status()?.is_none(), "it goes on");
     Ok(())
 }

@@ -271,6 +271,9 @@ mod tests {
                 fs::write(copy.path().join(file.strip_prefix(&template).unwrap()), text).unwrap();
             }
             assert!(read_all(copy.path()).unwrap().len() > 1, "{}", template.display());
+            let ignored = fs::read_to_string(template.join(".gitignore")).unwrap();
+            let secrets = format!("/{DIRECTORY}/{}", secret::FILE);
+            assert!(ignored.lines().any(|line| line == secrets), "{}", template.display());
         }
     }
 }

@@ -74,6 +74,7 @@ fn purging_asks_first_and_what_was_purged_has_failed() -> Result<()> {
     let directory = directory()?;
     let node = Node::start(directory.path(), "node-1", None)?;
     node.give(&artifact::manifest("faulty")?, &artifact::guest("faulty")?)?;
+    node.give(&artifact::manifest("average")?, &artifact::guest("average")?)?;
     let accepted: Accepted = asked(&node, &["invoke", "faulty", "--async", "--path", "/faulty/trap", "--method", "POST", "--key", "a"])?;
     let again: Accepted = asked(&node, &["invoke", "faulty", "--async", "--path", "/faulty/trap", "--method", "POST", "--key", "a"])?;
     assert_eq!(accepted.id, again.id);

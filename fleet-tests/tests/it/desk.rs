@@ -1,5 +1,7 @@
 //! The life cycle of a function on a desk: `sedge run`, `test`, `invoke`, `logs` and `rm`, against real nodes.
 
+mod newcomer;
+
 use crate::support::{directory, function};
 use anyhow::Result;
 use fleet_tests::cli::{Done, sedge};

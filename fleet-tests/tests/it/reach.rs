@@ -107,6 +107,28 @@ fn a_function_reads_in_headers_of_the_node_what_the_node_wrote_and_nobody_else()
 }
 
 #[test]
+fn a_function_that_finds_no_room_for_its_call_hears_when_to_come_again() -> Result<()> {
+    let directory = directory()?;
+    let node = Node::start(directory.path(), "node-1", None)?;
+    give(&node, "front", "", "outgoing = ['http://faulty.sedge.internal']")?;
+    let mut manifest = artifact::manifest("faulty")?;
+    (manifest.limits.concurrency, manifest.limits.timeout_ms) = (1, 10_000);
+    node.give(&manifest, &artifact::guest("faulty")?)?;
+    std::thread::scope(|scope| {
+        // Each takes two seconds, one after the other.
+        let held: Vec<_> = (0..3).map(|_| scope.spawn(|| get(&node, "/faulty/slow"))).collect();
+        until("all but one wait", || Ok((node.status()?.admission.waiting == 2).then_some(())))?;
+        let answer = node.fetch("/front/fetch?http://faulty.sedge.internal/faulty/ok")?;
+        let after = answer.headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        assert!(answer.status.as_u16() == 429 && after.is_some_and(|seconds| seconds > 0), "{answer:?}");
+        for held in held {
+            assert_eq!(held.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??, said(200, "slow"));
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn callers_that_hold_every_turn_get_their_callees() -> Result<()> {
     let directory = directory()?;
     let node = Node::start_with(directory.path(), "node-1", None, "machine = { invocations = 2 }\n")?;

@@ -14,7 +14,7 @@ use crate::meter::Meter;
 use crate::supervisor::Supervisor;
 use anyhow::Context as _;
 use sedge_node_core::assignment::{Step, diff};
-use sedge_protocol::message::{Assignment, Desired, FunctionState};
+use sedge_protocol::message::{Assignment, Desired, FunctionState, LostRoute};
 use sedge_protocol::{Digest, FunctionName, RevisionId};
 use sedge_runtime::{Engine, Host, PrepareError, RevisionRef};
 use sedge_store::{Batch, Commit, Durability, Files, Store, Tree};
@@ -274,8 +274,24 @@ impl Assigner {
         self.gate.open(&assignment.manifest, active.function.memory_reservation());
         self.edit(|table| {
             table.active.insert(name.clone(), Arc::new(active));
-            table.states.insert(name, (assignment, FunctionState::Running));
+            table.states.insert(name.clone(), (assignment, FunctionState::Running));
         });
+        self.tell_lost_routes(&name);
+    }
+
+    /// Says which routes a function that was activated does not get, and which it takes from others.
+    fn tell_lost_routes(&self, name: &FunctionName) {
+        let table = Arc::clone(&self.table.borrow());
+        for active in table.active.values() {
+            for LostRoute { route, served_by } in table.lost_routes(active) {
+                let loser = active.name();
+                if loser == name || served_by == *name {
+                    log::warn!(function:% = loser, route:% = route, served_by:% = served_by; "two functions have the same route");
+                    let reason = format!("`{served_by}` serves the route {route}, which this function has as well");
+                    self.errors.note(loser, Some(active.revision()), &reason);
+                }
+            }
+        }
     }
 
     fn set_state(&self, assignment: &Assignment, state: FunctionState) {

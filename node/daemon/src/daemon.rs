@@ -291,7 +291,9 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     let (common, table) = begin_common(config, supervisor, (&handle, &gate), (&opened.store, opened.secrets))?;
     let shared_bytes = config.functions.keyvalue_shared_mb.unwrap_or(KEYVALUE_SHARED_MB) << 20;
     let keyvalue = Keyvalue::new(opened.store.clone(), shared_bytes);
-    let places = Places { store: opened.store.clone(), keyvalue: keyvalue.clone(), blobs: opened.blobs.clone() };
+    let dumps = Dumps::new(config.data_dir.join("core-dumps"));
+    let (store, blobs) = (opened.store.clone(), opened.blobs.clone());
+    let places = Places { store, keyvalue: keyvalue.clone(), blobs, dumps: dumps.clone() };
     let egress = opened.egress.clone();
     let host: Arc<dyn Host> = Arc::new(NodeHost {
         keyvalue,
@@ -302,7 +304,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         calls: Calls { functions: common.functions.clone(), invoker: common.invoker.clone() },
         bus: handle.clone(),
         logs: common.logs.clone(),
-        dumps: Dumps::new(config.data_dir.join("core-dumps")),
+        dumps,
         blocking: tokio::runtime::Handle::current(),
         published: AtomicU64::new(0),
     });

@@ -51,6 +51,28 @@ impl Dumps {
         durable::replace_private(path, dump).map_err(io::Error::other)
     }
 
+    /// Those of one function. Blocks.
+    pub(crate) fn of(&self, function: &FunctionName) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        Ok(paths.into_iter().filter(|path| owner(path) == Some(function.as_str())).collect())
+    }
+
+    /// Removes those of one function. Blocks.
+    pub(crate) fn remove(&self, function: &FunctionName) -> io::Result<()> {
+        for path in self.of(function)? {
+            match fs::remove_file(path) {
+                // A newer one took its place meanwhile.
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+        Ok(())
+    }
+
     fn make_room(&self, bytes: u64) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -72,6 +94,11 @@ impl Dumps {
     }
 }
 
+/// Whose a file is: all but the time and the two parts of the invocation. Names of functions may hold what stands between the parts.
+fn owner(path: &Path) -> Option<&str> {
+    path.file_stem()?.to_str()?.rsplitn(4, '-').nth(3)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +113,20 @@ mod tests {
         let mut names: Vec<_> = fs::read_dir(&dumps.dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         assert_eq!((names.len(), names[0].as_str()), (CORE_DUMPS_MAX, "02.wasm-core"));
+    }
+
+    #[test]
+    fn those_of_one_function_are_told_from_those_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let dumps = Dumps::new(dir.path().join("core-dumps"));
+        assert!(dumps.of(&"hello".parse().unwrap()).unwrap().is_empty(), "there is no directory before the first");
+        for name in ["hello-1700000000000-0a1b2c3d-7", "hello-2-1700000000000-0a1b2c3d-7", "hello-2-1700000000001-0a1b2c3d-8"] {
+            dumps.write(&dumps.dir.join(format!("{name}.{EXTENSION}")), b"dump").unwrap();
+        }
+        let left = |name: &str| dumps.of(&name.parse().unwrap()).unwrap().len();
+        assert_eq!((left("hello"), left("hello-2"), left("hello-2-1700000000000")), (1, 2, 0));
+        dumps.remove(&"hello-2".parse().unwrap()).unwrap();
+        assert_eq!((left("hello"), left("hello-2")), (1, 0));
     }
 
     #[test]

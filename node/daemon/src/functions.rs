@@ -1,11 +1,12 @@
 //! The functions that run now: one table, replaced as a whole at every change.
 
+use crate::limits::LOST_ROUTES_MAX;
 use crate::meter::{Counts, Meter};
 use crate::secrets::Secrets;
 use crate::telemetry::Requests;
 use sedge_node_core::queue::{Queue, Settings};
-use sedge_protocol::manifest::{Durability, Trigger};
-use sedge_protocol::message::{Assignment, FunctionReport, FunctionState};
+use sedge_protocol::manifest::{Durability, Route, Trigger};
+use sedge_protocol::message::{Assignment, FunctionReport, FunctionState, Health, LostRoute};
 use sedge_protocol::{FunctionName, Manifest, RevisionId, Topic};
 use sedge_runtime::Function;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,7 +64,8 @@ pub(crate) enum Routed {
     Nowhere,
 }
 
-/// Who takes which path: an exact route goes before a prefix, a longer prefix before a shorter one.
+/// Who takes which path: an exact route goes before a prefix, a longer prefix before a shorter one. Of two that have the same route the
+/// one that was added later takes it.
 #[derive(Debug)]
 pub(crate) struct Routes<T> {
     exact: BTreeMap<String, T>,
@@ -86,6 +88,14 @@ impl<T> Routes<T> {
                 Some(prefix) => self.prefix.insert(prefix.to_owned(), taker(at)),
                 None => self.exact.insert(route.as_str().to_owned(), taker(at)),
             };
+        }
+    }
+
+    /// Who takes a route of a manifest, whoever else has it.
+    fn taker(&self, route: &Route) -> Option<&T> {
+        match route.as_str().strip_suffix("/*") {
+            Some(prefix) => self.prefix.get(prefix),
+            None => self.exact.get(route.as_str()),
         }
     }
 
@@ -148,6 +158,15 @@ impl Table {
         }
     }
 
+    /// Routes of a function that runs which another one takes: that whose name comes later in the alphabet.
+    pub(crate) fn lost_routes(&self, active: &Active) -> Vec<LostRoute> {
+        let lost = |route: &Route| {
+            let (taker, _) = self.routes.taker(route)?;
+            (taker.name() != active.name()).then(|| LostRoute { route: route.clone(), served_by: taker.name().clone() })
+        };
+        active.assignment.manifest.routes().filter_map(lost).take(LOST_ROUTES_MAX).collect()
+    }
+
     /// The function of this name.
     pub(crate) fn named(&self, name: &FunctionName) -> Routed {
         match (self.active.get(name), self.states.get(name)) {
@@ -192,7 +211,7 @@ impl Table {
                     assigned,
                     missing_secrets,
                     totals: sedge_protocol::usage::Counters::default(),
-                    health: sedge_protocol::message::Health::default(),
+                    health: Health { lost_routes: active.map(|active| self.lost_routes(active)).unwrap_or_default(), ..Health::default() },
                 }
             })
             .collect()

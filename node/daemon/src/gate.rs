@@ -210,7 +210,10 @@ impl Gate {
         }
         active.function.put_back(warm);
         let waited = tokio::time::timeout(CALL_WAIT_MAX, self.admit(active)).await;
-        waited.unwrap_or(Err(Refusal { why: Why::Overload, retry_after_ms: 1_000 }))
+        waited.unwrap_or_else(|_| {
+            let why = if self.is_full(function) { Why::Concurrency } else { Why::Overload };
+            Err(Refusal { why, retry_after_ms: 1_000 })
+        })
     }
 
     /// Whether a function runs as often as its manifest allows.

@@ -78,21 +78,13 @@ fn with_authority<B>(mut request: Request<B>) -> Request<B> {
     request
 }
 
-/// The answer to a failed request: reasons of the function stay in its log.
+/// The answer to a failed request, of a client or of another function: reasons of the function stay in its log.
 pub(crate) fn refuse(failed: &Failed) -> Answer {
     match failed {
         Failed::Refused(refusal) => turn_away(refusal),
         Failed::Deep => say(StatusCode::LOOP_DETECTED, &format!("{failed}\n")),
+        Failed::Ran(failure @ Failure::Busy { .. }) => later(&format!("{}\n", public_reason(failure))),
         Failed::Ran(failure) => say(status_of(failure), &format!("{}\n", public_reason(failure))),
-    }
-}
-
-/// The same for a function that called another.
-pub(crate) fn refuse_call(failed: &Failed) -> (StatusCode, String) {
-    match failed {
-        Failed::Refused(refusal) => (status_of_refusal(refusal), format!("{refusal}, try again later")),
-        Failed::Deep => (StatusCode::LOOP_DETECTED, failed.to_string()),
-        Failed::Ran(failure) => (status_of(failure), public_reason(failure).to_owned()),
     }
 }
 
@@ -161,8 +153,10 @@ mod tests {
             (Why::Overload, 4, StatusCode::SERVICE_UNAVAILABLE, "1"),
             (Why::Memory, 0, StatusCode::SERVICE_UNAVAILABLE, "1"),
         ] {
-            let answer = turn_away(&Refusal { why, retry_after_ms });
+            let answer = refuse(&Failed::Refused(Refusal { why, retry_after_ms }));
             assert_eq!((answer.status(), answer.headers()[RETRY_AFTER].to_str().unwrap()), (status, seconds), "{why}");
         }
+        let answer = refuse(&Failed::Ran(Failure::Busy { reason: String::new() }));
+        assert_eq!((answer.status(), &answer.headers()[RETRY_AFTER]), (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from_static("1")));
     }
 }

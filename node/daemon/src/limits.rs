@@ -130,6 +130,8 @@ pub(crate) const SECRET_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const SECRETS_MAX: usize = 256;
 /// Missing secrets that a report of a function names.
 pub(crate) const MISSING_SECRETS_MAX: usize = 4;
+/// Routes that a report of a function names as served by another.
+pub(crate) const LOST_ROUTES_MAX: usize = 4;
 /// Largest file of certificates.
 pub(crate) const CA_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Connections to the listener of metrics at the same time.

@@ -293,7 +293,7 @@ impl Meter {
         for report in &mut reports {
             if let Some(trouble) = books.troubles.get(&report.function) {
                 let failed_hour = trouble.failures.last_hour(clock::mono());
-                report.health = Health { failed_hour, last_failure: Some(trouble.last.clone()) };
+                report.health = Health { failed_hour, last_failure: Some(trouble.last.clone()), ..std::mem::take(&mut report.health) };
             }
             report.totals = books.retired.get(&report.function).copied().unwrap_or_default();
             for (_, entry) in books.entries.iter().filter(|((function, _), _)| *function == report.function) {

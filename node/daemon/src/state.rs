@@ -3,6 +3,7 @@
 //! What a function keeps in the store lies in the trees of [`TREES`] under its name and a zero byte, what it keeps as files among the
 //! objects. Events, calls and dead letters are removed by those who keep them.
 
+use crate::dumps::Dumps;
 use crate::host::keyvalue::Keyvalue;
 use crate::limits::{REMOVAL_PAUSE, REMOVAL_PAUSES_MAX, STATE_PAGE_KEYS, TRACE_KEYS_MAX, TRACE_STATE_BYTES_MAX};
 use anyhow::Context as _;
@@ -20,6 +21,7 @@ pub(crate) struct Places {
     pub(crate) store: Store,
     pub(crate) keyvalue: Keyvalue,
     pub(crate) blobs: Blobs,
+    pub(crate) dumps: Dumps,
 }
 
 /// The begin of every key of a function.
@@ -89,7 +91,8 @@ impl Places {
     /// How much is kept; events, calls and dead letters are counted elsewhere.
     pub(crate) fn measure(&self, function: &FunctionName) -> anyhow::Result<Kept> {
         let blob_bytes = self.blobs.used(function.as_str()).context("read the objects")?;
-        let mut kept = Kept { blob_bytes, ..Kept::default() };
+        let core_dumps = self.dumps.of(function).context("read the core dumps")?.len() as u64;
+        let mut kept = Kept { blob_bytes, core_dumps, ..Kept::default() };
         for tree in TREES {
             for_each(&self.store, tree, function, |_, value| {
                 kept.keys += 1;
@@ -107,6 +110,7 @@ impl Places {
         // The room of what is gone is there with the next checkpoint, which may be minutes away.
         self.store.checkpoint();
         self.blobs.remove_owner(function.as_str()).context("remove the objects")?;
+        self.dumps.remove(function).context("remove the core dumps")?;
         Ok(kept)
     }
 
@@ -175,7 +179,7 @@ mod tests {
     fn places(dir: &Path) -> Places {
         let (store, _) = Store::open(&dir.join("store"), StoreConfig::default()).unwrap();
         let keyvalue = Keyvalue::new(store.clone(), 0);
-        Places { store, keyvalue, blobs: Blobs::open(&dir.join("blobs"), None).unwrap() }
+        Places { store, keyvalue, blobs: Blobs::open(&dir.join("blobs"), None).unwrap(), dumps: Dumps::new(dir.join("core-dumps")) }
     }
 
     fn state(pairs: &[(&str, &str, &str)]) -> State {

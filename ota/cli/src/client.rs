@@ -6,7 +6,9 @@ use sedge_protocol::Digest;
 use sedge_protocol::api::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::http::{Method, Request, Response, header};
@@ -216,6 +218,11 @@ impl Client {
     }
 
     fn unsent(&self, cause: ureq::Error) -> Failure {
+        if let Peer::Node(path) = &self.peer
+            && let Some(fault) = no_socket(path)
+        {
+            return fault;
+        }
         let hint = match &self.peer {
             Peer::Fleet(_) if is_distrust(&cause) => {
                 "its certificate does not come from the pinned CA: compare the pin with the one that `sedge-fleet` prints when it starts"
@@ -240,6 +247,24 @@ impl std::fmt::Display for Peer {
             Self::Node(socket) => write!(f, "the node at {}", socket.display()),
         }
     }
+}
+
+/// What is wrong with a path that is there and can be no node's socket.
+fn no_socket(path: &Path) -> Option<Failure> {
+    let kind = fs::metadata(path).ok()?.file_type();
+    if kind.is_socket() {
+        return None;
+    }
+    let what = if kind.is_dir() { "a directory" } else { "no socket" };
+    let inside = fs::read_dir(path).into_iter().flatten().flatten();
+    let socket = inside.map(|entry| entry.path()).find(|path| fs::metadata(path).is_ok_and(|entry| entry.file_type().is_socket()));
+    let hint = match socket {
+        Some(socket) => format!("did you mean {}?", socket.display()),
+        None => "name the socket of `[local]` in the node's sedged.toml, or write --node alone, as the last word, for the usual one: \
+                 `sedge publish DIR --node`"
+            .to_owned(),
+    };
+    Some(Failure::usage(format!("{} is {what}: --node and SEDGE_NODE take the Unix socket of a node", path.display()), hint))
 }
 
 /// Whether the server's certificate is what went wrong.

@@ -51,6 +51,35 @@ pub(crate) fn parse(value: Value) -> Result<Event, String> {
     })
 }
 
+/// The event as such a file has it.
+pub(crate) fn write(event: &Event) -> Value {
+    let Event { id, source, kind, time_ms, topic, content_type, extensions, data } = event;
+    let mut fields = Map::new();
+    for (name, text) in [("specversion", "1.0"), ("id", id), ("source", source), ("type", kind), ("topic", topic.as_str())] {
+        fields.insert(name.to_owned(), text.into());
+    }
+    let time = time_ms.and_then(|ms| Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
+    fields.extend(time.map(|time| ("time".to_owned(), time.to_string().into())));
+    fields.extend(content_type.as_ref().map(|media| ("datacontenttype".to_owned(), media.as_str().into())));
+    fields.extend(extensions.iter().map(|(name, text)| (name.clone(), text.as_str().into())));
+    let (name, value) = written("data", data, content_type.as_deref());
+    fields.insert(name, value);
+    Value::Object(fields)
+}
+
+/// Bytes under `name` as JSON or text where they are that, else as base64 under `name_base64`.
+pub(crate) fn written(name: &str, bytes: &[u8], content_type: Option<&str>) -> (String, Value) {
+    let value = if is_json(content_type) { serde_json::from_slice(bytes).ok() } else { str::from_utf8(bytes).ok().map(Value::from) };
+    match value {
+        Some(value) => (name.to_owned(), value),
+        None => (format!("{name}_base64"), BASE64_STANDARD.encode(bytes).into()),
+    }
+}
+
+fn is_json(content_type: Option<&str>) -> bool {
+    content_type.is_some_and(|media| media.contains("json"))
+}
+
 fn take(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, String> {
     match fields.remove(name) {
         None | Some(Value::Null) => Ok(None),
@@ -66,7 +95,7 @@ fn milliseconds(time: &str) -> Result<u64, String> {
 
 /// JSON as it is written, text as it is, and base64 decoded.
 fn data(data: Option<Value>, base64: Option<String>, content_type: Option<String>) -> Result<(Vec<u8>, Option<String>), String> {
-    let is_json = content_type.as_deref().is_some_and(|media| media.contains("json"));
+    let is_json = is_json(content_type.as_deref());
     match (data, base64) {
         (Some(_), Some(_)) => Err("`data` and `data_base64` together: one is the event's data".to_owned()),
         (None, Some(text)) => {
@@ -115,6 +144,23 @@ mod tests {
         assert_eq!(of(json!({ "topic": "a", "data_base64": "/wA=" })), Ok((vec![0xff, 0], None)));
         let event = parse(json!({ "topic": "a", "time": "1970-01-01T00:00:01Z", "qos": 1, "subject": "s" })).unwrap();
         assert_eq!((event.time_ms, event.extensions["qos"].as_str(), event.extensions["subject"].as_str()), (Some(1000), "1", "s"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for (json, data) in [
+            (json!({ "data": { "value": 21.5 }, "datacontenttype": JSON }), &br#"{"value":21.5}"#[..]),
+            (json!({ "data": "hot" }), b"hot"),
+            (json!({ "data_base64": "/wA=", "datacontenttype": JSON }), &[0xff, 0]),
+            (json!({ "data_base64": "e25vIEpTT04=", "datacontenttype": JSON }), b"{no JSON"),
+        ] {
+            let mut whole = json!({
+                "specversion": "1.0", "id": "1", "source": "/s", "type": "t", "topic": "a/b", "time": "1970-01-01T00:00:01Z", "qos": "1"
+            });
+            whole.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+            let event = parse(whole.clone()).unwrap();
+            assert_eq!((event.data.as_slice(), write(&event)), (data, whole));
+        }
     }
 
     #[test]

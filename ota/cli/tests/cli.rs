@@ -315,7 +315,7 @@ fn a_node_answers_over_its_socket() {
     let entry = |text: &str| json!({ "time_ms": 0, "level": "info", "function": "hello", "revision": "ab".repeat(32), "invocation": "1", "text": text });
     let logs = format!("{}\n{}\n", entry("one"), entry("two"));
     let server = unix(&socket, move |asked, _| match asked.path.as_str() {
-        "/v1/logs?function=hello&lines=5&follow=true" => (200, logs.clone()),
+        "/v1/logs?function=hello&lines=5" => (200, logs.clone()),
         "/v1/functions" => (200, "[]".to_owned()),
         "/v1/functions/hello/invoke?method=GET&path=%2Fhello%3Fa" => (200, "hi".to_owned()),
         "/v1/functions/hello/invoke" => (500, "broken".to_owned()),
@@ -325,7 +325,7 @@ fn a_node_answers_over_its_socket() {
         _ => not_found(asked),
     });
     let socket = socket.to_str().unwrap();
-    let ended = home.sedge(&["logs", "-f", "hello", "-n", "5", "--node", socket]);
+    let ended = home.sedge(&["logs", "hello", "-n", "5", "--node", socket]);
     assert_eq!(ended.out, "00:00:00.000 info   hello  one\n00:00:00.000 info   hello  two\n", "{}", ended.err);
     assert_eq!(home.sedge(&["ls", "--node", socket]).out, "no functions\n");
     let ended = home.sedge(&["invoke", "hello", "--path", "/hello?a", "--node", socket]);

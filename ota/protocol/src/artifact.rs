@@ -79,17 +79,43 @@ pub enum ArtifactError {
          nor a WASI command that exports _start; it exports {0}"
     )]
     NotAFunction(String),
-    /// An import that is not granted.
-    #[error("imports `{import}`, which is not granted; {hint}")]
-    Import {
-        /// The import as written in the artifact.
-        import: String,
-        /// What to do about it.
-        hint: String,
-    },
+    /// Imports that are not granted, all of them.
+    #[error("{}", told(.0))]
+    Imports(Vec<Import>),
     /// The files that travel inside it are not as they should be.
     #[error(transparent)]
     Assets(#[from] AssetsError),
+}
+
+/// An import that is not granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// As written in the artifact.
+    pub name: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// Imports that an error names.
+const IMPORTS_TOLD_MAX: usize = 16;
+
+/// One in one line; of several first all names, because where only a line is shown it must not hide the others.
+fn told(imports: &[Import]) -> String {
+    if let [Import { name, hint }] = imports {
+        return format!("imports `{name}`, which is not granted; {hint}");
+    }
+    let names: Vec<String> = imports.iter().take(IMPORTS_TOLD_MAX).map(|import| format!("`{}`", import.name)).collect();
+    let more = imports.len() - names.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let mut hints: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (import, name) in imports.iter().zip(&names) {
+        match hints.iter_mut().find(|(hint, _)| *hint == import.hint) {
+            Some((_, of)) => of.push(name),
+            None => hints.push((&import.hint, vec![name])),
+        }
+    }
+    let lines: Vec<String> = hints.into_iter().map(|(hint, of)| format!("\n{}: {hint}", of.join(", "))).collect();
+    format!("imports {}{more}, which are not granted{}", names.join(", "), lines.concat())
 }
 
 /// The interfaces a component may import: name without version, and the versions as a prefix. A component of 0.3 may import both kinds,
@@ -183,20 +209,12 @@ type Granted = fn(&Access) -> bool;
 /// Checks `bytes` as the artifact of a function with this manifest, and says what they are.
 ///
 /// # Errors
-/// As [`inspect`]; and an import that the manifest does not ask for, with the line to add.
+/// As [`inspect`]; and the imports that the manifest does not ask for, each with the line to add.
 pub fn inspect_for(bytes: &[u8], manifest: &Manifest) -> Result<Kind, ArtifactError> {
-    let (kind, size) = inspect_size(bytes)?;
+    let (kind, size) = inspect_size(bytes, Some(&manifest.access))?;
     let limit_mb = manifest.limits.memory_mb;
     if size.memory_bytes > u64::from(limit_mb) * 1024 * 1024 {
         return Err(ArtifactError::Memory { wanted_bytes: size.memory_bytes, limit_mb });
-    }
-    let seen = Seen::of(bytes).map_err(|cause| ArtifactError::Invalid(cause.to_string()))?;
-    for import in &seen.imports {
-        let missing = GRANTS.iter().find(|(prefix, granted, _)| import.starts_with(prefix) && !granted(&manifest.access));
-        if let Some((_, _, line)) = missing {
-            let hint = format!("add `{line}` under [access] in function.toml");
-            return Err(ArtifactError::Import { import: import.clone(), hint });
-        }
     }
     Ok(kind)
 }
@@ -204,9 +222,9 @@ pub fn inspect_for(bytes: &[u8], manifest: &Manifest) -> Result<Kind, ArtifactEr
 /// Checks `bytes` and says what they are.
 ///
 /// # Errors
-/// The first rule that is broken, with the name of the import where it is one.
+/// The first rule that is broken; of imports that are not granted all.
 pub fn inspect(bytes: &[u8]) -> Result<Kind, ArtifactError> {
-    inspect_size(bytes).map(|(kind, _)| kind)
+    inspect_size(bytes, None).map(|(kind, _)| kind)
 }
 
 /// What of WebAssembly nodes compile: what is standard and on by default, but for what needs a garbage collector, and 64-bit memories.
@@ -216,7 +234,8 @@ fn features() -> WasmFeatures {
     )
 }
 
-fn inspect_size(bytes: &[u8]) -> Result<(Kind, Size), ArtifactError> {
+/// `access` is what the manifest asks for, where there is one.
+fn inspect_size(bytes: &[u8], access: Option<&Access>) -> Result<(Kind, Size), ArtifactError> {
     let size = bytes.len() as u64;
     if size > ARTIFACT_BYTES_MAX {
         return Err(ArtifactError::TooLarge { size, max: ARTIFACT_BYTES_MAX });
@@ -229,6 +248,10 @@ fn inspect_size(bytes: &[u8]) -> Result<(Kind, Size), ArtifactError> {
     Validator::new_with_features(features()).validate_all(bytes).map_err(invalid)?;
     assets::read(bytes)?;
     let seen = Seen::of(bytes).map_err(invalid)?;
+    let refused: Vec<Import> = seen.imports.iter().filter_map(|name| seen.refusal(name, access)).collect();
+    if !refused.is_empty() {
+        return Err(ArtifactError::Imports(refused));
+    }
     let kind = if seen.component { seen.component_kind() } else { seen.module_kind() }?;
     Ok((kind, parts))
 }
@@ -284,31 +307,34 @@ impl Seen {
         Ok(seen)
     }
 
+    /// Why `name` may not be imported, if it may not.
+    fn refusal(&self, name: &str, access: Option<&Access>) -> Option<Import> {
+        let hint = if !self.component {
+            let preview_1 = name.starts_with("wasi_snapshot_preview1.");
+            (!preview_1).then(|| "a core module may import only wasi_snapshot_preview1".to_owned())
+        } else if is_granted(name) {
+            let missing = |access: &Access| GRANTS.iter().find(|(prefix, granted, _)| name.starts_with(prefix) && !granted(access));
+            access.and_then(missing).map(|(_, _, line)| format!("add `{line}` under [access] in function.toml"))
+        } else {
+            Some(hint(name))
+        };
+        hint.map(|hint| Import { name: name.to_owned(), hint })
+    }
+
     fn component_kind(&self) -> Result<Kind, ArtifactError> {
-        for import in &self.imports {
-            if !is_granted(import) {
-                return Err(ArtifactError::Import { import: import.clone(), hint: hint(import) });
-            }
-        }
         let called = CALLED.iter().find(|(prefix, _)| self.exports.iter().any(|name| name.starts_with(prefix)));
         let kind = called.map(|(_, kind)| *kind).ok_or_else(|| self.not_a_function())?;
         match self.imports.iter().find(|import| import.contains("@0.3.")) {
             // Such a component would need the streams of 0.3 to be called with, and is not called that way.
-            Some(import) if !kind.is_concurrent() => Err(ArtifactError::Import {
-                import: import.clone(),
+            Some(import) if !kind.is_concurrent() => Err(ArtifactError::Imports(vec![Import {
+                name: import.clone(),
                 hint: "a component that imports WASI 0.3 must also export wasi:http/handler or wasi:cli/run of 0.3".to_owned(),
-            }),
+            }])),
             _ => Ok(kind),
         }
     }
 
     fn module_kind(&self) -> Result<Kind, ArtifactError> {
-        for import in &self.imports {
-            if !import.starts_with("wasi_snapshot_preview1.") {
-                let hint = "a core module may import only wasi_snapshot_preview1".to_owned();
-                return Err(ArtifactError::Import { import: import.clone(), hint });
-            }
-        }
         if self.exports.iter().any(|name| name == "_start") { Ok(Kind::CoreCommand) } else { Err(self.not_a_function()) }
     }
 
@@ -397,6 +423,18 @@ mod tests {
             assert!(fault.contains(&format!("imports `{import}`")) && fault.contains(&hint), "{fault}");
             assert_eq!(inspect_for(&bytes, &manifest(line)), Ok(Kind::Command), "{line}");
         }
+        let both = wat::parse_str(
+            r#"(component (import "wasi:keyvalue/store@0.2.0-draft2" (instance)) (import "wasi:tls/types@0.2.0" (instance))
+                (import "wasi:messaging/producer@0.2.0-draft" (instance)) (import "wasi:keyvalue/batch@0.2.0-draft2" (instance)))"#,
+        );
+        assert_eq!(
+            inspect_for(&both.unwrap(), &manifest("")).unwrap_err().to_string(),
+            "imports `wasi:keyvalue/store@0.2.0-draft2`, `wasi:tls/types@0.2.0`, `wasi:messaging/producer@0.2.0-draft`, \
+             `wasi:keyvalue/batch@0.2.0-draft2`, which are not granted\n\
+             `wasi:keyvalue/store@0.2.0-draft2`, `wasi:keyvalue/batch@0.2.0-draft2`: add `keyvalue = [\"default\"]` under [access] in function.toml\n\
+             `wasi:tls/types@0.2.0`: remove the import; docs/functions.md lists what a function may use\n\
+             `wasi:messaging/producer@0.2.0-draft`: add `publish = [\"topic/#\"]` under [access] in function.toml"
+        );
         for import in ["wasi:http/outgoing-handler@0.2.3", "wasi:sockets/tcp@0.2.0", "wasi:config/store@0.2.0-rc.1"] {
             assert_eq!(inspect_for(&component(import), &manifest("")), Ok(Kind::Command), "{import}");
         }

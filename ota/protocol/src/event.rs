@@ -31,12 +31,15 @@ pub struct Event {
 }
 
 pub(crate) mod bytes {
-    //! Bytes as one CBOR byte string instead of a list of numbers.
+    //! Bytes as one CBOR byte string instead of a list of numbers; in JSON as text where they are text.
     use serde::{Deserializer, Serializer, de};
     use std::fmt;
 
     pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(bytes)
+        match std::str::from_utf8(bytes) {
+            Ok(text) if to.is_human_readable() => to.serialize_str(text),
+            Ok(_) | Err(_) => to.serialize_bytes(bytes),
+        }
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {

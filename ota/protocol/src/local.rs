@@ -426,6 +426,8 @@ pub struct Kept {
     pub calls: u64,
     /// Events and calls that failed every attempt.
     pub dead_letters: u64,
+    /// Files with the memory of instances that trapped.
+    pub core_dumps: u64,
 }
 
 impl Kept {

@@ -103,6 +103,14 @@ pub enum Durability {
 }
 
 impl Trigger {
+    /// The path of an HTTP trigger.
+    fn route(&self) -> Option<&Route> {
+        match self {
+            Self::Http { route } => Some(route),
+            Self::Mqtt { .. } | Self::Every { .. } | Self::Cron { .. } => None,
+        }
+    }
+
     /// Where the reply of an event is published, if anywhere.
     #[must_use]
     pub fn reply(&self) -> Option<&Topic> {
@@ -144,41 +152,52 @@ impl Manifest {
     /// # Errors
     /// The first rule that is broken.
     pub fn check(&self) -> Result<(), String> {
-        let rules = [
-            (self.triggers.len() <= TRIGGERS_MAX, format!("more than {TRIGGERS_MAX} triggers")),
-            (self.settings.len() <= SETTINGS_MAX, format!("more than {SETTINGS_MAX} settings")),
-            (
-                self.settings.iter().all(|(key, value)| key.len() <= 256 && value.len() <= SETTING_BYTES_MAX),
-                format!("a setting is longer than {SETTING_BYTES_MAX} bytes"),
-            ),
-        ];
-        self.limits.check()?;
-        self.reuse.check()?;
-        self.retry.check()?;
-        self.access.check()?;
-        self.quota.check()?;
+        self.rules().map_err(|(_, broken)| broken)
+    }
+
+    /// The same, with the place that has to be mended.
+    fn rules(&self) -> Result<(), (Place, String)> {
+        let of = |table| move |broken| (Place::Table(table), broken);
+        self.limits.check().map_err(of("limits"))?;
+        self.reuse.check().map_err(of("reuse"))?;
+        self.retry.check().map_err(of("retry"))?;
+        self.access.check().map_err(of("access"))?;
+        self.quota.check().map_err(of("quota"))?;
         if let Some(name) = self.access.secrets.iter().find(|name| self.settings.contains_key(name.as_str())) {
-            return Err(format!("`{name}` is both a setting and a secret: wasi:config could not tell them apart"));
+            return Err((Place::Secrets, format!("`{name}` is both a setting and a secret: wasi:config could not tell them apart")));
         }
         let mut routes = BTreeSet::new();
-        if let Some(twice) = self.routes().find(|route| !routes.insert(*route)) {
-            return Err(format!("two triggers have the route `{}`", twice.as_str()));
+        let twice =
+            self.triggers.iter().enumerate().find_map(|(at, trigger)| Some((at, trigger.route().filter(|route| !routes.insert(*route))?)));
+        if let Some((at, twice)) = twice {
+            return Err((Place::Route(at), format!("two triggers have the route `{twice}`")));
         }
-        match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, broken)) => Err(broken),
-            None => Ok(()),
+        if self.triggers.len() > TRIGGERS_MAX {
+            return Err((Place::Table("trigger"), format!("more than {TRIGGERS_MAX} triggers")));
         }
+        if self.settings.len() > SETTINGS_MAX {
+            return Err((Place::Table("settings"), format!("more than {SETTINGS_MAX} settings")));
+        }
+        if self.settings.iter().any(|(key, value)| key.len() > 256 || value.len() > SETTING_BYTES_MAX) {
+            return Err((Place::Table("settings"), format!("a setting is longer than {SETTING_BYTES_MAX} bytes")));
+        }
+        Ok(())
+    }
+
+    /// The paths of its HTTP triggers.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.triggers.iter().filter_map(Trigger::route)
     }
 }
 
-impl Manifest {
-    /// The paths of its HTTP triggers.
-    fn routes(&self) -> impl Iterator<Item = &Route> {
-        self.triggers.iter().filter_map(|trigger| match trigger {
-            Trigger::Http { route } => Some(route),
-            Trigger::Mqtt { .. } | Trigger::Every { .. } | Trigger::Cron { .. } => None,
-        })
-    }
+/// Where in the file a rule is broken.
+enum Place {
+    /// Somewhere in this table.
+    Table(&'static str),
+    /// In `access.secrets`.
+    Secrets,
+    /// In the route of the trigger at this place.
+    Route(usize),
 }
 
 fn read(root: Section<'_>) -> Option<(Manifest, Build)> {
@@ -196,11 +215,25 @@ fn read(root: Section<'_>) -> Option<(Manifest, Build)> {
         quota: Quota::read(root.section("quota")),
         debug: Diagnosis::read(root.section("debug")),
     };
-    if let Err(broken) = manifest.check() {
-        root.reject("name", broken);
+    if let Err((place, broken)) = manifest.rules() {
+        reject(&root, manifest.triggers.len(), &place, &broken);
     }
     root.finish();
     Some((manifest, build))
+}
+
+fn reject(root: &Section<'_>, triggers: usize, place: &Place, broken: &str) {
+    match *place {
+        Place::Table(table) => root.reject(table, broken),
+        Place::Secrets => root.section("access").reject("secrets", broken),
+        Place::Route(at) => {
+            let sections = root.sections("trigger");
+            // Triggers that could not be read shift the places; they have faults of their own, and this one is told when those are mended.
+            if let Some(section) = sections.get(at).filter(|_| sections.len() == triggers) {
+                section.reject("http", broken);
+            }
+        }
+    }
 }
 
 fn read_build(section: Section<'_>) -> Build {
@@ -309,6 +342,19 @@ publish = ["alarm/#"]
         check("[access]\noutgoing = ['example.com']", "not an origin");
         check("[limits]\nconcurrency = 2\nreserved = 3", "reserved");
         check("[reuse]\ncount = 0", "reuse.count");
+    }
+
+    #[test]
+    fn a_rule_between_keys_is_told_at_the_key_that_breaks_it() {
+        let check = |text: &str, expected: &str| assert_eq!(Manifest::from_toml("f", text).unwrap_err().to_string(), expected);
+        check(
+            "name = 'a'\n[settings]\nkey = '1'\n[access]\nsecrets = ['other', 'key']",
+            "f:5: `access.secrets`: `key` is both a setting and a secret: wasi:config could not tell them apart",
+        );
+        check(
+            "name = 'a'\n[[trigger]]\nhttp = '/a'\n[[trigger]]\nevery = '5s'\n[[trigger]]\nhttp = '/a'\n",
+            "f:7: `trigger[2].http`: two triggers have the route `/a`",
+        );
     }
 
     #[test]

@@ -8,10 +8,11 @@
 //! ```
 //! The node opens every stream; the first frame says which kind it is.
 
-use crate::manifest::SecretName;
+use crate::manifest::{Route, SecretName};
 use crate::usage::{Counters, LedgerEpoch, UsageRecord};
 use crate::{Digest, FunctionName, Labels, Manifest, RevisionId};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The protocol's name in the TLS handshake.
 pub const ALPN: &[u8] = b"sedge/1";
@@ -202,6 +203,24 @@ pub struct Health {
     /// The newest of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
+    /// Routes of its manifest that another function of the node serves; the first few.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost_routes: Vec<LostRoute>,
+}
+
+/// A route that two functions of a node have and that is not served by this one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LostRoute {
+    /// The route, as both manifests have it.
+    pub route: Route,
+    /// Who serves it.
+    pub served_by: FunctionName,
+}
+
+impl fmt::Display for LostRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` serves the route {}", self.served_by, self.route)
+    }
 }
 
 impl Health {
@@ -212,9 +231,12 @@ impl Health {
         if let Some(newer) = other.last_failure.as_ref().filter(newest) {
             self.last_failure = Some(newer.clone());
         }
+        self.lost_routes.extend(other.lost_routes.iter().cloned());
+        self.lost_routes.sort();
+        self.lost_routes.dedup();
     }
 
-    /// Whether nothing has failed.
+    /// Whether nothing has failed and nothing is lost.
     #[must_use]
     pub fn is_good(&self) -> bool {
         *self == Self::default()

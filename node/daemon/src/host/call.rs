@@ -5,7 +5,7 @@
 //! for itself is told so at once.
 
 use crate::functions::{Functions, Routed};
-use crate::http::refuse_call;
+use crate::http::refuse;
 use crate::invoke::{Failed, Invoker};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
@@ -63,9 +63,9 @@ fn chain(callers: &[FunctionName], callee: &FunctionName) -> String {
     names.join(" → ")
 }
 
+/// The answer that a client would get.
 fn refused(failed: &Failed) -> Response<WasiBody> {
-    let (status, text) = refuse_call(failed);
-    say(status, &text)
+    refuse(failed).map(|body| body.map_err(|_| HttpError::HttpResponseIncomplete).boxed_unsync())
 }
 
 fn broken(failure: &Failure) -> HttpError {

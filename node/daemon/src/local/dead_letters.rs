@@ -1,6 +1,6 @@
 //! `/v1/dead-letters`: list, read, replay and remove what failed every attempt.
 
-use super::{Local, LocalBody, Refusal, blocking, json, parse};
+use super::{Local, LocalBody, Refusal, blocking, json, logs, parse};
 use crate::bus::Publication;
 use http::{Method, Response, StatusCode};
 use sedge_protocol::FunctionName;
@@ -11,6 +11,9 @@ use tokio::sync::oneshot;
 pub(super) async fn route(local: &Arc<Local>, method: &Method, rest: &[&str], query: Option<&str>) -> Result<Response<LocalBody>, Refusal> {
     let named = query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("function="));
     let function = named.map(parse::<FunctionName>).transpose()?;
+    if let Some(name) = &function {
+        known(local, name).await?;
+    }
     match (method, rest) {
         (&Method::GET, []) => Ok(json(&heads(local, function).await?)),
         (&Method::DELETE, []) => remove(local, ids(local, function).await?).await,
@@ -19,6 +22,14 @@ pub(super) async fn route(local: &Arc<Local>, method: &Method, rest: &[&str], qu
         (&Method::DELETE, [id]) => remove(local, vec![read(local, parse(id)?).await?.id]).await,
         (&Method::POST, [id, "replay"]) => replay_one(local, read(local, parse(id)?).await?).await,
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("no such path: {method} /v1/dead-letters/{}", rest.join("/")))),
+    }
+}
+
+/// Refuses the name of a function that is not here and has left no letter either: none of it is not nothing to do.
+async fn known(local: &Arc<Local>, name: &FunctionName) -> Result<(), Refusal> {
+    match logs::known(local, name) {
+        Err(unknown) if heads(local, Some(name.clone())).await?.is_empty() => Err(unknown),
+        Err(_) | Ok(()) => Ok(()),
     }
 }
 

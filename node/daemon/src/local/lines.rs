@@ -76,7 +76,7 @@ async fn feed<F>(
     let mut untold = interval_at(Instant::now() + UNTOLD_EVERY, UNTOLD_EVERY);
     loop {
         let next = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return finish(live, &sender, &line),
             () = sender.closed() => return,
             _ = untold.tick() => { logs.tell_untold(); continue; }
             next = live.recv() => match next {
@@ -87,8 +87,19 @@ async fn feed<F>(
         };
         let Some(bytes) = line(next) else { continue };
         tokio::select! {
-            () = stop.cancelled() => return,
+            // Where there is room it is sent, whatever else there is to do.
+            biased;
             sent = sender.send(bytes) => if sent.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// What has happened already still reaches who reads. What happens while work is finished does not: this is work as well.
+fn finish(mut live: Listener, sender: &mpsc::Sender<Bytes>, line: &impl Fn(Next) -> Option<Bytes>) {
+    while let Ok(happened) = live.try_recv() {
+        if line(Next::Live(happened)).is_some_and(|bytes| sender.try_send(bytes).is_err()) {
+            return;
         }
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn invocations(local: &Arc<Local>, query: &str) -> Result<Response<Lo
 }
 
 /// Refuses the name of a function that is not here and has written nothing.
-fn known(local: &Arc<Local>, name: &FunctionName) -> Result<(), Refusal> {
+pub(super) fn known(local: &Arc<Local>, name: &FunctionName) -> Result<(), Refusal> {
     let table = local.functions.table();
     if table.active.contains_key(name) || table.states.contains_key(name) || local.logs.knows(name) {
         return Ok(());

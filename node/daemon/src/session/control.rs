@@ -99,6 +99,7 @@ fn frame_of(mut report: Report) -> anyhow::Result<Vec<u8>> {
             failure.reason.truncate(failure.reason.floor_char_boundary(REASON_SHORT_BYTES));
         }
         function.missing_secrets.truncate(1);
+        function.health.lost_routes.clear();
     }
     encode(&FromNode::Report(report)).context("encode a report")
 }
@@ -106,9 +107,9 @@ fn frame_of(mut report: Report) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::MISSING_SECRETS_MAX;
+    use crate::limits::{LOST_ROUTES_MAX, MISSING_SECRETS_MAX};
     use sedge_protocol::limits::{ASSIGNED_MAX, HEALTH_REASON_BYTES_MAX, REASON_BYTES_MAX, REPORT_ERRORS_MAX};
-    use sedge_protocol::message::{ErrorReport, FunctionReport, Health, LastFailure};
+    use sedge_protocol::message::{ErrorReport, FunctionReport, Health, LastFailure, LostRoute};
     use sedge_protocol::usage::Counters;
     use sedge_protocol::{Digest, Manifest, RevisionId};
 
@@ -129,6 +130,10 @@ mod tests {
             health: Health {
                 failed_hour: u32::MAX,
                 last_failure: Some(LastFailure { time_ms: u64::MAX, reason: "ü".repeat(HEALTH_REASON_BYTES_MAX / 2) }),
+                lost_routes: vec![
+                    LostRoute { route: format!("/{}", "r".repeat(255)).parse().unwrap(), served_by: function(number) };
+                    LOST_ROUTES_MAX
+                ],
             },
         });
         let error = ErrorReport { number: u64::MAX, time_ms: u64::MAX, function: function(1), revision, reason: reason.clone() };

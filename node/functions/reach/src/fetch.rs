@@ -60,7 +60,11 @@ fn send(request: &IncomingRequest, url: &str) -> Result<IncomingResponse, String
 }
 
 fn back(response: &IncomingResponse, answer: ResponseOutparam) {
-    let outgoing = OutgoingResponse::new(Fields::new());
+    let headers = Fields::new();
+    for value in response.headers().get("retry-after") {
+        let _ = headers.append("retry-after", &value);
+    }
+    let outgoing = OutgoingResponse::new(headers);
     let _ = outgoing.set_status_code(response.status());
     let Ok(body) = outgoing.body() else { return };
     ResponseOutparam::set(answer, Ok(outgoing));

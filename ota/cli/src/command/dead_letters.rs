@@ -6,10 +6,12 @@ use crate::client::query;
 use crate::failure::{FAILED, Failure};
 use crate::style::{Style, Tone};
 use crate::table::{Cell, Table, facts};
-use crate::text;
+use crate::{event_file, text};
 use clap::{Args, Subcommand};
 use sedge_protocol::FunctionName;
-use sedge_protocol::local::{DeadLetter, DeadLetterHead, DeadLettersDone};
+use sedge_protocol::invocation::Call;
+use sedge_protocol::local::{DeadLetter, DeadLetterHead, DeadLettersDone, Letter, Payload};
+use serde_json::{Value, json};
 use std::process::ExitCode;
 use ureq::http::Method;
 
@@ -110,13 +112,40 @@ impl Show {
     fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         let letter: DeadLetter = self.node.client().get(&format!("{PATH}/{}", self.id))?;
         if context.output.is_json() {
-            context.output.show(&letter, |_| String::new())?;
+            context.output.show(&for_machines(&letter), |_| String::new())?;
             return Ok(ExitCode::SUCCESS);
         }
         context.output.show(&letter, |style| format!("{}\n", describe(&letter.head(), text::now_ms(), style)))?;
         context.output.raw(letter.letter.payload())?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// An event as a file of `sedge invoke --event` has it, a call in the same manner.
+fn for_machines(letter: &DeadLetter) -> Value {
+    let DeadLetter { id, function, attempts, reason, time_ms, letter } = letter;
+    let mut json = json!({ "id": id, "function": function, "attempts": attempts, "reason": reason, "time_ms": time_ms });
+    let (name, held) = match letter {
+        Letter::Event(event) => ("event", event_file::write(event)),
+        Letter::Call(call) => ("call", call_for_machines(call)),
+    };
+    json[name] = held;
+    json
+}
+
+fn call_for_machines(call: &Call) -> Value {
+    let Call { id, method, authority, target, headers, body } = call;
+    let named = |name: &str| headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
+    let content_type = named("content-type").and_then(|(_, value)| str::from_utf8(&value.0).ok());
+    let headers = headers.iter().map(|(name, value)| match Payload::from(value.0.as_slice()) {
+        Payload::Text(text) => json!([name, text]),
+        bytes @ Payload::Base64(_) => json!([name, bytes]),
+    });
+    let headers: Vec<Value> = headers.collect();
+    let mut json = json!({ "id": id, "method": method, "authority": authority, "target": target, "headers": headers });
+    let (key, value) = event_file::written("body", body, content_type);
+    json[key] = value;
+    json
 }
 
 impl Replay {
@@ -197,12 +226,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_are_listed_without_their_data() {
+    fn letters_are_listed_without_their_data_and_shown_to_machines_as_event_files() {
         let letter: DeadLetter = serde_json::from_str(
             r#"{"id":7,"function":"average","attempts":5,"reason":"exit 1","time_ms":1000,
                 "event":{"id":"e","source":"/mqtt/s","type":"t","topic":"plant/1","data":"hot"}}"#,
         )
         .unwrap();
+        assert_eq!(
+            for_machines(&letter),
+            json!({
+                "id": 7, "function": "average", "attempts": 5, "reason": "exit 1", "time_ms": 1000,
+                "event": { "specversion": "1.0", "id": "e", "source": "/mqtt/s", "type": "t", "topic": "plant/1", "data": "hot" },
+            })
+        );
         let expected = "\
 ID  FUNCTION  TOPIC OR REQUEST  ATTEMPTS  DATA  GIVEN UP  REASON
  7  average   plant/1                  5   3 B  4 s ago   exit 1";

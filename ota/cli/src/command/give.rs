@@ -4,9 +4,10 @@ use crate::client::Client;
 use crate::command::publish;
 use crate::output::Output;
 use crate::project::Artifact;
-use sedge_protocol::RevisionId;
+use crate::style::Tone;
 use sedge_protocol::local::{LocalRevision, LocalStatus};
-use sedge_protocol::message::FunctionState;
+use sedge_protocol::message::{FunctionState, Health, LostRoute};
+use sedge_protocol::{FunctionName, RevisionId};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,7 @@ pub(crate) fn give(
         match report.map(|report| (&report.state, report.running, report.assigned)) {
             Some((FunctionState::Running, Some(running), _)) if running == revision => {
                 bar.finish_and_clear();
+                tell_lost_routes(output, function, status.functions.iter().map(|report| (&report.function, &report.health)));
                 return Ok(status);
             }
             Some((FunctionState::Failed { reason }, _, Some(assigned))) if assigned == revision => {
@@ -49,6 +51,17 @@ pub(crate) fn give(
         }
         anyhow::ensure!(begin.elapsed() < READY_MAX, "the node did not get {function} ready in {} s", READY_MAX.as_secs());
         poll.pause();
+    }
+}
+
+/// Says which routes `function` does not get, and which it takes from others.
+pub(crate) fn tell_lost_routes<'a>(output: &Output, function: &FunctionName, health: impl Iterator<Item = (&'a FunctionName, &'a Health)>) {
+    for (loser, LostRoute { route, served_by }) in health.flat_map(|(name, health)| health.lost_routes.iter().map(move |lost| (name, lost)))
+    {
+        if loser == function || served_by == function {
+            let what = format!("`{loser}` and `{served_by}` have the same route {route}: `{served_by}` serves it, `{loser}` does not");
+            output.said("conflict", Tone::Bad, &what);
+        }
     }
 }
 

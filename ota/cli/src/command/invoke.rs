@@ -12,6 +12,8 @@ use sedge_protocol::invocation::{Accepted, CALLBACK_HEADER};
 use sedge_protocol::local::{Input, InvokeResult, TraceRequest};
 use sedge_protocol::{FunctionName, Topic};
 use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -61,9 +63,11 @@ pub(crate) struct Invoke {
 
 /// The answer to an HTTP request, for machines.
 #[derive(Debug, Serialize)]
-struct Answer<'a> {
+struct Answer {
     status: u16,
-    body: std::borrow::Cow<'a, str>,
+    /// `body` or `body_base64`.
+    #[serde(flatten)]
+    body: BTreeMap<String, Value>,
 }
 
 fn parse_path(text: &str) -> Result<String, String> {
@@ -123,7 +127,8 @@ impl Invoke {
 
 pub(super) fn request(context: &Context, status: u16, body: &[u8]) -> anyhow::Result<ExitCode> {
     if context.output.is_json() {
-        context.output.show(&Answer { status, body: String::from_utf8_lossy(body) }, |_| String::new())?;
+        let body = [event_file::written("body", body, None)].into();
+        context.output.show(&Answer { status, body }, |_| String::new())?;
     } else {
         context.output.raw(body)?;
     }

@@ -37,7 +37,7 @@ fn of_fleet(functions: &[Function], now_ms: u64, style: Style) -> String {
         let running: Vec<String> = running.collect();
         let nobody = running.is_empty();
         let notes: Vec<String> = [waiting(function), health(&function.health, now_ms)].into_iter().flatten().collect();
-        let tone = if function.health.failed_hour > 0 { Tone::Bad } else { Tone::Busy };
+        let tone = of_health(&function.health, Tone::Busy);
         table.row([
             Cell::toned(function.name.as_str(), Tone::Strong),
             function.newest.short().into(),
@@ -70,7 +70,7 @@ pub(crate) fn of_node(reports: &[FunctionReport], now_ms: u64, style: Style) -> 
         let mut of_note = Tone::Plain;
         if let Some(health) = health(&report.health, now_ms) {
             note = if note.is_empty() { health } else { format!("{note}; {health}") };
-            of_note = if report.health.failed_hour > 0 { Tone::Bad } else { Tone::Dim };
+            of_note = of_health(&report.health, Tone::Dim);
         }
         table.row([
             Cell::toned(report.function.as_str(), Tone::Strong),
@@ -83,6 +83,10 @@ pub(crate) fn of_node(reports: &[FunctionReport], now_ms: u64, style: Style) -> 
         ]);
     }
     table.render(style, "no functions")
+}
+
+fn of_health(health: &Health, good: Tone) -> Tone {
+    if health.failed_hour > 0 || !health.lost_routes.is_empty() { Tone::Bad } else { good }
 }
 
 fn failed(calls: u64) -> Cell {
@@ -98,21 +102,24 @@ fn state(state: &FunctionState) -> (&'static str, Tone, String) {
     }
 }
 
-/// `3 failed in the last hour; 2 min ago: trap: unreachable`
+/// `3 failed in the last hour; 2 min ago: trap: unreachable; `other` serves the route /a`
 fn health(health: &Health, now_ms: u64) -> Option<String> {
-    let last = health.last_failure.as_ref()?;
-    let last = format!("{}: {}", text::ago(now_ms, last.time_ms), last.reason);
-    Some(match health.failed_hour {
-        0 => format!("failed {last}"),
-        number => format!("{} failed in the last hour; {last}", text::count(number.into())),
-    })
+    let failed = health.last_failure.as_ref().map(|last| {
+        let last = format!("{}: {}", text::ago(now_ms, last.time_ms), last.reason);
+        match health.failed_hour {
+            0 => format!("failed {last}"),
+            number => format!("{} failed in the last hour; {last}", text::count(number.into())),
+        }
+    });
+    let said: Vec<String> = failed.into_iter().chain(health.lost_routes.iter().map(ToString::to_string)).collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::test::{function, report};
-    use sedge_protocol::message::LastFailure;
+    use sedge_protocol::message::{LastFailure, LostRoute};
 
     #[test]
     fn functions_are_listed_with_who_runs_and_who_waits() {
@@ -134,14 +141,17 @@ mod tests {
     #[test]
     fn a_function_that_fails_says_how_often_when_and_why() {
         let last_failure = Some(LastFailure { time_ms: 1000, reason: "trap: unreachable".to_owned() });
-        let health = Health { failed_hour: 2, last_failure: last_failure.clone() };
+        let health = Health { failed_hour: 2, last_failure: last_failure.clone(), ..Health::default() };
         let text = of_fleet(&[Function { health, ..function() }], 6000, Style::PLAIN);
         assert!(text.ends_with("gw-3: offline; 2 failed in the last hour; 5 s ago: trap: unreachable"), "{text}");
         let mut failing = report(FunctionState::Running);
-        failing.health = Health { failed_hour: 3, last_failure };
+        failing.health = Health { failed_hour: 3, last_failure, ..Health::default() };
         let text = of_node(std::slice::from_ref(&failing), 6000, Style::PLAIN);
         assert!(text.ends_with("running      0       0  0 µs  3 failed in the last hour; 5 s ago: trap: unreachable"), "{text}");
         failing.health.failed_hour = 0;
-        assert!(of_node(&[failing], 7_201_000, Style::PLAIN).ends_with("failed 2 h ago: trap: unreachable"));
+        let lost = LostRoute { route: "/a/*".parse().unwrap(), served_by: "other".parse().unwrap() };
+        assert!(of_node(&[failing.clone()], 7_201_000, Style::PLAIN).ends_with("failed 2 h ago: trap: unreachable"));
+        failing.health = Health { lost_routes: vec![lost], ..Health::default() };
+        assert!(of_node(&[failing], 0, Style::PLAIN).ends_with("0 µs  `other` serves the route /a/*"));
     }
 }

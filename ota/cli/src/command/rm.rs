@@ -25,7 +25,7 @@ const ON_A_NODE: &str = "state lies on the nodes and not at the fleet: once they
 pub(crate) struct Rm {
     /// Which function
     function: FunctionName,
-    /// Remove also what the node keeps for it: key-value stores, objects, waiting events, asynchronous calls, dead letters (only with --node)
+    /// Remove also what the node keeps for it: key-value stores, objects, waiting events, asynchronous calls, dead letters, core dumps (only with --node)
     #[arg(long)]
     state: bool,
     /// Do not ask
@@ -124,6 +124,7 @@ fn describe(kept: &Kept) -> String {
         some(kept.events, "waiting event", "waiting events"),
         some(kept.calls, "asynchronous call", "asynchronous calls"),
         some(kept.dead_letters, "dead letter", "dead letters"),
+        some(kept.core_dumps, "core dump", "core dumps"),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
@@ -136,7 +137,8 @@ mod tests {
     #[test]
     fn what_goes_is_counted_in_words() {
         assert_eq!(describe(&Kept::default()), "nothing");
-        let kept = Kept { keys: 12, bytes: 3482, blob_bytes: 2048, events: 3, calls: 2, dead_letters: 1 };
-        assert_eq!(describe(&kept), "12 keys of 3.40 KiB, objects of 2.00 KiB, 3 waiting events, 2 asynchronous calls, 1 dead letter");
+        let kept = Kept { keys: 12, bytes: 3482, blob_bytes: 2048, events: 3, calls: 2, dead_letters: 1, core_dumps: 2 };
+        let said = "12 keys of 3.40 KiB, objects of 2.00 KiB, 3 waiting events, 2 asynchronous calls, 1 dead letter, 2 core dumps";
+        assert_eq!(describe(&kept), said);
     }
 }

@@ -1,5 +1,6 @@
 //! `sedge rollout`
 
+use super::give::tell_lost_routes;
 use super::rollouts;
 use crate::arguments::Context;
 use crate::client::Client;
@@ -109,6 +110,9 @@ impl<'a> Waiter<'a> {
             self.look()?;
             if self.rollout.waiting == 0 {
                 self.bar.finish_and_clear();
+                let functions: Vec<Function> = self.client.get("/api/v1/functions")?;
+                let health = functions.iter().map(|function| (&function.name, &function.health));
+                tell_lost_routes(self.output, &self.rollout.function, health);
                 return Ok(self.rollout);
             }
             if begin.elapsed() >= Duration::from_millis(limit.as_ms()) {

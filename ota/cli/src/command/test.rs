@@ -9,6 +9,7 @@
 mod case;
 mod expect;
 mod matcher;
+mod secret;
 
 use super::run::node::{LocalNode, Serve};
 use crate::arguments::Context;
@@ -20,8 +21,10 @@ use crate::{text, trace_view};
 use case::Case;
 use clap::Args;
 use expect::Mismatch;
+use secret::{Keeper, Secrets};
 use sedge_protocol::Manifest;
 use sedge_protocol::local::TraceRequest;
+use sedge_protocol::manifest::SecretName;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,6 +61,9 @@ struct Outcome {
     passed: bool,
     time_us: u64,
     mismatches: Vec<Mismatch>,
+    /// Secrets that the manifest names and nobody gave a value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing_secrets: Vec<SecretName>,
     /// What the function wrote, for one that failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     log: Vec<String>,
@@ -66,9 +72,19 @@ struct Outcome {
 impl Test {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         let cases = self.wanted(case::read_all(&self.dir)?)?;
+        let keeper = Keeper::new(Secrets::read(&self.dir)?);
         let artifact = project::load(&self.dir, None, &context.output)?;
+        Keeper::check(&cases, &artifact.manifest)?;
+        for name in keeper.missing(&cases, &artifact.manifest) {
+            let how = format!("`{name} = \"…\"` in {}/{}, or `secrets` of the case", case::DIRECTORY, secret::FILE);
+            context.output.said(
+                "no value",
+                Tone::Busy,
+                &format!("for the secret {name}: a function that reads it fails; give it by {how}"),
+            );
+        }
         let node = LocalNode::start(self.sedged.as_deref(), Serve::default())?;
-        let mut bench = Bench { node, artifact, given: None };
+        let mut bench = Bench { node, artifact, keeper, given: None };
         let mut report = Report { passed: 0, failed: 0, cases: Vec::with_capacity(cases.len()) };
         for case in &cases {
             let outcome = bench.try_case(case, &context.output)?;
@@ -102,6 +118,7 @@ impl Test {
 struct Bench {
     node: LocalNode,
     artifact: Artifact,
+    keeper: Keeper,
     given: Option<Manifest>,
 }
 
@@ -114,6 +131,7 @@ impl Bench {
             self.node.give(&Artifact { manifest: manifest.clone(), ..self.artifact.clone() }, output)?;
             self.given = Some(manifest);
         }
+        self.keeper.give(self.node.client(), case, &self.artifact.manifest)?;
         let begin = Instant::now();
         let request = TraceRequest { input: case.input.clone(), state: Some(case.state.clone()) };
         let trace = trace_view::ask(self.node.client(), &self.artifact.manifest.name, &request)?;
@@ -121,7 +139,8 @@ impl Bench {
         let mismatches = case.expected.check(&case.state, &trace);
         let passed = mismatches.is_empty();
         let log = if passed { Vec::new() } else { trace.log.iter().map(|entry| entry.text.clone()).collect() };
-        Ok(Outcome { name: case.name.clone(), passed, time_us, mismatches, log })
+        let missing_secrets = self.keeper.missing_in(case, &self.artifact.manifest);
+        Ok(Outcome { name: case.name.clone(), passed, time_us, mismatches, missing_secrets, log })
     }
 }
 
@@ -140,6 +159,10 @@ fn describe(outcome: &Outcome, style: Style) -> String {
             format!("    {}", style.paint(&text::clean(line), tone))
         }));
     }
+    if !outcome.passed {
+        let lacks = |name| format!("    {}", style.paint(&format!("no value was given for the secret {name}"), Tone::Busy));
+        lines.extend(outcome.missing_secrets.iter().map(lacks));
+    }
     lines.extend(outcome.log.iter().map(|line| format!("    {}", style.paint(&format!("log: {}", text::clean(line)), Tone::Dim))));
     lines.join("\n")
 }
@@ -151,8 +174,10 @@ mod tests {
     #[test]
     fn a_failure_shows_what_was_expected_and_what_was_found() {
         let mismatch = Mismatch { what: "reply".to_owned(), difference: "- 21\n+ \u{1b}22".to_owned() };
+        let (name, missing_secrets) = ("a: mean".to_owned(), vec!["token".parse().unwrap()]);
         let outcome =
-            Outcome { name: "a: mean".to_owned(), passed: false, time_us: 1250, mismatches: vec![mismatch], log: vec!["hot".to_owned()] };
-        assert_eq!(describe(&outcome, Style::PLAIN), "FAILED a: mean  1.25 ms\n  reply\n    - 21\n    + �22\n    log: hot");
+            Outcome { name, passed: false, time_us: 1250, mismatches: vec![mismatch], missing_secrets, log: vec!["hot".to_owned()] };
+        let said = "FAILED a: mean  1.25 ms\n  reply\n    - 21\n    + �22\n    no value was given for the secret token\n    log: hot";
+        assert_eq!(describe(&outcome, Style::PLAIN), said);
     }
 }

@@ -110,7 +110,7 @@ async fn inspected(check: impl FnOnce() -> Result<Kind, ArtifactError> + Send + 
             | ArtifactError::Bound { .. }
             | ArtifactError::Memory { .. }
             | ArtifactError::NotAFunction(_)
-            | ArtifactError::Import { .. }
+            | ArtifactError::Imports(_)
             | ArtifactError::Assets(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Refusal::new(status, fault.to_string())

@@ -6,6 +6,7 @@
 
 use super::expect::{Expected, Published};
 use super::matcher::{Matcher, payload, plain};
+use super::secret::{self, Secrets};
 use crate::event_file;
 use crate::failure::Failure;
 use anyhow::Context as _;
@@ -27,6 +28,7 @@ pub(super) struct Case {
     pub(super) name: String,
     pub(super) input: Input,
     pub(super) settings: BTreeMap<String, String>,
+    pub(super) secrets: Secrets,
     pub(super) state: State,
     pub(super) expected: Expected,
 }
@@ -45,6 +47,8 @@ struct RawCase {
     request: Option<RawRequest>,
     #[serde(default)]
     settings: BTreeMap<String, toml::Value>,
+    #[serde(default)]
+    secrets: BTreeMap<String, toml::Value>,
     #[serde(default)]
     state: BTreeMap<String, BTreeMap<String, toml::Value>>,
     #[serde(default)]
@@ -88,7 +92,7 @@ pub(super) fn read_all(dir: &Path) -> anyhow::Result<Vec<Case>> {
     let folder = dir.join(DIRECTORY);
     for entry in fs::read_dir(&folder).into_iter().flatten() {
         let path = entry.with_context(|| format!("read {}", folder.display()))?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if path.extension().is_some_and(|extension| extension == "toml") && !path.ends_with(secret::FILE) {
             files.push(path);
         }
     }
@@ -132,7 +136,8 @@ fn build(raw: RawCase, dir: &Path, name: String) -> Result<Case, String> {
         (Some(_), Some(_)) | (None, None) => return Err("a case has exactly one of `event` and `request`".to_owned()),
     };
     let settings = raw.settings.into_iter().map(|(key, value)| Ok((key, plain(&value)?))).collect::<Result<_, String>>()?;
-    Ok(Case { name, input, settings, state: state_of(raw.state)?, expected: expected(raw.expect)? })
+    let secrets = Secrets::of(raw.secrets)?;
+    Ok(Case { name, input, settings, secrets, state: state_of(raw.state)?, expected: expected(raw.expect)? })
 }
 
 /// A file of the project, or the event itself.
@@ -266,6 +271,9 @@ mod tests {
                 fs::write(copy.path().join(file.strip_prefix(&template).unwrap()), text).unwrap();
             }
             assert!(read_all(copy.path()).unwrap().len() > 1, "{}", template.display());
+            let ignored = fs::read_to_string(template.join(".gitignore")).unwrap();
+            let secrets = format!("/{DIRECTORY}/{}", secret::FILE);
+            assert!(ignored.lines().any(|line| line == secrets), "{}", template.display());
         }
     }
 }

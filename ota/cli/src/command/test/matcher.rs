@@ -44,7 +44,11 @@ impl Matcher {
         let text = String::from_utf8_lossy(found);
         match self {
             Self::Exact(expected) if expected == found => None,
-            Self::Exact(expected) => Some(lines(&String::from_utf8_lossy(expected), &text)),
+            Self::Exact(expected) => Some(match (tree(expected), tree(found)) {
+                // What differs in nothing but its spaces is shown as it is written.
+                (Some(expected), Some(found)) if expected != found => lines(&expected, &found),
+                _ => lines(&String::from_utf8_lossy(expected), &text),
+            }),
             Self::Regex(pattern) if pattern.is_match(&text) => None,
             Self::Regex(pattern) => Some(format!("- matches {}\n{}", pattern.as_str(), prefixed('+', &text))),
             Self::Json(expected) => match serde_json::from_slice::<Value>(found) {
@@ -91,7 +95,7 @@ fn subset(expected: &Value, found: &Value, at: &str, faults: &mut Vec<String>) {
                 let at = format!("{at}.{key}");
                 match found.get(key) {
                     Some(found) => subset(value, found, &at, faults),
-                    None => faults.push(format!("{at}:\n- {value}\n+ nothing")),
+                    None => faults.push(format!("{at}:\n{}\n+ nothing", prefixed('-', &pretty(value)))),
                 }
             }
         }
@@ -102,8 +106,18 @@ fn subset(expected: &Value, found: &Value, at: &str, faults: &mut Vec<String>) {
         }
         (Value::Number(one), Value::Number(other)) if one.as_f64() == other.as_f64() => {}
         (expected, found) if expected == found => {}
-        (expected, found) => faults.push(format!("{}:\n- {expected}\n+ {found}", here())),
+        (expected, found) => faults.push(format!("{}:\n{}", here(), lines(&pretty(expected), &pretty(found)))),
     }
+}
+
+/// JSON as people read it; what is no object or list is one line.
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// The same of bytes that are an object or a list.
+fn tree(bytes: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Value>(bytes).ok().filter(|value| value.is_object() || value.is_array()).map(|value| pretty(&value))
 }
 
 /// The lines that differ, `-` expected and `+` found, with those around them.
@@ -155,11 +169,19 @@ mod tests {
     }
 
     #[test]
+    fn json_in_one_line_is_compared_line_by_line_all_the_same() {
+        let differs = |expected: &str, found: &str| differs(&format!("'{expected}'"), found).unwrap();
+        let shown = "  {\n    \"count\": 3,\n-   \"mean\": 21.5\n+   \"mean\": 22.0\n  }";
+        assert_eq!(differs(r#"{"count":3,"mean":21.5}"#, r#"{"count":3,"mean":22.0}"#), shown);
+        assert_eq!(differs(r#"{"a":1}"#, r#"{"a": 1}"#), "- {\"a\":1} (without an end of line)\n+ {\"a\": 1} (without an end of line)");
+    }
+
+    #[test]
     fn json_may_hold_more_than_is_expected_but_nothing_else() {
         let found = r#"{"mean":21.5,"count":3,"of":{"a":[1,2]},"unit":"C"}"#;
         assert_eq!(differs("{ json = { mean = 21.5, of = { a = [1, 2.0] } } }", found), None);
         let wrong = differs("{ json = { mean = 22, of = { a = [1], b = 1 } } }", found).unwrap();
-        assert_eq!(wrong, ".mean:\n- 22\n+ 21.5\n.of.a:\n- [1]\n+ [1,2]\n.of.b:\n- 1\n+ nothing");
+        assert_eq!(wrong, ".mean:\n- 22\n+ 21.5\n.of.a:\n  [\n-   1\n+   1,\n+   2\n  ]\n.of.b:\n- 1\n+ nothing");
         assert!(differs("{ json = 1 }", "no json").unwrap().starts_with("- JSON\n+ no json\n("));
         assert_eq!(differs("{ json = 1 }", "2").unwrap(), "the whole:\n- 1\n+ 2");
     }

@@ -163,7 +163,7 @@ impl Chip {
             FunctionState::Running if !report.missing_secrets.is_empty() => {
                 ("bad", format!("running, lacks the secret {}: set it on the node", report.missing_secrets[0]))
             }
-            FunctionState::Running if health.failed_hour > 0 => ("busy", "running".to_owned()),
+            FunctionState::Running if health.failed_hour > 0 || !health.lost_routes.is_empty() => ("busy", "running".to_owned()),
             FunctionState::Running => ("good", "running".to_owned()),
             FunctionState::Preparing => ("busy", "compiling".to_owned()),
             FunctionState::Fetching { bytes, total } => ("busy", format!("fetching {} %", bytes.saturating_mul(100) / (*total).max(1))),
@@ -172,6 +172,9 @@ impl Chip {
         if let Some(last) = &health.last_failure {
             let (failed, when) = (count(health.failed_hour.into()), ago(last.time_ms, now_ms));
             said.push_str(&format!("; {failed} failed in the last hour, the last {when}: {}", last.reason));
+        }
+        for lost in &health.lost_routes {
+            said.push_str(&format!("; {lost}"));
         }
         let revision = report.running.map_or_else(|| "–".to_owned(), short);
         Self { dot, name: report.function.to_string(), title: said, revision }

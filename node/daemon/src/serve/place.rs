@@ -178,6 +178,13 @@ impl Seat {
     }
 }
 
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        // Before its place is free: who gets that and looks for the next one must not ask one that is on its way out.
+        self.seat.state.store(BUSY, SeqCst);
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         self.0.state.store(ANSWERED, Relaxed);
@@ -229,6 +236,21 @@ mod tests {
             seat.asked_to_leave().await;
             assert!(seat.leaves());
             drop(occupied);
+        });
+        drop(next.unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_that_has_given_up_its_place_is_not_asked_for_it_again() {
+        let mut places = Places::new(1);
+        let first = places.take(None).await;
+        // The thread that drops it is held up on the way.
+        let _still = Arc::clone(&first.seat);
+        drop(first);
+        let second = places.take(None).await;
+        let (next, ()) = tokio::join!(tokio::time::timeout(SOON, places.take(None)), async {
+            second.seat.asked_to_leave().await;
+            drop(second);
         });
         drop(next.unwrap());
     }

@@ -25,8 +25,8 @@ fn memory_and_scratch_are_reserved_together_and_what_never_fits_is_refused() -> 
             _ => None,
         })
     })?;
-    // What every instance takes beside, too.
-    let need = (16 + 1000 + 3) * 1024 * 1024;
+    // Input and output of a command, and what every instance takes beside, too.
+    let need = (16 + 1000 + 8 + 1 + 3) * 1024 * 1024;
     assert!(reason.contains(&format!("an instance needs {need} bytes")) && reason.contains("access.scratch_mb"), "{reason}");
     Ok(())
 }

@@ -58,6 +58,8 @@ pub struct Reply {
     pub trace: Option<Trace>,
 }
 
+const MIB: u64 = 1024 * 1024;
+
 /// A revision that is ready to run. Cheap to clone.
 #[derive(Clone)]
 pub struct Function(Arc<Parts>);
@@ -107,7 +109,9 @@ impl Function {
     #[must_use]
     pub fn memory_reservation(&self) -> u64 {
         let manifest = &self.0.revision.manifest;
-        u64::from(manifest.limits.memory_mb) * 1024 * 1024 + manifest.access.scratch_bytes() + INSTANCE_OVERHEAD_BYTES
+        // A command begins when all of its input is here, and is answered for when all of its output is.
+        let whole = if self.0.prepared.is_http() { 0 } else { u64::from(manifest.limits.request_mb) * MIB + OUTPUT_BYTES_MAX as u64 };
+        u64::from(manifest.limits.memory_mb) * MIB + manifest.access.scratch_bytes() + whole + INSTANCE_OVERHEAD_BYTES
     }
 
     /// An instance that waits for an invocation, if there is one; give it to [`Invocation::in_warm`].

@@ -67,7 +67,8 @@ async fn memory_ends_at_the_limit() {
     let limit_bytes = 8 * 1024 * 1024;
     assert_eq!(result, Err(Failure::OutOfMemory { limit_bytes }));
     assert!(ending.usage.memory_peak_bytes <= limit_bytes && ending.usage.memory_peak_bytes > limit_bytes / 2);
-    assert_eq!(greed.memory_reservation(), limit_bytes + sedge_runtime::limits::INSTANCE_OVERHEAD_BYTES);
+    let input_and_output = 9 * 1024 * 1024;
+    assert_eq!(greed.memory_reservation(), limit_bytes + input_and_output + sedge_runtime::limits::INSTANCE_OVERHEAD_BYTES);
 }
 
 /// What the node keeps for a guest is memory like its own: reserved before it starts, and refused beyond.

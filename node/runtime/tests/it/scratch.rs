@@ -137,8 +137,8 @@ async fn bombs_are_answered_and_take_no_more_than_is_reserved() {
     let clerk = bench.guest("clerk", MANIFEST);
     assert_eq!(
         clerk.memory_reservation(),
-        (8 + 2) * MIB + INSTANCE_OVERHEAD_BYTES,
-        "linear memory, scratch, and what every instance costs"
+        (8 + 2 + 8 + 1) * MIB + INSTANCE_OVERHEAD_BYTES,
+        "linear memory, scratch, input, output, and what every instance costs"
     );
     let deep = format!("mkdirs /scratch/{}", "d/".repeat(2000));
     let deeper = format!("mkdirs /scratch/{}", "d/".repeat(3000));

@@ -2,11 +2,12 @@
 
 use crate::asynchronous;
 use crate::functions::{Functions, Routed};
+use crate::holding::Holding;
 use crate::invoke::{Failed, Invoker};
 use crate::limits::HTTP_CONNECTIONS_MAX;
 use crate::serve::{self, Where};
 use crate::supervisor::Supervisor;
-use crate::telemetry::{Counted, Requests};
+use crate::telemetry::{Open, Requests};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -46,7 +47,7 @@ struct Ways {
     unrouted: Arc<Requests>,
 }
 
-async fn answer(ways: &Ways, request: Request<Incoming>) -> Response<Counted<AnswerBody>> {
+async fn answer(ways: &Ways, request: Request<Incoming>) -> Response<Holding<AnswerBody, Open>> {
     let begin = Instant::now();
     let (routed, requests) = ways.functions.table().route_counted(request.uri().path());
     let open = requests.as_ref().unwrap_or(&ways.unrouted).open(request.method(), begin);

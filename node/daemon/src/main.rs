@@ -30,6 +30,7 @@ mod fault;
 mod fetch;
 mod functions;
 mod gate;
+mod holding;
 mod host;
 mod http;
 mod invoke;

@@ -3,26 +3,25 @@
 mod line;
 mod place;
 
+use crate::holding::Holding;
 use crate::limits::{ACCEPT_PAUSE, HTTP_HEAD_TIMEOUT, HTTP_SEND_TIMEOUT};
 use crate::supervisor::Supervisor;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use line::Line;
-use place::{Holder, Occupied, Places, Turn};
+use place::{Holder, Occupied, Places};
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -145,7 +144,7 @@ where
                 Ok(answer) => answer.await.map(Either::Left),
                 Err(fault) => refuse(fault).map(Either::Right),
             };
-            Ok::<_, Infallible>(response.map(|body| Answering { body, _turn: turn }))
+            Ok::<_, Infallible>(response.map(|body| Holding::new(body, turn)))
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
@@ -196,29 +195,6 @@ fn refuse(fault: &'static str) -> Response<Full<Bytes>> {
     *response.status_mut() = StatusCode::BAD_REQUEST;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
-}
-
-/// The body of an answer: the request is under way until it is gone.
-struct Answering<B> {
-    body: B,
-    _turn: Turn,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! deadline holds even when the client does not read.
 
 use crate::failure::Failure;
+use crate::limits::MIB;
 use crate::usage::Call;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
@@ -18,8 +19,6 @@ use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 use wasmtime_wasi_http::Error as HttpError;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-
-const MIB: u64 = 1024 * 1024;
 
 /// A request body: what the guest reads is counted, and reading past the bound is an error for guest and caller.
 pub(crate) struct RequestBody<B> {

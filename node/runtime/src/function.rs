@@ -17,7 +17,7 @@ use crate::guest::{Guest, Held};
 use crate::host::{CallInfo, Host, LogStream, RevisionRef};
 use crate::idle::{Idle, Warm};
 use crate::instance::Instance;
-use crate::limits::{FAILURE_CHARS_MAX, INSTANCE_OVERHEAD_BYTES, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
+use crate::limits::{FAILURE_CHARS_MAX, INSTANCE_OVERHEAD_BYTES, MIB, OUTPUT_BYTES_MAX, REPLY_BYTES_MAX};
 use crate::rests::Rests;
 use crate::state::{State, Surroundings};
 use crate::stdio::Pipe;
@@ -57,8 +57,6 @@ pub struct Reply {
     /// The span it comes from.
     pub trace: Option<Trace>,
 }
-
-const MIB: u64 = 1024 * 1024;
 
 /// A revision that is ready to run. Cheap to clone.
 #[derive(Clone)]

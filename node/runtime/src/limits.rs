@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Bytes in a MiB, in which manifests say sizes.
+pub(crate) const MIB: u64 = 1024 * 1024;
 /// Length of one epoch: the grain of deadlines and of sharing a core.
 pub const EPOCH: Duration = Duration::from_millis(1);
 /// Epochs a guest may compute on the thread that took its request; then it goes where long guests take turns.

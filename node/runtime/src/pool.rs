@@ -4,10 +4,9 @@
 //! 256 GiB of it, so plans are tried from the fastest (4 GiB each: no bounds checks) to the smallest; what the
 //! kernel grants first is taken. On-demand allocation is never used: it is nine times slower.
 
-use crate::limits::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use crate::limits::{CORE_INSTANCES_MAX, MEMORIES_MAX, MIB, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
 /// Memory of the machine that stands behind one slot: smaller functions are rare.
 const BYTES_PER_SLOT: u64 = 4 * MIB;

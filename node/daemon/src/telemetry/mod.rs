@@ -20,7 +20,7 @@ pub(crate) use export::{Collector, Export};
 pub(crate) use histogram::{DURATION_US, Distribution, EVENT_US, Histogram, MEMORY_BYTES};
 pub(crate) use listener::run as serve;
 pub(crate) use metrics::Sources;
-pub(crate) use requests::{Counted, Requests};
+pub(crate) use requests::{Open, Requests};
 pub(crate) use span::{Span, Tracer, line};
 
 /// Media type of the text that Prometheus reads.

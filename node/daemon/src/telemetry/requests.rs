@@ -4,13 +4,10 @@
 //! is folded: unknown methods into `_OTHER`, unknown statuses into the first of their class.
 
 use super::histogram::{DURATION_US, Distribution, Histogram};
-use bytes::Bytes;
+use crate::holding::Holding;
 use http::{Method, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "_OTHER"];
@@ -48,13 +45,6 @@ pub(crate) struct Open {
     method: usize,
     cell: usize,
     begin: Instant,
-}
-
-/// The body of an answer, which ends its request.
-#[derive(Debug)]
-pub(crate) struct Counted<B> {
-    body: B,
-    _open: Open,
 }
 
 impl Requests {
@@ -96,9 +86,9 @@ impl Requests {
 
 impl Open {
     /// The answer begins; the request ends with its body.
-    pub(crate) fn answered<B>(mut self, status: StatusCode, body: B) -> Counted<B> {
+    pub(crate) fn answered<B>(mut self, status: StatusCode, body: B) -> Holding<B, Self> {
         self.cell = cell_of(status);
-        Counted { body, _open: self }
+        Holding::new(body, self)
     }
 }
 
@@ -117,26 +107,10 @@ impl Drop for Open {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use http_body_util::Full;
 
     #[test]

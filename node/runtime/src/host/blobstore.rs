@@ -7,7 +7,7 @@
 use super::bindings::blobstore::{blobstore, container, types};
 use super::blobstream::{Download, Upload, blocking};
 use super::{BlobChange, HostError};
-use crate::limits::{BLOB_NAMES_PER_PAGE, BLOB_WHOLE_BYTES_MAX, BLOBS_OPEN_MAX};
+use crate::limits::{BLOB_NAMES_PER_PAGE, BLOB_WHOLE_BYTES_MAX, BLOBS_OPEN_MAX, MIB};
 use crate::state::State;
 use sedge_store::{BlobWriter, Container};
 use std::fs::File;
@@ -18,8 +18,6 @@ use wasmtime_wasi::p2::pipe::AsyncReadStream;
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 
 type Answer<T> = wasmtime::Result<Result<T, String>>;
-
-const MIB: u64 = 1024 * 1024;
 
 /// An open container.
 #[derive(Debug, Clone)]

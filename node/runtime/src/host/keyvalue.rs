@@ -4,7 +4,7 @@
 
 use super::bindings::keyvalue::{atomics, batch, store};
 use super::{HostError, StoreRef, Swap};
-use crate::limits::{KEY_BYTES_MAX, KEYS_PER_BATCH_MAX};
+use crate::limits::{KEY_BYTES_MAX, KEYS_PER_BATCH_MAX, MIB};
 use crate::state::State;
 use sedge_protocol::manifest::BucketName;
 use std::sync::Arc;
@@ -33,8 +33,6 @@ impl From<HostError> for store::Error {
         Self::Other(error.to_string())
     }
 }
-
-const MIB: u64 = 1024 * 1024;
 
 impl State {
     fn bucket(&mut self, bucket: &Resource<Bucket>) -> wasmtime::Result<Bucket> {

@@ -79,8 +79,9 @@ impl State {
 
     /// From now on everything is on behalf of `call`.
     pub(crate) fn enter(&mut self, call: &Arc<Call>) {
-        self.weigh();
         self.memory.enter(call);
+        // What the one before left is held on behalf of this one, and explains it if this one gets nothing for that.
+        self.weigh();
         self.output.iter().for_each(|pipe| pipe.enter(call));
         self.outgoing.enter(call);
         self.sockets.enter(call);

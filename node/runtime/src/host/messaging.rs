@@ -17,6 +17,9 @@ type Answer<T> = wasmtime::Result<Result<T, types::Error>>;
 #[derive(Debug)]
 pub struct Client;
 
+/// What a pair of metadata takes beside its text.
+const METADATA_COST: usize = 64;
+
 /// A message under construction. What is in it is counted with all other messages of the instance.
 #[derive(Debug, Default)]
 pub struct Message {
@@ -28,17 +31,12 @@ pub struct Message {
 }
 
 impl Message {
-    /// What it takes, and what each pair of metadata takes beside its text.
+    /// What it takes.
     fn bytes(&self) -> usize {
         let texts = self.metadata.iter().map(|(key, value)| METADATA_COST + key.len() + value.len());
         self.data.len() + self.content_type.as_ref().map_or(0, String::len) + texts.sum::<usize>()
     }
-}
 
-/// What a pair of metadata takes beside its text.
-const METADATA_COST: usize = 64;
-
-impl Message {
     /// Empties it when it, or all of the instance together, become too large: `others` is what the others take.
     fn fit(&mut self, others: usize) {
         let (size, bytes) = (self.data.len(), self.bytes());

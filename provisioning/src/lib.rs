@@ -11,6 +11,7 @@
 //! pin trusts only a server whose chain ends in exactly that authority; a clock that is wrong never keeps a box from enrolling.
 //! Absent on purpose: files, retries, threads, revocation lists (the fleet refuses an unknown or removed node by itself).
 
+pub mod claim_file;
 pub mod client;
 pub mod clock;
 pub mod enrolment;
@@ -19,6 +20,7 @@ pub mod issuer;
 mod pinned;
 pub mod tls;
 
+pub use claim_file::{ClaimFile, Membership};
 pub use client::{EnrolError, enrol};
 pub use enrolment::Enrolment;
 pub use identity::{Identity, KeyPem, csr, new_key};

@@ -13,6 +13,7 @@ mod binaries;
 mod ci;
 mod demo;
 mod guests;
+mod image;
 mod install;
 mod progress;
 mod stage;
@@ -47,6 +48,8 @@ enum Task {
     Ci(ci::Options),
     /// Check what no compiler checks: length of files, words, nothing postponed
     Tidy,
+    /// Make the disk image of a node, from the recipe below image/
+    Image(image::Options),
     /// Measure one node on this machine: requests, events, latency, memory, wear of the disk
     Bench(bench::Options),
 }
@@ -68,6 +71,7 @@ fn run() -> Result<ExitCode> {
         Task::Test(options) => test::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::Tidy => tidy::run(),
+        Task::Image(options) => image::run(&options),
         Task::Bench(options) => bench::run(&options),
     }
 }

@@ -7,6 +7,7 @@
 //! failed invocation ─▶ Failures: how many within the last hour
 //! event of QoS ≥ 1 ─▶ Brake: acknowledge | hold | refuse
 //! asynchronous call ─▶ asynchronous: Life, Lease, Keys, Shelf
+//! name of a kernel image ─▶ BootEntry: version, tries, good or bad
 //! invocation ─▶ Ledger ─▶ records to persist ─▶ batches to send ─▶ watermark
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 pub mod assignment;
 pub mod asynchronous;
+pub mod boot_entry;
 pub mod brake;
 pub mod capacity;
 pub mod controller;

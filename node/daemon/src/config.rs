@@ -2,9 +2,8 @@
 
 use crate::limits::FREE_BYTES_MIN_LEAST;
 use crate::telemetry::Collector;
-use sedge_protocol::label::Labels;
 use sedge_protocol::strict::{Fault, Faults, Reader, Section};
-use sedge_protocol::{Digest, NodeId};
+use sedge_provisioning::{ClaimFile, Membership};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ pub(crate) struct Config {
     /// The local API.
     pub(crate) socket: PathBuf,
     /// The fleet; none for a node of its own.
-    pub(crate) fleet: Option<Fleet>,
+    pub(crate) fleet: Option<Membership>,
     /// Store.
     pub(crate) store: StoreSettings,
     /// Bounds an operator sets below what the box has.
@@ -37,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) metrics: Option<SocketAddr>,
     /// The OpenTelemetry collector; none when absent.
     pub(crate) collector: Option<Collector>,
+    /// The socket of the process that keeps the operating system; none where the daemon was installed by hand.
+    pub(crate) os: Option<PathBuf>,
 }
 
 /// The embedded broker.
@@ -49,27 +50,6 @@ pub(crate) struct Mqtt {
 impl fmt::Debug for Mqtt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mqtt").field("listen", &self.listen).field("users", &self.users.len()).finish()
-    }
-}
-
-/// How to reach and trust the fleet.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Fleet {
-    /// `https://host:port`.
-    pub(crate) url: String,
-    /// Digest of the fleet's CA certificate.
-    pub(crate) ca_pin: Digest,
-    /// The claim token; needed until the node is enrolled.
-    pub(crate) claim: Option<String>,
-    /// The name the node would like.
-    pub(crate) name: Option<NodeId>,
-    /// Labels of the node.
-    pub(crate) labels: Labels,
-}
-
-impl fmt::Debug for Fleet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fleet").field("url", &self.url).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -137,6 +117,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Faults> {
         functions: read_functions(root.section("functions")),
         metrics: read_listen(root.section("metrics")),
         collector: read_collector(root.section("telemetry")),
+        os: read_os(root.section("os")),
     };
     root.finish();
     reader.finish(Some(config))
@@ -194,23 +175,33 @@ fn read_socket(section: Section<'_>) -> PathBuf {
     PathBuf::from(socket)
 }
 
-fn read_fleet(section: Section<'_>) -> Option<Fleet> {
+fn read_os(section: Section<'_>) -> Option<PathBuf> {
+    let socket: Option<PathBuf> = section.is_present().then(|| section.require("socket")).flatten();
+    section.finish();
+    socket
+}
+
+fn read_fleet(section: Section<'_>) -> Option<Membership> {
     if !section.is_present() {
         section.finish();
         return None;
     }
-    let url: Option<String> = section.require("url");
-    if let Some(url) = &url
-        && !(url.starts_with("https://") && url.len() > 8)
-    {
-        section.reject("url", "write it as https://host:port");
+    if let Some(file) = section.text("file") {
+        section.finish();
+        return fleet_file(Path::new(&file));
     }
-    let ca_pin = section.require("ca_pin");
-    let labels = Labels::try_from(section.free("labels")).map_err(|fault| section.reject("labels", fault)).unwrap_or_default();
-    let claim = section.text("claim").or_else(|| claim_file(&section));
-    let name = section.parse("name");
+    let from_file = claim_file(&section);
+    let membership = Membership::read(&section);
     section.finish();
-    Some(Fleet { url: url?, ca_pin: ca_pin?, claim, name, labels })
+    membership.map(|membership| Membership { claim: membership.claim.or(from_file), ..membership })
+}
+
+/// The fleet of a file that is written while the box runs, such as that of the boot partition. A node without it, or with one that cannot be
+/// used, is one of its own: functions go on.
+fn fleet_file(path: &Path) -> Option<Membership> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let parsed = ClaimFile::parse(&text).map_err(|faults| log::error!(reason:% = faults; "the fleet's file cannot be used"));
+    Some(parsed.ok()?.fleet)
 }
 
 fn claim_file(section: &Section<'_>) -> Option<String> {

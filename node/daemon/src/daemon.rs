@@ -24,6 +24,7 @@ use crate::limits::{CA_FILE_BYTES_MAX, KEYVALUE_SHARED_MB};
 use crate::local::{self, Local};
 use crate::logs::Logs;
 use crate::meter::Meter;
+use crate::os::Keeper;
 use crate::renewal::{self, Renewal};
 use crate::secrets::Secrets;
 use crate::session::{self, Link, Session};
@@ -346,6 +347,11 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     supervisor.service_near("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, (&handle, &opened.store), &common);
+    if let Some(socket) = config.os.clone() {
+        let keeper = Keeper { socket, fleet: config.fleet.is_some(), link: common.link.subscribe() };
+        let stop = supervisor.stop().clone();
+        supervisor.work(async move { keeper.tell(stop).await });
+    }
     let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters, places };
     start_sources(ports, supervisor, handle, messages, parts)
 }

@@ -4,13 +4,12 @@
 //! presented, so that a power cut in between presents the same key again and gets the same node.
 
 use crate::clock;
-use crate::config::Fleet;
 use anyhow::Context as _;
 use sedge_protocol::Digest;
 use sedge_protocol::enrol::EnrolRequest;
 use sedge_provisioning::client::{EnrolError, enrol};
 use sedge_provisioning::enrolment::{Action, Enrolment, Event, Life};
-use sedge_provisioning::{Identity, KeyPem, csr, new_key};
+use sedge_provisioning::{Identity, KeyPem, Membership, csr, new_key};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -105,7 +104,7 @@ impl Vault {
 }
 
 /// Enrols if need be. Answers `None` when the daemon stops first.
-pub(crate) async fn obtain(fleet: &Fleet, vault: &Vault, stop: &CancellationToken) -> anyhow::Result<Option<Credentials>> {
+pub(crate) async fn obtain(fleet: &Membership, vault: &Vault, stop: &CancellationToken) -> anyhow::Result<Option<Credentials>> {
     let Some((key, credentials)) = open(fleet, vault, stop).await? else { return Ok(None) };
     if credentials.is_some() {
         return Ok(credentials);
@@ -139,7 +138,7 @@ pub(crate) async fn obtain(fleet: &Fleet, vault: &Vault, stop: &CancellationToke
 }
 
 /// Presents the claim of the configuration once more, for a node that the fleet has forgotten.
-pub(crate) async fn again(fleet: &Fleet, vault: &Vault, key: &KeyPem) -> Option<Credentials> {
+pub(crate) async fn again(fleet: &Membership, vault: &Vault, key: &KeyPem) -> Option<Credentials> {
     fleet.claim.as_ref()?;
     match present(fleet, vault, key).await {
         Ok(credentials) => {
@@ -154,7 +153,7 @@ pub(crate) async fn again(fleet: &Fleet, vault: &Vault, key: &KeyPem) -> Option<
 }
 
 /// Opens the vault, again and again while the disk refuses: functions go on meanwhile.
-async fn open(fleet: &Fleet, vault: &Vault, stop: &CancellationToken) -> anyhow::Result<Option<(KeyPem, Option<Credentials>)>> {
+async fn open(fleet: &Membership, vault: &Vault, stop: &CancellationToken) -> anyhow::Result<Option<(KeyPem, Option<Credentials>)>> {
     loop {
         let (opened, pin) = (vault.clone(), fleet.ca_pin);
         match tokio::task::spawn_blocking(move || opened.open(pin)).await? {
@@ -184,7 +183,7 @@ enum PresentError {
     Local(anyhow::Error),
 }
 
-async fn present(fleet: &Fleet, vault: &Vault, key: &KeyPem) -> Result<Credentials, PresentError> {
+async fn present(fleet: &Membership, vault: &Vault, key: &KeyPem) -> Result<Credentials, PresentError> {
     let (fleet, vault, key) = (fleet.clone(), vault.clone(), key.clone());
     let local = |error: anyhow::Error| PresentError::Local(error);
     let task = tokio::task::spawn_blocking(move || {

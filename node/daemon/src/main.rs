@@ -39,6 +39,7 @@ mod local;
 mod log_setup;
 mod logs;
 mod meter;
+mod os;
 mod renewal;
 mod secrets;
 mod serve;
@@ -84,6 +85,9 @@ enum Command {
     /// Compiles one artifact under limits; the daemon starts it by itself.
     #[command(hide = true)]
     Compile(compile::Arguments),
+    /// Keeps the operating system of an image: its own process, with the rights that the daemon lacks; systemd starts it.
+    #[command(hide = true)]
+    Os(os::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -96,9 +100,11 @@ fn main() -> ExitCode {
         }
     };
     let command = arguments.command.unwrap_or(Command::Run);
-    if let Command::Compile(arguments) = command {
-        return compile::run(arguments);
-    }
+    let command = match command {
+        Command::Compile(arguments) => return compile::run(arguments),
+        Command::Os(arguments) => return os::run(arguments),
+        command @ (Command::Run | Command::CheckConfig) => command,
+    };
     let config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(faults) => return refuse(&faults.to_string()),

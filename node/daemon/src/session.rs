@@ -12,7 +12,6 @@ mod frames;
 pub(crate) use frames::Exchange;
 
 use crate::bus::BusStats;
-use crate::config::Fleet;
 use crate::enrol::{self, Credentials, Vault};
 use crate::fault::Errors;
 use crate::functions::Functions;
@@ -25,7 +24,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt};
 use sedge_protocol::local::FleetLink;
 use sedge_protocol::message::{CLOSE_UNKNOWN, Desired};
-use sedge_provisioning::tls;
+use sedge_provisioning::{Membership, tls};
 use sedge_store::Store;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -35,7 +34,7 @@ use tokio::sync::watch;
 /// What the session reads and writes.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) fleet: Fleet,
+    pub(crate) fleet: Membership,
     pub(crate) vault: Vault,
     pub(crate) functions: Functions,
     pub(crate) meter: Meter,

@@ -5,11 +5,11 @@ use crate::style::{Style, Tone};
 use crate::table::{Cell, Table, facts};
 use crate::text;
 use clap::{Args, Subcommand};
+use sedge_protocol::Labels;
 use sedge_protocol::api::{self, CreatedClaim, NewClaim};
 use sedge_protocol::label::Label;
 use sedge_protocol::schedule::Interval;
-use sedge_protocol::{Digest, Labels};
-use serde::Serialize;
+use sedge_provisioning::{ClaimFile, Membership};
 use std::process::ExitCode;
 use ureq::http::Method;
 
@@ -74,23 +74,15 @@ impl Create {
     }
 }
 
-/// The table of `sedged.toml`, in the order that people read it.
-#[derive(Serialize)]
-struct NodeConfig<'a> {
-    fleet: FleetTable<'a>,
-}
-
-#[derive(Serialize)]
-struct FleetTable<'a> {
-    url: &'a str,
-    ca_pin: Digest,
-    claim: &'a str,
-}
-
-/// What goes into `sedged.toml`, without the last line feed.
+/// What goes into `sedged.toml`, or as `claim.toml` onto the boot partition, without the last line feed.
 fn node_toml(created: &CreatedClaim) -> String {
-    let fleet = FleetTable { url: &created.fleet, ca_pin: created.ca_pin, claim: &created.token };
-    toml::to_string(&NodeConfig { fleet }).unwrap_or_default().trim_end().to_owned()
+    claim_file(created).to_toml().trim_end().to_owned()
+}
+
+/// What a box needs to use the claim.
+pub(crate) fn claim_file(created: &CreatedClaim) -> ClaimFile {
+    let (url, claim) = (created.fleet.clone(), Some(created.token.clone()));
+    ClaimFile { fleet: Membership { url, ca_pin: created.ca_pin, claim, name: None, labels: Labels::default() }, network: None }
 }
 
 fn describe(created: &CreatedClaim, now_ms: u64, style: Style) -> String {
@@ -128,6 +120,7 @@ fn list(claims: &[api::Claim], now_ms: u64, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sedge_protocol::Digest;
 
     fn claim() -> api::Claim {
         let mut labels = Labels::default();

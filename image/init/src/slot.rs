@@ -1,0 +1,114 @@
+//! Finds the slot that holds the root file system with a given root hash.
+//!
+//! Slots are the partitions named `root-a` and `root-b`. Disks appear when their drivers are ready, so the search is repeated for a while.
+
+use crate::command_line::CommandLine;
+use crate::verity::{BLOCK_BYTES, Superblock};
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const DEVICES: &str = "/sys/class/block";
+/// Partition names of the slots.
+const SLOTS: [&str; 2] = ["root-a", "root-b"];
+/// How long disks may take to appear: a card reader or a USB bridge needs seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A slot with the right root file system.
+#[derive(Debug)]
+pub(crate) struct Found {
+    partition: Partition,
+    superblock: Superblock,
+    command_line: CommandLine,
+}
+
+/// Nothing that was seen holds it.
+#[derive(Debug, thiserror::Error)]
+#[error("no slot holds the root file system of this kernel: {}", if .0.is_empty() { "no partition is named root-a or root-b".to_owned() } else { .0.join("; ") })]
+pub(crate) struct NotFound(Vec<String>);
+
+/// A partition of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Partition {
+    /// Its name in the partition table.
+    name: String,
+    /// Its file below `/dev`.
+    device: String,
+    /// Its number, `major:minor`.
+    number: String,
+    /// The number of its disk.
+    disk: String,
+}
+
+/// Looks until a slot is found or patience ends.
+pub(crate) fn find(command_line: &CommandLine) -> Result<Found, NotFound> {
+    let begin = Instant::now();
+    loop {
+        let mut seen = Vec::new();
+        for partition in slots() {
+            match superblock(&partition, command_line) {
+                Ok(superblock) => return Ok(Found { partition, superblock, command_line: command_line.clone() }),
+                Err(reason) => seen.push(format!("{}: {reason}", partition.device)),
+            }
+        }
+        if begin.elapsed() > PATIENCE {
+            return Err(NotFound(seen));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// The hash tree's head, if it is that of the right root file system.
+fn superblock(partition: &Partition, command_line: &CommandLine) -> Result<Superblock, String> {
+    let mut head = vec![0; 2 * BLOCK_BYTES];
+    let file = File::open(format!("/dev/{}", partition.device)).map_err(|error| error.to_string())?;
+    file.read_exact_at(&mut head, command_line.hash_offset).map_err(|error| error.to_string())?;
+    let (superblock, top) = head.split_at(BLOCK_BYTES);
+    let superblock = Superblock::parse(superblock).map_err(|fault| fault.to_string())?;
+    let holds = superblock.digest(top) == command_line.root_hash;
+    holds.then_some(superblock).ok_or_else(|| "another root file system, or a damaged one".to_owned())
+}
+
+/// Every slot of every disk.
+fn slots() -> Vec<Partition> {
+    let Ok(entries) = fs::read_dir(DEVICES) else { return Vec::new() };
+    let partitions = entries.flatten().filter_map(|entry| Partition::read(entry.path()).ok().flatten());
+    partitions.filter(|partition| SLOTS.contains(&partition.name.as_str())).collect()
+}
+
+impl Partition {
+    /// Reads an entry of `/sys/class/block`; none for a disk.
+    fn read(path: PathBuf) -> io::Result<Option<Self>> {
+        let uevent = fs::read_to_string(path.join("uevent"))?;
+        let value = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+        let (Some(name), Some(device)) = (value("PARTNAME="), value("DEVNAME=")) else { return Ok(None) };
+        let number = fs::read_to_string(path.join("dev"))?.trim().to_owned();
+        let disk = fs::read_to_string(fs::canonicalize(path)?.join("../dev"))?.trim().to_owned();
+        Ok(Some(Self { name, device, number, disk }))
+    }
+}
+
+impl Found {
+    /// What device-mapper is told.
+    pub(crate) fn table(&self) -> String {
+        let CommandLine { root_hash, hash_offset } = &self.command_line;
+        self.superblock.table(&self.partition.number, *hash_offset, root_hash)
+    }
+
+    /// Names the partitions of the boot disk `/dev/sedge/NAME`, so that a stick with partitions of the same names is not mistaken for it.
+    pub(crate) fn udev_rule(&self) -> String {
+        let disk = &self.partition.disk;
+        format!(
+            r#"SUBSYSTEM=="block", ENV{{DEVTYPE}}=="partition", ATTRS{{dev}}=="{disk}", ENV{{PARTNAME}}!="", SYMLINK+="sedge/$env{{PARTNAME}}""#
+        ) + "\n"
+    }
+
+    pub(crate) fn partition(&self) -> impl fmt::Display {
+        format!("/dev/{} ({})", self.partition.device, self.partition.name)
+    }
+}

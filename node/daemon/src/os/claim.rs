@@ -1,0 +1,125 @@
+//! The claim on the boot partition: read at each boot, blanked once it has been used.
+
+use anyhow::Context as _;
+use sedge_protocol::strict::Faults;
+use sedge_provisioning::claim_file::{CLAIM_FILE, ClaimFile};
+use sedge_store::durable;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Longest file that is looked at, bytes.
+const BYTES_MAX: u64 = 64 * 1024;
+/// What a fault is written to, beside the claim.
+const FAULT_FILE: &str = "claim-fault.txt";
+
+/// The file's text; none when the operator has put none there.
+pub(super) fn read(boot: &Path) -> anyhow::Result<Option<String>> {
+    let mut file = match File::open(boot.join(CLAIM_FILE)) {
+        Ok(file) => file.take(BYTES_MAX + 1),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context(CLAIM_FILE),
+    };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).context(CLAIM_FILE)?;
+    anyhow::ensure!(bytes.len() as u64 <= BYTES_MAX, "{CLAIM_FILE} has more than {BYTES_MAX} bytes");
+    // Editors of other systems put a mark before the first character.
+    let text = String::from_utf8(bytes).with_context(|| format!("{CLAIM_FILE} is not UTF-8 text"))?;
+    Ok(Some(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()))
+}
+
+/// Writes for the daemon and for the network what the file says. The inner error is what is wrong in it.
+pub(super) fn publish(text: &str, claim: &Path, network: &Path) -> anyhow::Result<Result<(), Faults>> {
+    let file = match ClaimFile::parse(text) {
+        Ok(file) => file,
+        Err(faults) => return Ok(Err(faults)),
+    };
+    if let Some(settings) = &file.network {
+        fs::create_dir_all(network.parent().unwrap_or(Path::new("/"))).context("the directory of network units")?;
+        durable::replace(network, settings.unit().as_bytes())?;
+    }
+    durable::replace_private(claim, text.as_bytes())?;
+    // The directory belongs to the group that may read it.
+    let group = fs::metadata(claim.parent().unwrap_or(Path::new("/"))).context("the directory of the claim")?.gid();
+    std::os::unix::fs::chown(claim, None, Some(group)).context("the group of the claim")?;
+    fs::set_permissions(claim, std::os::unix::fs::PermissionsExt::from_mode(0o640)).context("the mode of the claim")?;
+    Ok(Ok(()))
+}
+
+/// Blanks the claim in its place. Without one nothing is written.
+pub(super) fn erase(boot: &Path) -> anyhow::Result<()> {
+    let path = boot.join(CLAIM_FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).context(CLAIM_FILE),
+    };
+    let Some(blanked) = std::str::from_utf8(&bytes).ok().and_then(without_claim) else { return Ok(()) };
+    let mut file = File::options().write(true).open(&path).context(CLAIM_FILE)?;
+    file.write_all(blanked.as_bytes()).and_then(|()| file.sync_all()).context(CLAIM_FILE)?;
+    log::info!("the claim was used and is blanked on the boot partition");
+    Ok(())
+}
+
+fn without_claim(text: &str) -> Option<String> {
+    match text.strip_prefix('\u{feff}') {
+        Some(rest) => ClaimFile::without_claim(rest).map(|rest| format!("\u{feff}{rest}")),
+        None => ClaimFile::without_claim(text),
+    }
+}
+
+/// Says beside the claim what is wrong with it.
+pub(super) fn explain(boot: &Path, faults: &str) -> anyhow::Result<()> {
+    let path = boot.join(FAULT_FILE);
+    let text = format!("{faults}\n");
+    if fs::read_to_string(&path).is_ok_and(|before| before == text) {
+        return Ok(());
+    }
+    let mut file = File::create(&path).context(FAULT_FILE)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).context(FAULT_FILE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sedge_protocol::Digest;
+
+    fn claim(more: &str) -> String {
+        format!("[fleet]\nurl = 'https://f:1'\nca_pin = '{}'\nclaim = 'secret'\n{more}", Digest::of(b"ca"))
+    }
+
+    #[test]
+    fn a_claim_is_published_and_blanked_once_it_was_used() {
+        let (boot, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert_eq!(read(boot.path()).unwrap(), None);
+        erase(boot.path()).unwrap();
+        let text = claim("[network]\naddress = ['10.0.0.2/24']\n");
+        fs::write(boot.path().join(CLAIM_FILE), format!("\u{feff}{text}")).unwrap();
+        let found = read(boot.path()).unwrap().unwrap();
+        assert_eq!(found, text);
+        let (to, unit) = (run.path().join("claim.toml"), run.path().join("units/10-claim.network"));
+        publish(&found, &to, &unit).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(&to).unwrap(), text);
+        assert!(fs::read_to_string(&unit).unwrap().contains("Address=10.0.0.2/24"));
+        assert_eq!(fs::metadata(&to).unwrap().mode() & 0o777, 0o640);
+        erase(boot.path()).unwrap();
+        erase(boot.path()).unwrap();
+        let blank = read(boot.path()).unwrap().unwrap();
+        assert!(!blank.contains("secret") && blank.len() == text.len());
+        assert_eq!(ClaimFile::parse(&blank).unwrap().fleet.claim, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_beside_the_claim() {
+        let boot = tempfile::tempdir().unwrap();
+        let faults = publish("[fleet]\nurl = 1\n", &boot.path().join("c"), &boot.path().join("n")).unwrap().unwrap_err();
+        explain(boot.path(), &faults.to_string()).unwrap();
+        explain(boot.path(), &faults.to_string()).unwrap();
+        assert!(fs::read_to_string(boot.path().join(FAULT_FILE)).unwrap().contains("claim.toml:2"));
+        fs::write(boot.path().join(CLAIM_FILE), vec![b' '; 70_000]).unwrap();
+        assert!(read(boot.path()).is_err());
+        fs::write(boot.path().join(CLAIM_FILE), [0xff, 0xfe]).unwrap();
+        assert!(read(boot.path()).unwrap_err().to_string().contains("UTF-8"));
+    }
+}

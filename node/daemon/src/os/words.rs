@@ -1,0 +1,74 @@
+//! What the daemon asks of the process that may change the operating system. One request and one answer for each connection; both ends are of
+//! the same program, so there are no versions.
+
+use anyhow::Context as _;
+use sedge_protocol::frame;
+use sedge_protocol::limits::FRAME_BYTES_MAX;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// What runs, and what else could.
+    Status,
+    /// The box has its certificate: the claim can go.
+    ClaimUsed,
+    /// This version does its work: the boot loader shall keep to it.
+    Healthy,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// It is done, or had been done before.
+    Done,
+    /// It could not be done; nothing has changed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// Answers [`Request::Status`].
+    Status {
+        /// Of the system that runs.
+        version: String,
+        /// Kernel images on the boot partition, by their names.
+        entries: Vec<String>,
+    },
+}
+
+/// Reads one message.
+pub(crate) fn read<M: DeserializeOwned>(from: &mut impl Read) -> anyhow::Result<M> {
+    let mut prefix = [0; 4];
+    from.read_exact(&mut prefix).context("read a message")?;
+    let bytes = usize::try_from(u32::from_be_bytes(prefix))?;
+    anyhow::ensure!(bytes <= FRAME_BYTES_MAX, "a message of {bytes} bytes");
+    let mut body = vec![0; bytes];
+    from.read_exact(&mut body).context("read a message")?;
+    Ok(frame::decode_body(&body)?)
+}
+
+/// Writes one message.
+pub(crate) fn write<M: Serialize>(to: &mut impl Write, message: &M) -> anyhow::Result<()> {
+    to.write_all(&frame::encode(message)?).context("write a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_read_as_it_was_written_and_a_cut_one_is_refused() {
+        let answer = Answer::Status { version: "1.0".to_owned(), entries: vec!["sedge_1.0.efi".to_owned()] };
+        let mut bytes = Vec::new();
+        write(&mut bytes, &answer).unwrap();
+        assert_eq!(read::<Answer>(&mut bytes.as_slice()).unwrap(), answer);
+        for cut in 0..bytes.len() {
+            assert!(read::<Answer>(&mut &bytes[..cut]).is_err(), "{cut}");
+        }
+        assert!(read::<Request>(&mut [0xff_u8; 8].as_slice()).is_err());
+    }
+}

@@ -1,0 +1,54 @@
+//! The disk: boot partition, two slots of which the first is filled, and room for what lasts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sedge_protocol::Digest;
+
+use super::keys::Keys;
+use super::stage::Stage;
+use super::tools::{Tools, output, overlay};
+use super::{Build, recipe};
+
+/// How often a new version is tried before the one before it is taken again.
+const TRIES: u32 = 3;
+
+/// The finished image.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) digest: Digest,
+}
+
+/// Makes the disk and packs it.
+pub(crate) fn make(build: &Build, tools: &Tools, stage: &Stage, kernel: &Path, keys: &Keys) -> Result<Image> {
+    let root = build.work.join("disk");
+    let esp = root.join("esp");
+    overlay(&recipe::root().join("esp"), &esp)?;
+    for directory in ["EFI/BOOT", "EFI/Linux"] {
+        fs::create_dir_all(esp.join(directory)).context("create the boot partition")?;
+    }
+    let efi = build.arch.efi();
+    let loader = esp.join(format!("EFI/BOOT/BOOT{}.EFI", efi.to_uppercase()));
+    let mut sign = tools.command("sbsign");
+    sign.arg("--key").arg(&keys.key).arg("--cert").arg(&keys.certificate).arg("--output").arg(&loader);
+    output(sign.arg(format!("/usr/lib/systemd/boot/efi/systemd-boot{efi}.efi"))).context("sign the boot loader")?;
+    fs::copy(kernel, esp.join(format!("EFI/Linux/sedge_{}+{TRIES}.efi", build.version))).context("copy the kernel image")?;
+    fs::hard_link(&stage.image, root.join("root.img")).context("link the root file system")?;
+    let definitions = build.work.join("partitions");
+    overlay(&recipe::root().join("partitions"), &definitions)?;
+    let disk = build.work.join("disk.img");
+    let mut repart = tools.command("systemd-repart");
+    repart.args(["--empty=create", "--size=auto", "--offline=yes", "--dry-run=no", "--no-pager", "--sector-size=512"]);
+    repart.arg(format!("--architecture={}", build.arch.name())).arg(format!("--seed={}", build.uuid("disk")));
+    repart.arg(format!("--root={}", root.display())).arg(format!("--definitions={}", definitions.display()));
+    output(repart.arg(&disk)).context("lay out the disk")?;
+    let path = build.out.join(format!("{}.img.zst", build.name()));
+    output(tools.command("zstd").args(["-q", "-f", "-10", "-T2"]).arg(&disk).arg("-o").arg(build.work.join("disk.img.zst")))
+        .context("pack the disk")?;
+    fs::copy(build.work.join("disk.img.zst"), &path).with_context(|| format!("write {}", path.display()))?;
+    let packed = fs::read(&path).context("read the finished image")?;
+    Ok(Image { digest: Digest::of(&packed), bytes: packed.len() as u64, path })
+}

@@ -163,7 +163,9 @@ impl ClaimFile {
         let section = root.section("fleet");
         let fleet = Membership::read(&section);
         section.finish();
-        let network = Network::read(&root.section("network"));
+        let section = root.section("network");
+        let network = Network::read(&section);
+        section.finish();
         root.finish();
         reader.finish(fleet.map(|fleet| Self { fleet, network }))
     }

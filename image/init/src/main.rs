@@ -74,7 +74,7 @@ fn boot() -> Result<Infallible, BootError> {
     let found = slot::find(&command_line)?;
     let device = mapper::map("root", &found.table()).map_err(failed("set up dm-verity"))?;
     mount(&device, ROOT, "erofs", MountFlags::RDONLY, None).map_err(failed(format!("mount {device} as erofs")))?;
-    write("/run/udev/rules.d/60-sedge.rules", &found.udev_rule())?;
+    write("/run/udev/rules.d/61-sedge.rules", &found.udev_rule())?;
     say(&format!("<6>sedge-init: root on {}", found.partition()));
     switch_root()
 }

@@ -101,11 +101,11 @@ impl Found {
     }
 
     /// Names the partitions of the boot disk `/dev/sedge/NAME`, so that a stick with partitions of the same names is not mistaken for it.
+    /// The names are those that udev itself reads: the kernel does not know that of a partition which was made while it ran.
     pub(crate) fn udev_rule(&self) -> String {
         let disk = &self.partition.disk;
-        format!(
-            r#"SUBSYSTEM=="block", ENV{{DEVTYPE}}=="partition", ATTRS{{dev}}=="{disk}", ENV{{PARTNAME}}!="", SYMLINK+="sedge/$env{{PARTNAME}}""#
-        ) + "\n"
+        let ours = format!(r#"SUBSYSTEM=="block", ENV{{ID_PART_ENTRY_DISK}}=="{disk}", ENV{{ID_PART_ENTRY_NAME}}!="""#);
+        format!("{ours}, SYMLINK+=\"sedge/$env{{ID_PART_ENTRY_NAME}}\"\n")
     }
 
     pub(crate) fn partition(&self) -> impl fmt::Display {

@@ -32,15 +32,17 @@ pub(crate) fn make(build: &Build, tools: &Tools, stage: &Stage, kernel: &Path, k
     }
     let efi = build.arch.efi();
     let loader = esp.join(format!("EFI/BOOT/BOOT{}.EFI", efi.to_uppercase()));
-    let mut sign = tools.command("sbsign");
+    let mut sign = tools.command_at_commit("sbsign");
     sign.arg("--key").arg(&keys.key).arg("--cert").arg(&keys.certificate).arg("--output").arg(&loader);
     output(sign.arg(format!("/usr/lib/systemd/boot/efi/systemd-boot{efi}.efi"))).context("sign the boot loader")?;
     fs::copy(kernel, esp.join(format!("EFI/Linux/sedge_{}+{TRIES}.efi", build.version))).context("copy the kernel image")?;
     fs::hard_link(&stage.image, root.join("root.img")).context("link the root file system")?;
     let definitions = build.work.join("partitions");
     overlay(&recipe::root().join("partitions"), &definitions)?;
+    let old = format!("@{}", build.epoch_s);
+    output(tools.command("find").arg(&root).args(["-exec", "touch", "-h", "-d", &old, "{}", "+"])).context("set the time of files")?;
     let disk = build.work.join("disk.img");
-    let mut repart = tools.command("systemd-repart");
+    let mut repart = tools.command_at_commit("systemd-repart");
     repart.args(["--empty=create", "--size=auto", "--offline=yes", "--dry-run=no", "--no-pager", "--sector-size=512"]);
     repart.arg(format!("--architecture={}", build.arch.name())).arg(format!("--seed={}", build.uuid("disk")));
     repart.arg(format!("--root={}", root.display())).arg(format!("--definitions={}", definitions.display()));

@@ -31,7 +31,7 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, parts: &Parts<
     let root = [format!("sedge.roothash={}", parts.stage.root_hash), format!("sedge.hash_offset={}", parts.stage.hash_offset)];
     let command_line = recipe.command_line.iter().chain(&root).cloned().collect::<Vec<_>>().join(" ");
     let efi = build.arch.efi();
-    let mut ukify = tools.command("ukify");
+    let mut ukify = tools.command_at_commit("ukify");
     ukify.args(["build", "--efi-arch", efi, "--uname", &version, "--cmdline", &command_line]);
     ukify.arg("--linux").arg(boot.join(&kernel)).arg("--initrd").arg(parts.initrd);
     ukify.arg("--os-release").arg(format!("@{}", parts.stage.tree.join("usr/lib/os-release").display()));

@@ -65,6 +65,13 @@ impl Tools {
         command
     }
 
+    /// A command inside whose clock stands still at the time of the commit, for what writes the time into its result.
+    pub(crate) fn command_at_commit(&self, program: &str) -> Command {
+        let mut command = self.command("faketime");
+        command.env("FAKETIME_FMT", "%s").args(["-f", &self.epoch_s.to_string(), program]);
+        command
+    }
+
     /// Runs a program inside and answers what it printed.
     pub(crate) fn run<A: AsRef<OsStr>>(&self, program: &str, arguments: &[A]) -> Result<String> {
         output(self.command(program).args(arguments))

@@ -25,6 +25,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Fleet {
     directory: PathBuf,
+    /// The name that nodes know this machine by.
+    host: &'static str,
     process: Process,
     api: Api,
     /// The network between nodes and this fleet.
@@ -52,10 +54,18 @@ impl Fleet {
     /// # Errors
     /// When it does not answer.
     pub fn start(directory: &Path) -> Result<Self> {
+        Self::start_as("127.0.0.1", directory)
+    }
+
+    /// [`Fleet::start`] for nodes that know this machine by another name.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_as(host: &'static str, directory: &Path) -> Result<Self> {
         let (directory, link) = (directory.join("fleet"), Link::start()?);
         fs::create_dir_all(&directory)?;
-        let (process, api) = launch(&directory, &link)?;
-        Ok(Self { directory, process, api, link })
+        let (process, api) = launch(&directory, (host, &link))?;
+        Ok(Self { directory, host, process, api, link })
     }
 
     /// `kill -9`.
@@ -72,7 +82,7 @@ impl Fleet {
     /// When it does not answer.
     pub fn restart(&mut self) -> Result<()> {
         self.process.kill9()?;
-        (self.process, self.api) = launch(&self.directory, &self.link)?;
+        (self.process, self.api) = launch(&self.directory, (self.host, &self.link))?;
         Ok(())
     }
 
@@ -119,7 +129,7 @@ impl Fleet {
     /// # Errors
     /// When the fleet makes no claim.
     pub fn membership(&self) -> Result<Membership> {
-        Ok(Membership { url: self.api.https.clone(), ca_pin: self.api.ca_pin, claim: self.claim(1, 3600)?.token })
+        Ok(Membership { url: self.api.https.replace("127.0.0.1", self.host), ca_pin: self.api.ca_pin, claim: self.claim(1, 3600)?.token })
     }
 
     /// All claims.
@@ -246,10 +256,10 @@ fn read<T: DeserializeOwned>(path: &str, status: u16, text: &str) -> Result<T> {
     serde_json::from_str(text).with_context(|| format!("{path}: {text}"))
 }
 
-fn launch(directory: &Path, link: &Link) -> Result<(Process, Api)> {
+fn launch(directory: &Path, (host, link): (&str, &Link)) -> Result<(Process, Api)> {
     for _ in 0..PORTS_TRIED_MAX {
         let sync = free_port()?;
-        if let Some(started) = launch_on(directory, link, sync)? {
+        if let Some(started) = launch_on(directory, (host, link), sync)? {
             link.lead_to(sync);
             return Ok(started);
         }
@@ -258,12 +268,12 @@ fn launch(directory: &Path, link: &Link) -> Result<(Process, Api)> {
 }
 
 /// `None` when the port was taken meanwhile.
-fn launch_on(directory: &Path, link: &Link, sync: SocketAddr) -> Result<Option<(Process, Api)>> {
+fn launch_on(directory: &Path, (host, link): (&str, &Link), sync: SocketAddr) -> Result<Option<(Process, Api)>> {
     let (data, config) = (directory.join("data"), directory.join("fleet.toml"));
     let text = format!(
-        "data_dir = '{}'\npublic_sync = '{}'\n[https]\nlisten = '127.0.0.1:0'\n[sync]\nlisten = '{sync}'\n",
+        "data_dir = '{}'\nnames = ['{host}']\npublic_sync = '{host}:{}'\n[https]\nlisten = '127.0.0.1:0'\n[sync]\nlisten = '{sync}'\n",
         data.display(),
-        link.address()
+        link.address().port()
     );
     fs::write(&config, text)?;
     drop(fs::remove_file(data.join("addresses.json")));
@@ -282,6 +292,8 @@ fn launch_on(directory: &Path, link: &Link, sync: SocketAddr) -> Result<Option<(
     };
     let token = fs::read_to_string(data.join("admin-token")).context("read the admin token")?.trim().to_owned();
     let agent = sedge_provisioning::client::agent(ca_pin, ANSWER_MAX)?;
+    // What nodes are told is not the way from here.
+    let https = https.replace(host, "127.0.0.1");
     Ok(Some((process, Api { https, ca_pin, token, agent })))
 }
 

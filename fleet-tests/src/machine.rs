@@ -1,0 +1,132 @@
+//! A whole machine that boots the image: QEMU, its disk, its serial line.
+
+use crate::node::Membership;
+use crate::process::Process;
+use anyhow::{Context as _, Result};
+use sedge_image_tools::{Tools, output};
+use sedge_provisioning::ClaimFile;
+use std::fs::{self, OpenOptions};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+/// The name by which a machine knows the one that emulates it.
+pub const HOST: &str = "10.0.2.2";
+/// Size of a disk, larger than the image: the rest becomes the data partition.
+const DISK_BYTES: u64 = 2 << 30;
+/// Where the boot partition begins.
+const BOOT_PARTITION: &str = "@@1M";
+/// Firmware.
+const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// A disk with the image on it.
+#[derive(Debug)]
+pub struct Disk {
+    tools: Tools,
+    path: PathBuf,
+}
+
+impl Disk {
+    /// Writes the image that `cargo xtask test` has built to a file in `directory`.
+    ///
+    /// # Errors
+    /// When there is none, or no room.
+    pub fn new(directory: &Path) -> Result<Self> {
+        let named = |name: &str| {
+            std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set: run `cargo xtask test --all`"))
+        };
+        let (image, root) = (named("SEDGE_TEST_IMAGE")?, named("SEDGE_IMAGE_TOOLS")?);
+        let (tools, path) = (Tools::new(&root, directory, 0), directory.join("disk.img"));
+        let packed = directory.join("disk.img.zst");
+        fs::copy(&image, &packed).with_context(|| format!("copy {}", image.display()))?;
+        output(tools.command("zstd").args(["-q", "-d", "--sparse"]).arg(&packed).arg("-o").arg(&path))?;
+        OpenOptions::new().write(true).open(&path)?.set_len(DISK_BYTES)?;
+        Ok(Self { tools, path })
+    }
+
+    /// Drops a claim onto the boot partition.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn claim(&self, membership: &Membership) -> Result<()> {
+        let Membership { url, ca_pin, claim } = membership.clone();
+        let fleet =
+            sedge_provisioning::Membership { url, ca_pin, claim: Some(claim), name: None, labels: sedge_protocol::Labels::default() };
+        let file = self.path.with_file_name("claim.toml");
+        fs::write(&file, ClaimFile { fleet, network: None }.to_toml())?;
+        self.on_boot_partition("mcopy", &["-o".as_ref(), file.as_os_str(), "::".as_ref()]).map(drop)
+    }
+
+    /// A text file of the boot partition.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn read(&self, path: &str) -> Result<String> {
+        self.on_boot_partition("mtype", &[format!("::{path}").as_ref()])
+    }
+
+    /// Names of the kernel images.
+    ///
+    /// # Errors
+    /// When the boot partition cannot be read.
+    pub fn kernel_images(&self) -> Result<Vec<String>> {
+        let names = self.on_boot_partition("mdir", &["-b".as_ref(), "::EFI/Linux".as_ref()])?;
+        Ok(names.lines().filter_map(|line| line.rsplit('/').next()).map(str::to_owned).collect())
+    }
+
+    fn on_boot_partition(&self, program: &str, arguments: &[&std::ffi::OsStr]) -> Result<String> {
+        let partition = format!("{}{BOOT_PARTITION}", self.path.display());
+        output(self.tools.command(program).arg("-i").arg(partition).args(arguments))
+    }
+}
+
+/// A machine that runs; dropping it is pulling the plug.
+#[derive(Debug)]
+pub struct Machine {
+    process: Process,
+    serial: PathBuf,
+    /// Where its HTTP listener is reached.
+    pub http: SocketAddr,
+}
+
+impl Machine {
+    /// Switches it on.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn boot(disk: &Disk) -> Result<Self> {
+        let serial = disk.path.with_extension("serial");
+        let variables = disk.path.with_extension("variables");
+        if !variables.exists() {
+            output(disk.tools.command("cp").arg(VARIABLES).arg(&variables))?;
+        }
+        // Free until QEMU takes it.
+        let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        // One processor: with two that are emulated on a busy machine, the guest's kernel has been seen to lose the timer of the second.
+        let mut command = disk.tools.command("qemu-system-x86_64");
+        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-display", "none"]);
+        command.args(["-monitor", "none", "-serial", &format!("file:{}", serial.display())]);
+        command.args(["-netdev", &format!("user,id=net,hostfwd=tcp:{http}-:8080"), "-device", "virtio-net-pci,netdev=net"]);
+        command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={CODE}")]);
+        command.args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
+        command.args(["-drive", &format!("if=virtio,format=raw,file={}", disk.path.display())]);
+        let process = Process::start("qemu", &mut command, &disk.path.with_extension("log"))?;
+        Ok(Self { process, serial, http })
+    }
+
+    /// What it wrote to its serial line.
+    #[must_use]
+    pub fn console(&self) -> String {
+        fs::read(&self.serial).map(|bytes| String::from_utf8_lossy(&bytes).replace('\u{1b}', "")).unwrap_or_default()
+    }
+
+    /// Fails when it has ended by itself.
+    ///
+    /// # Errors
+    /// With what its console showed last.
+    pub fn check(&mut self) -> Result<()> {
+        let ended = self.process.status()?;
+        anyhow::ensure!(ended.is_none(), "the machine ended: {ended:?}\n{}", self.console());
+        Ok(())
+    }
+}

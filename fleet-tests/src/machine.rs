@@ -5,7 +5,7 @@ use crate::process::Process;
 use anyhow::{Context as _, Result};
 use sedge_image_tools::{Tools, output};
 use sedge_provisioning::ClaimFile;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -37,9 +37,8 @@ impl Disk {
         };
         let (image, root) = (named("SEDGE_TEST_IMAGE")?, named("SEDGE_IMAGE_TOOLS")?);
         let (tools, path) = (Tools::new(&root, directory, 0), directory.join("disk.img"));
-        let packed = directory.join("disk.img.zst");
-        fs::copy(&image, &packed).with_context(|| format!("copy {}", image.display()))?;
-        output(tools.command("zstd").args(["-q", "-d", "--sparse"]).arg(&packed).arg("-o").arg(&path))?;
+        let packed = File::open(&image).with_context(|| format!("open {}", image.display()))?;
+        output(tools.command("zstd").args(["-q", "-d", "--sparse", "-o"]).arg(&path).stdin(packed))?;
         OpenOptions::new().write(true).open(&path)?.set_len(DISK_BYTES)?;
         Ok(Self { tools, path })
     }
@@ -50,10 +49,8 @@ impl Disk {
     /// When it cannot be written.
     pub fn claim(&self, membership: &Membership) -> Result<()> {
         let Membership { url, ca_pin, claim } = membership.clone();
-        let fleet =
-            sedge_provisioning::Membership { url, ca_pin, claim: Some(claim), name: None, labels: sedge_protocol::Labels::default() };
         let file = self.path.with_file_name("claim.toml");
-        fs::write(&file, ClaimFile { fleet, network: None }.to_toml())?;
+        fs::write(&file, ClaimFile::new(url, ca_pin, claim).to_toml())?;
         self.on_boot_partition("mcopy", &["-o".as_ref(), file.as_os_str(), "::".as_ref()]).map(drop)
     }
 

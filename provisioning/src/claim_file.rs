@@ -153,6 +153,13 @@ word! {
 }
 
 impl ClaimFile {
+    /// What a box needs to use a claim, and nothing else.
+    #[must_use]
+    pub fn new(url: String, ca_pin: Digest, claim: String) -> Self {
+        let fleet = Membership { url, ca_pin, claim: Some(claim), name: None, labels: Labels::default() };
+        Self { fleet, network: None }
+    }
+
     /// Reads the file.
     ///
     /// # Errors

@@ -105,6 +105,8 @@ fn main() -> ExitCode {
         Command::Os(arguments) => return os::run(arguments),
         command @ (Command::Run | Command::CheckConfig) => command,
     };
+    // Before the configuration is read, which may have something to say.
+    log_setup::init();
     let config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(faults) => return refuse(&faults.to_string()),
@@ -117,7 +119,6 @@ fn main() -> ExitCode {
 }
 
 fn run(config: config::Config) -> ExitCode {
-    log_setup::init();
     match daemon::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(daemon::StartError::Config(faults)) => refuse(&faults.join("\n")),

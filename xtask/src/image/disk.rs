@@ -47,10 +47,10 @@ pub(crate) fn make(build: &Build, tools: &Tools, stage: &Stage, kernel: &Path, k
     repart.arg(format!("--architecture={}", build.arch.name())).arg(format!("--seed={}", build.uuid("disk")));
     repart.arg(format!("--root={}", root.display())).arg(format!("--definitions={}", definitions.display()));
     output(repart.arg(&disk)).context("lay out the disk")?;
+    let packed = build.work.join("disk.img.zst");
+    output(tools.command("zstd").args(["-q", "-f", "-10", "-T2"]).arg(&disk).arg("-o").arg(&packed)).context("pack the disk")?;
+    let packed = fs::read(&packed).context("read the packed disk")?;
     let path = build.out.join(format!("{}.img.zst", build.name()));
-    output(tools.command("zstd").args(["-q", "-f", "-10", "-T2"]).arg(&disk).arg("-o").arg(build.work.join("disk.img.zst")))
-        .context("pack the disk")?;
-    fs::copy(build.work.join("disk.img.zst"), &path).with_context(|| format!("write {}", path.display()))?;
-    let packed = fs::read(&path).context("read the finished image")?;
+    fs::write(&path, &packed).with_context(|| format!("write {}", path.display()))?;
     Ok(Image { digest: Digest::of(&packed), bytes: packed.len() as u64, path })
 }

@@ -37,7 +37,7 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, i
     fs::create_dir_all(&directory).context("create the initrd")?;
     fs::create_dir_all(tree.join("sysroot")).context("create the initrd")?;
     fs::copy(init, tree.join("init")).context("copy the first program")?;
-    output(tools.command("strip").arg(tree.join("init")))?;
+    tools.run("strip", &[tree.join("init")])?;
     let modules = Modules::read(base)?;
     for (name, list) in ["watchdog", "root"].into_iter().zip(&recipe.initrd) {
         let order = order(&modules, list);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::Build;
 use super::recipe::{self, Recipe};
-use super::tools::{Tools, overlay};
+use super::tools::{Tools, output, overlay};
 
 /// Units that the image has from elsewhere in the repository.
 const UNIT: &str = "units/sedged.service";
@@ -51,8 +51,7 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, s
     let root = format!("--root={}", tree.display());
     tools.run("systemd-sysusers", &[&root])?;
     tools.run("systemctl", &[&root, "preset-all"])?;
-    let mask: Vec<&String> = recipe.mask.iter().collect();
-    tools.run("systemctl", &[&[&root, &"mask".to_owned()], mask.as_slice()].concat())?;
+    output(tools.command("systemctl").args([&root, "mask"]).args(&recipe.mask))?;
     pack(build, tools, tree)
 }
 
@@ -69,11 +68,11 @@ fn pack(build: &Build, tools: &Tools, tree: PathBuf) -> Result<Stage> {
     let (uuid, epoch) = (build.uuid("root"), build.epoch_s.to_string());
     let options = ["--quiet", "-zlz4hc", "-C65536", "-Efragments,dedupe", "-T", &epoch, "-U", &uuid];
     let mut command = tools.command("mkfs.erofs");
-    super::tools::output(command.args(options).args([&image, &tree])).context("pack the root file system")?;
+    output(command.args(options).args([&image, &tree])).context("pack the root file system")?;
     let hash_offset = fs::metadata(&image).context("the packed root")?.len();
     let mut command = tools.command("veritysetup");
     command.args(["format", "--salt=-", &format!("--uuid={}", build.uuid("hash tree")), &format!("--hash-offset={hash_offset}")]);
-    let said = super::tools::output(command.args([&image, &image])).context("make the hash tree")?;
+    let said = output(command.args([&image, &image])).context("make the hash tree")?;
     let root_hash = said.lines().find_map(|line| line.strip_prefix("Root hash:")).context("veritysetup named no root hash")?;
     Ok(Stage { tree, image, hash_offset, root_hash: root_hash.trim().to_owned() })
 }

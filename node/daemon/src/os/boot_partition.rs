@@ -57,7 +57,7 @@ impl BootPartition {
 }
 
 /// Our kernel images on it, the newest first.
-pub(super) fn entries(boot: &Path) -> anyhow::Result<Vec<BootEntry>> {
+fn entries(boot: &Path) -> anyhow::Result<Vec<BootEntry>> {
     let names = fs::read_dir(boot.join(ENTRIES)).with_context(|| format!("read {ENTRIES}"))?;
     let mut entries: Vec<BootEntry> = names.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     entries.sort_by(|one, other| other.version.cmp(&one.version));

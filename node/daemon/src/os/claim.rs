@@ -14,8 +14,8 @@ const BYTES_MAX: u64 = 64 * 1024;
 /// What a fault is written to, beside the claim.
 const FAULT_FILE: &str = "claim-fault.txt";
 
-/// The file's text; none when the operator has put none there.
-pub(super) fn read(boot: &Path) -> anyhow::Result<Option<String>> {
+/// The file as it is; none when the operator has put none there.
+fn bytes(boot: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     let mut file = match File::open(boot.join(CLAIM_FILE)) {
         Ok(file) => file.take(BYTES_MAX + 1),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -24,6 +24,12 @@ pub(super) fn read(boot: &Path) -> anyhow::Result<Option<String>> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).context(CLAIM_FILE)?;
     anyhow::ensure!(bytes.len() as u64 <= BYTES_MAX, "{CLAIM_FILE} has more than {BYTES_MAX} bytes");
+    Ok(Some(bytes))
+}
+
+/// The file's text.
+pub(super) fn read(boot: &Path) -> anyhow::Result<Option<String>> {
+    let Some(bytes) = bytes(boot)? else { return Ok(None) };
     // Editors of other systems put a mark before the first character.
     let text = String::from_utf8(bytes).with_context(|| format!("{CLAIM_FILE} is not UTF-8 text"))?;
     Ok(Some(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()))
@@ -49,14 +55,9 @@ pub(super) fn publish(text: &str, claim: &Path, network: &Path) -> anyhow::Resul
 
 /// Blanks the claim in its place. Without one nothing is written.
 pub(super) fn erase(boot: &Path) -> anyhow::Result<()> {
-    let path = boot.join(CLAIM_FILE);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).context(CLAIM_FILE),
-    };
+    let Some(bytes) = bytes(boot)? else { return Ok(()) };
     let Some(blanked) = std::str::from_utf8(&bytes).ok().and_then(without_claim) else { return Ok(()) };
-    let mut file = File::options().write(true).open(&path).context(CLAIM_FILE)?;
+    let mut file = File::options().write(true).open(boot.join(CLAIM_FILE)).context(CLAIM_FILE)?;
     file.write_all(blanked.as_bytes()).and_then(|()| file.sync_all()).context(CLAIM_FILE)?;
     log::info!("the claim was used and is blanked on the boot partition");
     Ok(())

@@ -3,7 +3,7 @@
 //! ```text
 //!  boot partition ── claim.toml ─▶ /run/sedge/claim.toml (for the daemon), a unit of systemd-networkd
 //!        ▲  names of kernel images
-//!        └──── os (root) ◀── Unix socket: Status, ClaimUsed, Healthy ── daemon (account `sedge`)
+//!        └──── os (root) ◀── Unix socket: ClaimUsed, Healthy ── daemon (account `sedge`)
 //! ```
 //! The daemon runs other people's code and talks to the network; it has no right to disks and none to reboot. What it can ask for here is
 //! harmless by itself: each request is checked against what is on the disk, and each can be repeated.
@@ -101,11 +101,6 @@ impl Os {
 
     fn carry_out(&self, request: &Request) -> anyhow::Result<Answer> {
         match request {
-            Request::Status => {
-                let entries = self.boot.read(boot_partition::entries)?;
-                let entries = entries.iter().map(ToString::to_string).collect();
-                return Ok(Answer::Status { version: self.version.to_string(), entries });
-            }
             Request::ClaimUsed => self.boot.write(claim::erase)?,
             Request::Healthy => {
                 if self.boot.write(|boot| boot_partition::bless(boot, &self.version))? {

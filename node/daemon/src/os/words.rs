@@ -12,8 +12,6 @@ use std::io::{Read, Write};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// What runs, and what else could.
-    Status,
     /// The box has its certificate: the claim can go.
     ClaimUsed,
     /// This version does its work: the boot loader shall keep to it.
@@ -30,13 +28,6 @@ pub(crate) enum Answer {
     Failed {
         /// Why.
         reason: String,
-    },
-    /// Answers [`Request::Status`].
-    Status {
-        /// Of the system that runs.
-        version: String,
-        /// Kernel images on the boot partition, by their names.
-        entries: Vec<String>,
     },
 }
 
@@ -62,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_it_was_written_and_a_cut_one_is_refused() {
-        let answer = Answer::Status { version: "1.0".to_owned(), entries: vec!["sedge_1.0.efi".to_owned()] };
+        let answer = Answer::Failed { reason: "sedge_1.0.efi".to_owned() };
         let mut bytes = Vec::new();
         write(&mut bytes, &answer).unwrap();
         assert_eq!(read::<Answer>(&mut bytes.as_slice()).unwrap(), answer);

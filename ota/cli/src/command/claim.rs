@@ -9,7 +9,7 @@ use sedge_protocol::Labels;
 use sedge_protocol::api::{self, CreatedClaim, NewClaim};
 use sedge_protocol::label::Label;
 use sedge_protocol::schedule::Interval;
-use sedge_provisioning::{ClaimFile, Membership};
+use sedge_provisioning::ClaimFile;
 use std::process::ExitCode;
 use ureq::http::Method;
 
@@ -76,13 +76,7 @@ impl Create {
 
 /// What goes into `sedged.toml`, or as `claim.toml` onto the boot partition, without the last line feed.
 fn node_toml(created: &CreatedClaim) -> String {
-    claim_file(created).to_toml().trim_end().to_owned()
-}
-
-/// What a box needs to use the claim.
-pub(crate) fn claim_file(created: &CreatedClaim) -> ClaimFile {
-    let (url, claim) = (created.fleet.clone(), Some(created.token.clone()));
-    ClaimFile { fleet: Membership { url, ca_pin: created.ca_pin, claim, name: None, labels: Labels::default() }, network: None }
+    ClaimFile::new(created.fleet.clone(), created.ca_pin, created.token.clone()).to_toml().trim_end().to_owned()
 }
 
 fn describe(created: &CreatedClaim, now_ms: u64, style: Style) -> String {

@@ -31,6 +31,7 @@ pub mod rivals;
 pub mod round;
 pub mod time;
 pub mod timer;
+pub mod update;
 
 pub use brake::Brake;
 pub use capacity::Capacity;

@@ -27,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 const EPOCH_KEY: &[u8] = b"epoch";
+const IMAGE_KEY: &[u8] = b"image";
 const DESIRED_PREFIX: &[u8] = b"desired/";
 const RUNNING_PREFIX: &[u8] = b"running/";
 /// Pause before what failed for a passing reason is tried again.
@@ -54,7 +55,8 @@ pub(crate) struct Assigner {
 /// Reads what the node was told last.
 pub(crate) fn restore_desired(store: &Store) -> anyhow::Result<Desired> {
     let epoch = store.get(Tree::Assignment, EPOCH_KEY)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
-    Ok(Desired { epoch, assignments: read_all(store, DESIRED_PREFIX)? })
+    let image = store.get(Tree::Assignment, IMAGE_KEY)?.and_then(|bytes| ciborium::from_reader(bytes.as_slice()).ok());
+    Ok(Desired { epoch, assignments: read_all(store, DESIRED_PREFIX)?, image })
 }
 
 /// Keeps what the node is told. Nothing is written when it is kept already. Blocking.
@@ -65,6 +67,14 @@ pub(crate) fn keep_desired(store: &Store, desired: &Desired) -> anyhow::Result<(
 fn commit_desired(store: &Store, desired: &Desired) -> anyhow::Result<Commit> {
     let mut batch = Batch::new();
     replace_all(store, &mut batch, DESIRED_PREFIX, desired.assignments.iter())?;
+    let image = desired.image.as_ref().map(encode).transpose()?;
+    if store.get(Tree::Assignment, IMAGE_KEY)? != image {
+        if let Some(image) = image {
+            batch.set(Tree::Assignment, IMAGE_KEY, image);
+        } else {
+            batch.delete(Tree::Assignment, IMAGE_KEY);
+        }
+    }
     if batch.is_empty() && store.get(Tree::Assignment, EPOCH_KEY)?.as_deref() == Some(&desired.epoch.to_be_bytes()) {
         return Ok(store.commit(batch, Durability::None)?);
     }
@@ -73,9 +83,10 @@ fn commit_desired(store: &Store, desired: &Desired) -> anyhow::Result<Commit> {
 }
 
 impl Assigner {
-    /// Brings back what ran before the restart. Blocking work inside; call it before any source starts.
-    pub(crate) async fn restore(&mut self) -> anyhow::Result<()> {
+    /// Brings back what ran before the restart, and answers what that was. Blocking work inside; call it before any source starts.
+    pub(crate) async fn restore(&mut self) -> anyhow::Result<BTreeSet<FunctionName>> {
         let running: Vec<Assignment> = read_all(&self.store, RUNNING_PREFIX)?;
+        let before = running.iter().map(|assignment| assignment.function().clone()).collect();
         for assignment in running {
             let (name, revision) = (assignment.function().clone(), assignment.revision);
             let Some(path) = self.fetcher.here(&assignment.artifact) else {
@@ -92,7 +103,8 @@ impl Assigner {
                 }
             }
         }
-        self.expect_assigned()
+        self.expect_assigned()?;
+        Ok(before)
     }
 
     /// Announces what is assigned and does not run yet. A power cut may come between the first event of a new function and the

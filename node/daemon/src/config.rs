@@ -36,8 +36,16 @@ pub(crate) struct Config {
     pub(crate) metrics: Option<SocketAddr>,
     /// The OpenTelemetry collector; none when absent.
     pub(crate) collector: Option<Collector>,
-    /// The socket of the process that keeps the operating system; none where the daemon was installed by hand.
-    pub(crate) os: Option<PathBuf>,
+    /// The process that keeps the operating system; none where the daemon was installed by hand.
+    pub(crate) os: Option<Os>,
+}
+
+/// The process that keeps the operating system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Os {
+    pub(crate) socket: PathBuf,
+    /// Most bytes of a new version in a second; as many as come when absent.
+    pub(crate) rate: Option<u64>,
 }
 
 /// The embedded broker.
@@ -175,10 +183,11 @@ fn read_socket(section: Section<'_>) -> PathBuf {
     PathBuf::from(socket)
 }
 
-fn read_os(section: Section<'_>) -> Option<PathBuf> {
+fn read_os(section: Section<'_>) -> Option<Os> {
     let socket: Option<PathBuf> = section.is_present().then(|| section.require("socket")).flatten();
+    let rate = section.integer("fetch_kib_per_s", 1..=(1 << 30)).map(|kib| kib << 10);
     section.finish();
-    socket
+    Some(Os { socket: socket?, rate })
 }
 
 fn read_fleet(section: Section<'_>) -> Option<Membership> {

@@ -24,7 +24,7 @@ use crate::limits::{CA_FILE_BYTES_MAX, KEYVALUE_SHARED_MB};
 use crate::local::{self, Local};
 use crate::logs::Logs;
 use crate::meter::Meter;
-use crate::os::Keeper;
+use crate::os::{Updater, UpdaterParts};
 use crate::renewal::{self, Renewal};
 use crate::secrets::Secrets;
 use crate::session::{self, Link, Session};
@@ -241,6 +241,7 @@ struct Common {
     desired: watch::Sender<sedge_protocol::message::Desired>,
     credentials: watch::Sender<Option<crate::enrol::Credentials>>,
     unsent: watch::Sender<u64>,
+    os: watch::Sender<Option<sedge_protocol::image::OsReport>>,
     sources: Sources,
 }
 
@@ -275,6 +276,7 @@ fn begin_common(
         link: watch::channel(Link::without(state)).0,
         desired: watch::channel(assigner::restore_desired(store)?).0,
         credentials: watch::channel(None).0,
+        os: watch::channel(None).0,
         unsent,
         sources,
         secrets,
@@ -309,6 +311,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         blocking: tokio::runtime::Handle::current(),
         published: AtomicU64::new(0),
     });
+    let gate_seen = gate.clone();
     supervisor.service("gate", gate.clone().run(common.functions.clone(), opened.engine.clone(), supervisor.clone()));
     supervisor.service("warm", warm::run(common.functions.clone(), gate.clone(), supervisor.clone()));
     let mut assigner = Assigner {
@@ -325,7 +328,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         refused: BTreeMap::new(),
         hindered: 0,
     };
-    assigner.restore().await?;
+    let before = assigner.restore().await?;
     supervisor.service("assigner", assigner.run(common.desired.subscribe()));
     let letters = DeadLetters::open(opened.store.clone(), Arc::clone(&handle.stats)).context("read the dead letters")?;
     let parts = (&opened.store, &letters, egress);
@@ -347,10 +350,19 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     supervisor.service_near("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, (&handle, &opened.store), &common);
-    if let Some(socket) = config.os.clone() {
-        let keeper = Keeper { socket, fleet: config.fleet.is_some(), link: common.link.subscribe() };
-        let stop = supervisor.stop().clone();
-        supervisor.work(async move { keeper.tell(stop).await });
+    if let Some(os) = &config.os {
+        let parts = UpdaterParts {
+            socket: os.socket.clone(),
+            rate: os.rate,
+            fleet: config.fleet.is_some(),
+            before,
+            functions: common.functions.clone(),
+            gate: gate_seen,
+            link: common.link.subscribe(),
+            desired: common.desired.subscribe(),
+            report: common.os.clone(),
+        };
+        supervisor.service("updater", Updater::new(parts).run(supervisor.stop().clone()));
     }
     let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters, places };
     start_sources(ports, supervisor, handle, messages, parts)
@@ -410,6 +422,7 @@ fn start_fleet(config: &Config, supervisor: &Supervisor, (handle, store): (&bus:
         desired: common.desired.clone(),
         credentials: common.credentials.clone(),
         link: common.link.clone(),
+        os: common.os.subscribe(),
         supervisor: supervisor.clone(),
     };
     supervisor.service("session", session::run(session));

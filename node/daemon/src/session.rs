@@ -9,7 +9,7 @@
 mod control;
 mod frames;
 
-pub(crate) use frames::Exchange;
+pub(crate) use frames::{Exchange, Frames};
 
 use crate::bus::BusStats;
 use crate::enrol::{self, Credentials, Vault};
@@ -22,6 +22,7 @@ use crate::supervisor::Supervisor;
 use anyhow::Context as _;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt};
+use sedge_protocol::image::OsReport;
 use sedge_protocol::local::FleetLink;
 use sedge_protocol::message::{CLOSE_UNKNOWN, Desired};
 use sedge_provisioning::{Membership, tls};
@@ -45,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) desired: watch::Sender<Desired>,
     pub(crate) credentials: watch::Sender<Option<Credentials>>,
     pub(crate) link: LinkWriter,
+    /// How the operating system stands, where the node keeps it.
+    pub(crate) os: watch::Receiver<Option<OsReport>>,
     pub(crate) supervisor: Supervisor,
 }
 

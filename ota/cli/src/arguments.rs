@@ -67,6 +67,8 @@ enum Command {
     #[command(subcommand)]
     Node(command::node::Node),
     #[command(subcommand)]
+    Image(command::image::Image),
+    #[command(subcommand)]
     Claim(command::claim::Claim),
     #[command(subcommand)]
     Secret(command::secret::Secret),
@@ -97,6 +99,7 @@ impl Arguments {
             Command::DeadLetters(letters) => letters.run(&context),
             Command::Rm(rm) => rm.run(&context),
             Command::Node(node) => node.run(&context),
+            Command::Image(image) => image.run(&context),
             Command::Claim(claim) => claim.run(&context),
             Command::Secret(secret) => secret.run(&context),
             Command::Usage(usage) => usage.run(&context),

@@ -99,9 +99,18 @@ impl Client {
 
     /// `PUT` of `length` raw bytes.
     pub(crate) fn put_bytes(&self, path: &str, length: u64, bytes: &mut dyn Read) -> Result<(), Failure> {
-        let request = self.request(Method::PUT, path, Some("application/wasm")).header(header::CONTENT_LENGTH, length);
+        self.put(path, "application/wasm", (length, bytes)).map(|_| ())
+    }
+
+    /// `PUT` of `length` raw bytes that are no Wasm, answered in JSON.
+    pub(crate) fn put_file<T: DeserializeOwned>(&self, path: &str, length: u64, bytes: &mut dyn Read) -> Result<T, Failure> {
+        self.json(self.put(path, "application/octet-stream", (length, bytes))?)
+    }
+
+    fn put(&self, path: &str, media_type: &str, (length, bytes): (u64, &mut dyn Read)) -> Result<Response<Body>, Failure> {
+        let request = self.request(Method::PUT, path, Some(media_type)).header(header::CONTENT_LENGTH, length);
         let request = request.body(SendBody::from_reader(bytes)).map_err(|cause| self.unsent(cause.into()))?;
-        self.exchange(request).map(|_| ())
+        self.exchange(request)
     }
 
     /// `DELETE`.

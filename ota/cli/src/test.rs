@@ -92,5 +92,6 @@ pub(crate) fn node() -> Node {
             dead_letters: 2,
             ..Vitals::default()
         },
+        os: None,
     }
 }

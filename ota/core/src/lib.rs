@@ -11,9 +11,11 @@
 //! Absent on purpose: storage, connections, clocks, random numbers. Waves and gates belong in [`mod@plan`].
 
 pub mod filter;
+pub mod image;
 pub mod plan;
 pub mod rollout;
 
 pub use filter::{Filter, FilterError};
+pub use image::{ImageRollout, desired_image, image_step};
 pub use plan::{Fleet, NodeFacts, Plan, Step, Waiting, plan};
 pub use rollout::{DesiredState, Revisions, Rollout, desired};

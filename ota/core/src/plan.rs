@@ -71,6 +71,13 @@ pub enum Waiting {
     Preparing,
     /// A function that is to go still runs.
     Leaving,
+    /// An image is there, and the box waits for the time to restart.
+    Restart {
+        /// For what.
+        waits: String,
+    },
+    /// An image runs and has not shown yet that it works.
+    Trying,
 }
 
 /// What `rollout` has to do with every node it moves: all that match, at once, unless a newer rollout has them.
@@ -125,6 +132,8 @@ impl fmt::Display for Waiting {
             Self::Fetching { bytes, total } => write!(f, "fetching, {} %", bytes.saturating_mul(100) / (*total).max(1)),
             Self::Preparing => f.write_str("compiling"),
             Self::Leaving => f.write_str("stopping"),
+            Self::Restart { waits } => write!(f, "staged, {waits}"),
+            Self::Trying => f.write_str("on trial"),
         }
     }
 }
@@ -153,7 +162,7 @@ mod tests {
     }
 
     fn node(epoch: u64, revision: RevisionId, reported_epoch: u64, reports: Vec<FunctionReport>) -> NodeFacts {
-        let desired = DesiredState { epoch, revisions: [("f".parse().unwrap(), revision)].into() };
+        let desired = DesiredState { epoch, revisions: [("f".parse().unwrap(), revision)].into(), image: None };
         NodeFacts { labels: Labels::default(), online: true, desired, reported_epoch, functions: reports }
     }
 

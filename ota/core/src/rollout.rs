@@ -40,13 +40,16 @@ pub struct DesiredState {
     pub epoch: u64,
     /// What to run.
     pub revisions: Revisions,
+    /// Number of the rollout whose image to boot.
+    pub image: Option<u64>,
 }
 
 impl DesiredState {
-    /// The next state when `revisions` differ from these; none when there is nothing to say.
+    /// The next state when `revisions` or `image` differ from these; none when there is nothing to say.
     #[must_use]
-    pub fn advance(&self, revisions: Revisions) -> Option<Self> {
-        (revisions != self.revisions).then(|| Self { epoch: self.epoch + 1, revisions })
+    pub fn advance(&self, revisions: Revisions, image: Option<u64>) -> Option<Self> {
+        let changed = revisions != self.revisions || image != self.image;
+        changed.then(|| Self { epoch: self.epoch + 1, revisions, image })
     }
 }
 
@@ -77,6 +80,13 @@ mod tests {
         assert_eq!(desired(&node, &labels, &rollouts), [(name, revision("three"))].into());
     }
 
+    #[test]
+    fn another_image_is_news_as_well() {
+        let state = DesiredState::default().advance(Revisions::new(), Some(1)).unwrap();
+        assert_eq!((state.epoch, state.advance(Revisions::new(), Some(1))), (1, None));
+        assert_eq!(state.advance(Revisions::new(), None).unwrap().epoch, 2);
+    }
+
     proptest! {
         #[test]
         fn the_order_of_the_list_does_not_matter(
@@ -97,7 +107,7 @@ mod tests {
             let mut state = DesiredState::default();
             for step in steps {
                 let next: Revisions = step.map(|i| ("a".parse().unwrap(), revision(["x", "y", "z"][i]))).into_iter().collect();
-                match state.advance(next.clone()) {
+                match state.advance(next.clone(), None) {
                     Some(advanced) => {
                         prop_assert!(advanced.epoch == state.epoch + 1 && state.revisions != next);
                         state = advanced;

@@ -2,9 +2,11 @@
 
 use crate::durable;
 use sedge_protocol::Digest;
+use sha2::{Digest as _, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::fs::File;
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::spawn_blocking;
 
 /// The directory of artifacts.
@@ -40,6 +42,13 @@ impl Artifacts {
         .await
     }
 
+    /// A new file for an artifact that comes in pieces; it is no artifact before [`Incoming::keep`].
+    pub(crate) async fn receive(&self) -> io::Result<Incoming> {
+        let path = self.directory.join(format!("{:016x}.tmp", rand::random::<u64>()));
+        let file = File::options().write(true).create_new(true).open(&path).await?;
+        Ok(Incoming { path: Some(path), file, digest: Sha256::new(), bytes: 0 })
+    }
+
     /// The whole artifact, if it is here.
     pub(crate) async fn read(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         match tokio::fs::read(self.path(digest)).await {
@@ -63,6 +72,55 @@ impl Artifacts {
 
     fn path(&self, digest: Digest) -> PathBuf {
         self.directory.join(digest.hex())
+    }
+}
+
+/// An artifact on its way. Dropped before it is kept, it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    path: Option<PathBuf>,
+    file: File,
+    digest: Sha256,
+    bytes: u64,
+}
+
+impl Incoming {
+    /// Takes the next piece.
+    pub(crate) async fn push(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.digest.update(piece);
+        self.bytes += piece.len() as u64;
+        self.file.write_all(piece).await
+    }
+
+    /// What has come: length and digest. Everything is on disk.
+    pub(crate) async fn end(&mut self) -> io::Result<(u64, Digest)> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        Ok((self.bytes, Digest::from_bytes(self.digest.clone().finalize().into())))
+    }
+
+    /// Where it lies until it is kept.
+    pub(crate) fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Makes it the artifact `digest`.
+    pub(crate) async fn keep(mut self, artifacts: &Artifacts, digest: Digest) -> io::Result<()> {
+        let (from, to, directory) = (self.path.take().unwrap_or_default(), artifacts.path(digest), artifacts.directory.clone());
+        blocking(move || {
+            std::fs::rename(&from, &to)?;
+            std::fs::File::open(directory)?.sync_all()
+        })
+        .await
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // What stays is removed at the next start.
+            drop(std::fs::remove_file(path));
+        }
     }
 }
 

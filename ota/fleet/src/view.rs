@@ -2,9 +2,9 @@
 
 use crate::fleet::Shared;
 use crate::hub::{Live, Rates};
-use crate::store::{FunctionRow, NodeRow, RolloutRow, StoreError};
-use sedge_fleet_core::{Fleet, NodeFacts, Step, plan};
-use sedge_protocol::api::{Function, FunctionUsage, Node, NodeState, Rollout, Running, Status, Waiting};
+use crate::store::{FunctionRow, ImageRolloutRow, NodeRow, RolloutRow, StoreError};
+use sedge_fleet_core::{Fleet, NodeFacts, Step, image_step, plan};
+use sedge_protocol::api::{Function, FunctionUsage, ImageRollout, ImageStep, Node, NodeState, Rollout, Running, Status, Waiting};
 use sedge_protocol::message::Health;
 use sedge_protocol::usage::Counters;
 use sedge_protocol::{FunctionName, NodeId, RevisionId};
@@ -114,6 +114,7 @@ fn node_of(row: NodeRow, live: &BTreeMap<NodeId, Live>) -> Node {
         reported_epoch: report.desired_epoch,
         functions: report.functions,
         vitals: report.vitals,
+        os: report.os,
         id: row.id,
     }
 }
@@ -166,4 +167,50 @@ fn progress(row: RolloutRow, fleet: &Fleet) -> Rollout {
         failed,
         waiting,
     }
+}
+
+/// Every rollout of an image and how far it is.
+pub(crate) async fn image_rollouts(shared: &Shared) -> Result<Vec<ImageRollout>, StoreError> {
+    let rows = shared.store.image_rollouts().await?;
+    let (nodes, live) = (shared.store.nodes().await?, shared.hub.view().await);
+    Ok(rows.into_iter().map(|row| image_progress(row, &nodes, &live)).collect())
+}
+
+/// One rollout of an image and how far it is.
+pub(crate) async fn image_rollout(shared: &Shared, row: ImageRolloutRow) -> Result<ImageRollout, StoreError> {
+    let (nodes, live) = (shared.store.nodes().await?, shared.hub.view().await);
+    Ok(image_progress(row, &nodes, &live))
+}
+
+fn image_progress(row: ImageRolloutRow, nodes: &[NodeRow], live: &BTreeMap<NodeId, Live>) -> ImageRollout {
+    let ours = nodes.iter().filter(|node| node.desired.image == Some(row.rollout.number));
+    let steps: Vec<(NodeId, Step)> = ours
+        .map(|node| {
+            let now = live.get(&node.id);
+            let report = now.and_then(|live| live.report.as_deref()).unwrap_or(&node.report);
+            (node.id.clone(), image_step(&row.rollout.version, now.is_some_and(|live| live.online), report.os.as_ref()))
+        })
+        .collect();
+    let count = |is: fn(&Step) -> bool| steps.iter().filter(|(_, step)| is(step)).count() as u64;
+    ImageRollout {
+        done: count(|step| matches!(step, Step::Done)),
+        failed: count(|step| matches!(step, Step::Failed { .. })),
+        waiting: count(|step| matches!(step, Step::Waiting(_))),
+        nodes: steps.into_iter().map(|(node, step)| image_step_of(node, step)).collect(),
+        id: row.id,
+        board: row.rollout.board,
+        version: row.rollout.version,
+        filter: row.rollout.filter.to_string(),
+        restart: row.restart,
+        created_ms: row.created_ms,
+    }
+}
+
+fn image_step_of(node: NodeId, step: Step) -> ImageStep {
+    let (step, reason) = match step {
+        Step::Done => ("done", String::new()),
+        Step::Failed { reason } => ("failed", reason),
+        Step::Waiting(waiting) => ("waiting", waiting.to_string()),
+    };
+    ImageStep { node, step: step.to_owned(), reason }
 }

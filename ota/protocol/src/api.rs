@@ -8,11 +8,14 @@
 //! POST /api/v1/claims  NewClaim ─▶ CreatedClaim             GET  /api/v1/claims               [Claim]
 //! POST /api/v1/rollouts  NewRollout ─▶ Rollout              GET  /api/v1/rollouts             [Rollout]
 //! GET  /api/v1/usage?function=&node=&since_ms=  [UsageRow]  GET  /api/v1/errors               [NodeError]
+//! PUT  /api/v1/images/{digest}  bundle ─▶ Image             GET  /api/v1/images               [Image]
+//! POST /api/v1/image-rollouts  NewImageRollout ─▶ ImageRollout  GET  /api/v1/image-rollouts   [ImageRollout]
 //! GET  /api/v1/events                       server-sent: one Status a second
 //! ```
 //! Every request carries `Authorization: Bearer <admin token>`; every refusal is [`Problem`].
 
 use crate::artifact::Kind;
+use crate::image::{ImageVersion, OsReport, Restart};
 use crate::message::{FunctionReport, Health, Vitals};
 use crate::usage::Counters;
 use crate::{Digest, FunctionName, Labels, Manifest, NodeId, RevisionId};
@@ -98,6 +101,9 @@ pub struct Node {
     pub functions: Vec<FunctionReport>,
     /// How it is, as it last said.
     pub vitals: Vitals,
+    /// How its operating system stands, as it last said; none where the node does not keep it.
+    #[serde(default)]
+    pub os: Option<OsReport>,
 }
 
 /// One function and who runs what of it.
@@ -294,5 +300,80 @@ pub struct NodeError {
     /// Revision.
     pub revision: Option<RevisionId>,
     /// One line.
+    pub reason: String,
+}
+
+/// A version of the operating system that nodes of one board can boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// What it is for, such as `gateway-x86-64`.
+    pub board: String,
+    /// Its version.
+    pub version: ImageVersion,
+    /// The bundle.
+    pub artifact: Digest,
+    /// Its size, bytes.
+    pub size: u64,
+    /// Size of its head, bytes.
+    pub head: u64,
+    /// Keys that have signed it, as it says; nodes check it against those they trust.
+    pub signers: Vec<Digest>,
+    /// When it was published, milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// Asks to move nodes to an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewImageRollout {
+    /// Which version.
+    pub version: ImageVersion,
+    /// For which board; the only one that has this version when absent.
+    #[serde(default)]
+    pub board: Option<String>,
+    /// Which nodes: a label filter such as `site=berlin,line!=2`; all when empty.
+    #[serde(default)]
+    pub filter: String,
+    /// When they may restart.
+    #[serde(default)]
+    pub restart: Restart,
+    /// Whether they keep it although they did not reach the fleet from it.
+    #[serde(default)]
+    pub offline: bool,
+}
+
+/// A rollout of an image and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRollout {
+    /// Its id.
+    pub id: String,
+    /// For which board.
+    pub board: String,
+    /// Version.
+    pub version: ImageVersion,
+    /// Which nodes.
+    pub filter: String,
+    /// When they may restart.
+    pub restart: Restart,
+    /// When it was made, milliseconds since 1970.
+    pub created_ms: u64,
+    /// Nodes it moves, and how far each is.
+    pub nodes: Vec<ImageStep>,
+    /// Nodes that keep it.
+    pub done: u64,
+    /// Nodes that refused it, or went back.
+    pub failed: u64,
+    /// Nodes that are not there yet.
+    pub waiting: u64,
+}
+
+/// How far one node is with an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageStep {
+    /// The node.
+    pub node: NodeId,
+    /// `done`, `failed` or `waiting`.
+    pub step: String,
+    /// Why it failed, or for what it waits.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }

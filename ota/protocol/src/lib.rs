@@ -17,6 +17,7 @@ pub mod enrol;
 pub mod event;
 pub mod frame;
 pub mod id;
+pub mod image;
 pub mod invocation;
 pub mod label;
 pub mod limits;

@@ -6,6 +6,10 @@ pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 pub const CBOR_DEPTH_MAX: usize = 32;
 /// Largest artifact that may be published.
 pub const ARTIFACT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Largest bundle of an operating system.
+pub const BUNDLE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Ranges of a bundle that are asked for at once.
+pub const RANGES_MAX: usize = 1024;
 /// Components and modules inside each other, the outermost included. Toolkits make two levels, composition tools three or four.
 pub const NESTING_MAX: u64 = 16;
 /// Components and modules of an artifact. Python brings 17.

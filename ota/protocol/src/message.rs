@@ -8,6 +8,7 @@
 //! ```
 //! The node opens every stream; the first frame says which kind it is.
 
+use crate::image::{ImageAssignment, OsReport};
 use crate::manifest::{Route, SecretName};
 use crate::usage::{Counters, LedgerEpoch, UsageRecord};
 use crate::{Digest, FunctionName, Labels, Manifest, RevisionId};
@@ -37,6 +38,13 @@ pub enum FromNode {
         digest: Digest,
         /// From which byte on.
         offset: u64,
+    },
+    /// Opens an artifact stream for parts of an artifact, at most [`crate::limits::RANGES_MAX`].
+    FetchRanges {
+        /// Which artifact.
+        digest: Digest,
+        /// Begin and length of each, bytes; they come in this order, one after the other.
+        ranges: Vec<(u64, u64)>,
     },
     /// On a usage stream, one batch at a time.
     Usage(UsageBatch),
@@ -97,6 +105,9 @@ pub struct Hello {
     /// Processor architecture, such as `x86_64`.
     #[serde(default)]
     pub architecture: String,
+    /// What images of the operating system it takes; none where it does not keep one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board: Option<String>,
     /// Labels of the node's own configuration.
     #[serde(default)]
     pub labels: Labels,
@@ -120,6 +131,9 @@ pub struct Desired {
     pub epoch: u64,
     /// At most one per function name.
     pub assignments: Vec<Assignment>,
+    /// The image of the operating system; whatever runs when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageAssignment>,
 }
 
 /// One function on one node.
@@ -170,6 +184,9 @@ pub struct Report {
     /// How the box is.
     #[serde(default)]
     pub vitals: Vitals,
+    /// How its operating system stands, where the node keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<OsReport>,
 }
 
 /// One function on one node.
@@ -353,7 +370,7 @@ mod tests {
         let artifact = Digest::of(b"wasm");
         let mut assignment = Assignment { revision: RevisionId::of(&artifact, &manifest), artifact, size: 4, manifest };
         assert_eq!(assignment.check(), Ok(()));
-        let frame = encode(&FromFleet::Desired(Desired { epoch: 1, assignments: vec![assignment.clone()] })).unwrap();
+        let frame = encode(&FromFleet::Desired(Desired { epoch: 1, assignments: vec![assignment.clone()], image: None })).unwrap();
         let FromFleet::Desired(desired) = decode_body(&frame[4..]).unwrap() else { panic!("not a desired state") };
         assert_eq!(desired.assignments[0], assignment);
         assignment.manifest.limits.memory_mb += 1;

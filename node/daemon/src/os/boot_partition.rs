@@ -2,23 +2,34 @@
 
 use anyhow::Context as _;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use sedge_node_core::boot_entry::Tries;
 use sedge_node_core::boot_entry::{BootEntry, ImageVersion};
+use sedge_node_core::update::TRIES;
+use sedge_protocol::Digest;
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where the kernel images are.
 const ENTRIES: &str = "EFI/Linux";
+/// Suffix of a kernel image that is whole and that the boot loader does not look at.
+const STAGED: &str = ".staged";
+/// Suffix of one that is being written.
+const PART: &str = ".part";
 
 /// The partition and where it is mounted.
 #[derive(Debug)]
 pub(super) struct BootPartition {
     device: PathBuf,
     mount_point: PathBuf,
+    /// One at a time.
+    turn: Mutex<()>,
 }
 
 /// Unmounts when it goes.
 #[derive(Debug)]
-struct Mounted<'a>(&'a Path);
+struct Mounted<'a>(&'a Path, #[expect(dead_code, reason = "given back after unmounting")] MutexGuard<'a, ()>);
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
@@ -30,7 +41,7 @@ impl Drop for Mounted<'_> {
 
 impl BootPartition {
     pub(super) fn new(device: &Path, mount_point: &Path) -> Self {
-        Self { device: device.to_owned(), mount_point: mount_point.to_owned() }
+        Self { device: device.to_owned(), mount_point: mount_point.to_owned(), turn: Mutex::new(()) }
     }
 
     /// Looks at what is on it.
@@ -50,18 +61,74 @@ impl BootPartition {
 
     fn mount(&self, flags: MountFlags) -> anyhow::Result<Mounted<'_>> {
         let flags = flags | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         mount(&self.device, &self.mount_point, "vfat", flags, c"umask=0077")
             .with_context(|| format!("mount {} at {}", self.device.display(), self.mount_point.display()))?;
-        Ok(Mounted(&self.mount_point))
+        Ok(Mounted(&self.mount_point, turn))
     }
 }
 
 /// Our kernel images on it, the newest first.
-fn entries(boot: &Path) -> anyhow::Result<Vec<BootEntry>> {
+pub(super) fn entries(boot: &Path) -> anyhow::Result<Vec<BootEntry>> {
     let names = fs::read_dir(boot.join(ENTRIES)).with_context(|| format!("read {ENTRIES}"))?;
     let mut entries: Vec<BootEntry> = names.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     entries.sort_by(|one, other| other.version.cmp(&one.version));
     Ok(entries)
+}
+
+/// Versions that are staged.
+pub(super) fn staged(boot: &Path) -> anyhow::Result<Vec<ImageVersion>> {
+    let names = fs::read_dir(boot.join(ENTRIES)).with_context(|| format!("read {ENTRIES}"))?;
+    Ok(names.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_suffix(STAGED)?.parse().ok()).collect())
+}
+
+/// The kernel image of a version.
+pub(super) fn kernel(boot: &Path, version: &ImageVersion) -> anyhow::Result<File> {
+    let all = entries(boot)?;
+    let entry = all.iter().find(|entry| entry.version == *version).with_context(|| format!("no kernel image of {version}"))?;
+    File::open(boot.join(ENTRIES).join(entry.to_string())).with_context(|| format!("open {entry}"))
+}
+
+/// Removes every kernel image but that of `keep`, and what is half written. The newest that failed stays as a record.
+pub(super) fn forget(boot: &Path, keep: &ImageVersion) -> anyhow::Result<()> {
+    let directory = boot.join(ENTRIES);
+    let all = entries(boot)?;
+    let record = all.iter().find(|entry| entry.is_bad() && entry.version > *keep);
+    for entry in all.iter().filter(|entry| entry.version != *keep && Some(*entry) != record) {
+        fs::remove_file(directory.join(entry.to_string())).with_context(|| format!("remove {entry}"))?;
+    }
+    for file in fs::read_dir(&directory).with_context(|| format!("read {ENTRIES}"))?.flatten() {
+        if file.file_name().to_str().is_some_and(|name| name.ends_with(STAGED) || name.ends_with(PART)) {
+            fs::remove_file(file.path()).with_context(|| format!("remove {}", file.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a kernel image of so many bytes where the boot loader does not look; it is there as a whole or not at all.
+pub(super) fn stage(boot: &Path, version: &ImageVersion, (from, bytes): (&mut impl Read, u64), digest: &Digest) -> anyhow::Result<()> {
+    let name = |suffix| boot.join(ENTRIES).join(format!("{version}{suffix}"));
+    let part = name(PART);
+    let mut file = File::create(&part).with_context(|| format!("create {}", part.display()))?;
+    let written = io::copy(&mut from.take(bytes), &mut file).context("write the kernel image")?;
+    file.sync_all().context("sync the kernel image")?;
+    let right = written == bytes && sedge_bundle::digest(File::open(&part)?).context("read the kernel image back")? == *digest;
+    anyhow::ensure!(right, "the kernel image is not what the manifest says");
+    fs::rename(&part, name(STAGED)).context("put the kernel image into its place")
+}
+
+/// Shows a staged version to the boot loader, with all its tries. One that is shown already is left alone.
+pub(super) fn show(boot: &Path, version: &ImageVersion) -> anyhow::Result<()> {
+    let directory = boot.join(ENTRIES);
+    let staged = directory.join(format!("{version}{STAGED}"));
+    let entry = BootEntry { version: version.clone(), tries: Some(Tries { left: TRIES, done: 0 }) };
+    if !staged.exists() && entries(boot)?.contains(&entry) {
+        return Ok(());
+    }
+    for old in entries(boot)?.iter().filter(|old| old.version == *version) {
+        fs::remove_file(directory.join(old.to_string())).with_context(|| format!("remove {old}"))?;
+    }
+    fs::rename(staged, directory.join(entry.to_string())).with_context(|| format!("show version {version} to the boot loader"))
 }
 
 /// Marks the version that runs as good. False when it was so already.

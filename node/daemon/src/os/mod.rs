@@ -3,7 +3,8 @@
 //! ```text
 //!  boot partition ── claim.toml ─▶ /run/sedge/claim.toml (for the daemon), a unit of systemd-networkd
 //!        ▲  names of kernel images
-//!        └──── os (root) ◀── Unix socket: ClaimUsed, Healthy ── daemon (account `sedge`)
+//!        └──── os (root) ◀── Unix socket: ClaimUsed, Status, Stage, Activate, Waits, Healthy ── daemon (account `sedge`)
+//!  slots ◀─────┘ writes the one that does not run
 //! ```
 //! The daemon runs other people's code and talks to the network; it has no right to disks and none to reboot. What it can ask for here is
 //! harmless by itself: each request is checked against what is on the disk, and each can be repeated.
@@ -11,25 +12,40 @@
 mod boot_partition;
 mod claim;
 mod client;
+mod record;
+mod slot;
+mod update;
+mod updater;
 mod words;
 
-pub(crate) use client::Keeper;
+pub(crate) use client::Sending;
+pub(crate) use updater::{Parts as UpdaterParts, Updater};
 
 use crate::log_setup;
 use anyhow::Context as _;
 use boot_partition::BootPartition;
 use sd_notify::NotifyState;
-use sedge_node_core::boot_entry::ImageVersion;
-use std::io;
+use sedge_node_core::update::Event;
+use std::fs;
+use std::io::{self, BufReader};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
+use update::{Place, StageError, Updates};
 use words::{Answer, Request};
 
 /// How long a peer may take for one request.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the next chunk of a new version may take: the line may be slow.
+const CHUNK_PATIENCE: Duration = Duration::from_secs(120);
+/// How often the daemon of a version on trial is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// Requests that are served at the same time.
+const PEERS_MAX: usize = 8;
 
 /// Where things are; a test has them elsewhere.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,6 +62,27 @@ pub(crate) struct Arguments {
     /// The unit of systemd-networkd.
     #[arg(long, default_value = "/run/systemd/network/10-claim.network")]
     network: PathBuf,
+    /// Where the slots are, as `root-a` and `root-b`.
+    #[arg(long, default_value = "/dev/sedge")]
+    devices: PathBuf,
+    /// The slot that runs, as the first program wrote it down.
+    #[arg(long, default_value = "/run/sedge-init/slot")]
+    slot: PathBuf,
+    /// What the system says of itself.
+    #[arg(long, default_value = "/etc/os-release")]
+    os_release: PathBuf,
+    /// Public keys of those who may sign new versions.
+    #[arg(long, default_value = "/usr/lib/sedge/trust")]
+    trust: PathBuf,
+    /// How long a new version has to show that it works, seconds.
+    #[arg(long, default_value_t = 600)]
+    trial_s: u64,
+    /// The unit of the daemon.
+    #[arg(long, default_value = "sedged.service")]
+    unit: String,
+    /// What restarts the box, in words.
+    #[arg(long, num_args = 1.., default_values = ["systemctl", "reboot"])]
+    restart: Vec<String>,
 }
 
 /// The process.
@@ -53,8 +90,7 @@ pub(crate) struct Arguments {
 struct Os {
     arguments: Arguments,
     boot: BootPartition,
-    /// Of the root file system that runs.
-    version: ImageVersion,
+    updates: Updates,
 }
 
 /// Runs until it is ended. The socket is standard input, as systemd passes it.
@@ -72,19 +108,52 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned().context("the socket on standard input")?);
     let boot = BootPartition::new(&arguments.boot_partition, &arguments.mount_point);
-    let os = Os { boot, version: running_version()?, arguments };
+    let updates = Updates::open(place(&arguments)?, &boot, Duration::from_secs(arguments.trial_s))?;
+    let os = Arc::new(Os { arguments, boot, updates });
     // A box without a readable boot partition goes on with what it has: its functions matter more.
     if let Err(error) = os.take_claim() {
         log::error!(reason:% = format!("{error:#}"); "the claim of the boot partition cannot be used");
     }
     drop(sd_notify::notify(&[NotifyState::Ready]));
+    let watched = Arc::clone(&os);
+    thread::Builder::new().name("trial".to_owned()).spawn(move || watched.watch_trial()).context("start a thread")?;
     for peer in listener.incoming() {
-        let answered = peer.map_err(anyhow::Error::from).and_then(|peer| os.answer(peer));
-        if let Err(error) = answered {
-            log::warn!(reason:% = format!("{error:#}"); "a request was not answered");
+        let peer = peer.context("accept a request")?;
+        // Each holds one reference: who asks more than that at once waits for nothing.
+        if Arc::strong_count(&os) > PEERS_MAX {
+            log::warn!("too many requests at the same time");
+            continue;
         }
+        let os = Arc::clone(&os);
+        let serve = move || {
+            if let Err(error) = os.answer(peer) {
+                log::warn!(reason:% = format!("{error:#}"); "a request was not answered");
+            }
+        };
+        thread::Builder::new().name("request".to_owned()).spawn(serve).context("start a thread")?;
     }
     Ok(())
+}
+
+/// What this box is, from what the image and the first program say.
+fn place(arguments: &Arguments) -> anyhow::Result<Place> {
+    let text = fs::read_to_string(&arguments.os_release).with_context(|| format!("read {}", arguments.os_release.display()))?;
+    let value = |key: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(|value| value.trim_matches('"').to_owned());
+        value.with_context(|| format!("{} names no {key}", arguments.os_release.display()))
+    };
+    let slot = fs::read_to_string(&arguments.slot).with_context(|| format!("read {}", arguments.slot.display()))?;
+    let (partition, bytes) = slot.trim().split_once(' ').context("the slot that runs is not named")?;
+    Ok(Place {
+        board: value("IMAGE_ID")?.trim_start_matches("sedge-").to_owned(),
+        running: value("IMAGE_VERSION")?.parse()?,
+        slot: partition.trim_start_matches("root-").to_owned(),
+        root_bytes: bytes.parse().context("the length of the root file system")?,
+        devices: arguments.devices.clone(),
+        trust: arguments.trust.clone(),
+        unit: arguments.unit.clone(),
+        restart: arguments.restart.clone(),
+    })
 }
 
 impl Os {
@@ -92,7 +161,11 @@ impl Os {
         peer.set_read_timeout(Some(PEER_PATIENCE))?;
         peer.set_write_timeout(Some(PEER_PATIENCE))?;
         let request = words::read(&mut peer)?;
-        let answer = self.carry_out(&request).unwrap_or_else(|error| {
+        let carried_out = match request {
+            Request::Stage { head, rollout } => self.stage(&peer, (head, rollout)),
+            _ => self.carry_out(&request),
+        };
+        let answer = carried_out.unwrap_or_else(|error| {
             log::error!(request:? = request, reason:% = format!("{error:#}"); "the operating system was not changed");
             Answer::Failed { reason: format!("{error:#}") }
         });
@@ -102,13 +175,43 @@ impl Os {
     fn carry_out(&self, request: &Request) -> anyhow::Result<Answer> {
         match request {
             Request::ClaimUsed => self.boot.write(claim::erase)?,
-            Request::Healthy => {
-                if self.boot.write(|boot| boot_partition::bless(boot, &self.version))? {
-                    log::info!(version:% = self.version; "this version is good: it is kept");
-                }
-            }
+            Request::Status => return Ok(Answer::Status { report: self.updates.report(&self.boot)? }),
+            Request::Waits { what } => self.updates.on(&self.boot, Event::Waits(what.clone()))?,
+            Request::Healthy => self.updates.on(&self.boot, Event::Healthy)?,
+            Request::Activate { version, rollout } => self.updates.activate(&self.boot, version, *rollout)?,
+            // Is answered where its peer is at hand.
+            Request::Stage { .. } => {}
         }
         Ok(Answer::Done)
+    }
+
+    /// A new version comes over the connection.
+    fn stage(&self, peer: &UnixStream, (head, rollout): (u64, u64)) -> anyhow::Result<Answer> {
+        peer.set_read_timeout(Some(CHUNK_PATIENCE))?;
+        let head = update::read_head(&mut &*peer, head)?;
+        let exchange = |missing: &[u32]| {
+            words::write(&mut &*peer, &Answer::Missing { chunks: missing.to_vec() })?;
+            Ok(BufReader::new(peer))
+        };
+        Ok(match self.updates.stage(&self.boot, (&head, rollout), exchange) {
+            Ok(()) => Answer::Done,
+            Err(StageError::Refused(reason)) => {
+                log::warn!(reason = reason.as_str(); "a new version is refused");
+                Answer::Refused { reason }
+            }
+            Err(StageError::Failed(error)) => return Err(error),
+        })
+    }
+
+    /// Looks after a version on trial until it is decided.
+    fn watch_trial(&self) {
+        while let Some(left) = self.updates.due() {
+            thread::sleep(left.min(LOOK));
+            let looked = self.updates.look_at_daemon(&self.boot).and_then(|()| self.updates.on(&self.boot, Event::Tick));
+            if let Err(error) = looked {
+                log::error!(reason:% = format!("{error:#}"); "a version on trial could not be looked after");
+            }
+        }
     }
 
     /// Brings the claim from the boot partition to where the daemon and the network find it.
@@ -123,11 +226,4 @@ impl Os {
             Ok(()) => Ok(()),
         }
     }
-}
-
-/// The version of the root file system, from `os-release`.
-fn running_version() -> anyhow::Result<ImageVersion> {
-    let text = std::fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
-    let version = text.lines().find_map(|line| line.strip_prefix("IMAGE_VERSION=")).context("/etc/os-release names no IMAGE_VERSION")?;
-    Ok(version.trim_matches('"').parse()?)
 }

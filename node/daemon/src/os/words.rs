@@ -1,8 +1,10 @@
 //! What the daemon asks of the process that may change the operating system. One request and one answer for each connection; both ends are of
-//! the same program, so there are no versions.
+//! the same program, so there are no versions. After [`Request::Stage`] the head of a bundle follows as it is, and after
+//! [`Answer::Missing`] the chunks that it names, unpacked, one after the other; then comes the last answer.
 
 use anyhow::Context as _;
 use sedge_protocol::frame;
+use sedge_protocol::image::{ImageVersion, OsReport};
 use sedge_protocol::limits::FRAME_BYTES_MAX;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,8 +16,29 @@ use std::io::{Read, Write};
 pub(crate) enum Request {
     /// The box has its certificate: the claim can go.
     ClaimUsed,
+    /// How things stand.
+    Status,
+    /// This version does not do its work yet.
+    Waits {
+        /// What is missing.
+        what: String,
+    },
     /// This version does its work: the boot loader shall keep to it.
     Healthy,
+    /// A new version comes.
+    Stage {
+        /// Length of the bundle's head, bytes.
+        head: u64,
+        /// Number of the rollout: another number is another try of a version that was given up.
+        rollout: u64,
+    },
+    /// The staged version shall be tried now.
+    Activate {
+        /// Which.
+        version: ImageVersion,
+        /// Number of the rollout.
+        rollout: u64,
+    },
 }
 
 /// An answer.
@@ -24,7 +47,22 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     /// It is done, or had been done before.
     Done,
-    /// It could not be done; nothing has changed.
+    /// How things stand.
+    Status {
+        /// All of it.
+        report: OsReport,
+    },
+    /// These chunks are to come.
+    Missing {
+        /// Their places in the manifest, ascending.
+        chunks: Vec<u32>,
+    },
+    /// It will never be done.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// It could not be done; another try may do it.
     Failed {
         /// Why.
         reason: String,

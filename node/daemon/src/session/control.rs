@@ -2,7 +2,7 @@
 
 use super::frames::{Exchange, Frames};
 use super::{Link, Session};
-use crate::limits::{HEARTBEAT_MAX, HEARTBEAT_MIN, REASON_SHORT_BYTES};
+use crate::limits::{BOARD_WAIT, HEARTBEAT_MAX, HEARTBEAT_MIN, REASON_SHORT_BYTES};
 use crate::vitals;
 use anyhow::Context as _;
 use quinn::{Connection, SendStream};
@@ -14,11 +14,13 @@ use std::time::Duration;
 
 /// Serves the stream until it ends; answers why. An error means that not even the greeting came.
 pub(super) async fn run(session: &Session, connection: &Connection) -> anyhow::Result<anyhow::Error> {
+    let board = board(session).await;
     let hello = Hello {
         version: VERSION,
         daemon: env!("CARGO_PKG_VERSION").to_owned(),
         desired_epoch: session.desired.borrow().epoch,
         architecture: std::env::consts::ARCH.to_owned(),
+        board,
         labels: session.fleet.labels.clone(),
     };
     let mut exchange = Exchange::open(connection, &FromNode::Hello(hello)).await?;
@@ -34,6 +36,13 @@ pub(super) async fn run(session: &Session, connection: &Connection) -> anyhow::R
         error = receive(session, frames) => error,
     };
     Ok(error)
+}
+
+/// What images the node takes. Its keeper is asked when the daemon starts, which may be a moment ago.
+async fn board(session: &Session) -> Option<String> {
+    let mut os = session.os.clone();
+    let known = tokio::time::timeout(BOARD_WAIT, os.wait_for(Option::is_some)).await;
+    known.ok()?.ok()?.as_ref().map(|report| report.board.clone())
 }
 
 async fn receive(session: &Session, mut frames: Frames) -> anyhow::Error {
@@ -60,13 +69,15 @@ async fn receive(session: &Session, mut frames: Frames) -> anyhow::Error {
 
 async fn report(session: &Session, mut send: SendStream, welcome: &Welcome) -> anyhow::Error {
     let heartbeat = Duration::from_millis(welcome.heartbeat_ms).clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
-    let mut functions = session.functions.clone();
+    let (mut functions, mut os) = (session.functions.clone(), session.os.clone());
     loop {
         if let Err(error) = send_report(session, &mut send).await {
             return error;
         }
         tokio::select! {
             changed = functions.changed() => if let Err(error) = changed { return error.into() },
+            // Its sender may be gone: not every node keeps its operating system.
+            Ok(()) = os.changed() => {}
             () = tokio::time::sleep(heartbeat) => {}
         }
     }
@@ -81,6 +92,7 @@ async fn send_report(session: &Session, send: &mut SendStream) -> anyhow::Result
         functions: session.meter.with_totals(table.reports(&session.secrets)),
         errors: session.errors.newest(),
         vitals,
+        os: session.os.borrow().clone(),
     };
     send.write_all(&frame_of(report)?).await.context("send a report")
 }

@@ -12,6 +12,7 @@ pub(crate) mod completions;
 pub(crate) mod dead_letters;
 pub(crate) mod errors;
 pub(crate) mod give;
+pub(crate) mod image;
 pub(crate) mod invocation;
 pub(crate) mod invoke;
 pub(crate) mod login;

@@ -8,6 +8,7 @@ use crate::text;
 use clap::{Args, Subcommand};
 use sedge_protocol::NodeId;
 use sedge_protocol::api::{self, NodeState};
+use sedge_protocol::image::{OsPhase, OsReport, SlotChange};
 use sedge_protocol::message::Vitals;
 use std::process::ExitCode;
 
@@ -78,6 +79,7 @@ fn describe(node: &api::Node, now_ms: u64, style: Style) -> String {
         ("desired state", epochs.into()),
     ];
     known.extend(vitals(&node.vitals));
+    known.extend(node.os.iter().flat_map(|os| system(os, now_ms)));
     format!("{}\n\n{}", facts(style, &known), ls::of_node(&node.functions, now_ms, style))
 }
 
@@ -112,6 +114,24 @@ pub(crate) fn vitals(vitals: &Vitals) -> Vec<(&'static str, Cell)> {
     ];
     facts.extend(vitals.store_trouble.as_ref().map(|trouble| ("store", Cell::toned(text::clean(trouble), Tone::Bad))));
     facts
+}
+
+/// How the operating system stands, as facts.
+fn system(os: &OsReport, now_ms: u64) -> Vec<(&'static str, Cell)> {
+    let tone = match os.phase {
+        OsPhase::Idle | OsPhase::Confirmed => Tone::Good,
+        OsPhase::Fetching { .. } | OsPhase::Staged { .. } | OsPhase::Trial { .. } => Tone::Busy,
+        OsPhase::RolledBack { .. } | OsPhase::Refused { .. } => Tone::Bad,
+    };
+    let mut known = vec![
+        ("image", format!("{} for {}, slot {}", os.version, os.board, os.slot).into()),
+        ("update", Cell::toned(text::clean(&os.phase.to_string()), tone)),
+    ];
+    let slot = |change: &SlotChange| {
+        format!("{} in slot {} since {}: {}", change.to, change.slot, text::ago(now_ms, change.time_ms), change.reason)
+    };
+    known.extend(os.changes.iter().map(|change| ("slot", text::clean(&slot(change)).into())));
+    known
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 mod auth;
 mod console;
 mod enrol;
+mod image;
 mod problem;
 mod publish;
 mod rest;
@@ -46,6 +47,10 @@ fn api() -> Routes {
         ("post", "/claims", post(rest::create_claim)),
         ("get", "/rollouts", get(rest::rollouts)),
         ("post", "/rollouts", post(rest::create_rollout)),
+        ("get", "/images", get(image::images)),
+        ("put", "/images/{digest}", put(image::publish).layer(DefaultBodyLimit::disable())),
+        ("get", "/image-rollouts", get(image::rollouts)),
+        ("post", "/image-rollouts", post(image::create_rollout)),
         ("get", "/usage", get(rest::usage)),
         ("get", "/errors", get(rest::errors)),
         ("get", "/events", get(rest::events)),
@@ -95,7 +100,7 @@ async fn wrong_method() -> Refusal {
 /// A sender that stalls gives back its connection, and its turn to upload. Answers that stream are not cut: they have begun in time.
 /// The status is one after which a node that enrols tries again.
 async fn in_time(request: Request, next: Next) -> Result<Response, Refusal> {
-    let upload = request.uri().path().starts_with("/api/v1/artifacts/");
+    let upload = ["/api/v1/artifacts/", "/api/v1/images/"].iter().any(|path| request.uri().path().starts_with(path));
     let limit = if upload { UPLOAD_TIMEOUT } else { REQUEST_TIMEOUT };
     let late =
         |_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("the request was not whole and answered within {} s", limit.as_secs()));

@@ -160,7 +160,7 @@ pub(super) fn path<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Refusal
     }
 }
 
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     let random = u128::from(rand::random::<u64>()) << 64 | u128::from(rand::random::<u64>());
     ulid::Ulid::from_parts(now_ms(), random).to_string().to_lowercase()
 }

@@ -4,6 +4,7 @@
 
 mod claim;
 mod history;
+mod image;
 mod node;
 mod revision;
 mod rollout;
@@ -11,6 +12,7 @@ mod session;
 mod usage;
 
 pub use claim::{Admission, ClaimRefusal, EnrolFault};
+pub use image::{ImageFault, ImageRolloutRow, WantedRollout};
 pub use node::NodeRow;
 pub use revision::FunctionRow;
 pub use rollout::{Changed, RolloutFault, RolloutRow};

@@ -26,12 +26,14 @@ pub struct NodeRow {
     pub seen_ms: Option<u64>,
     /// What it is told to run.
     pub desired: DesiredState,
+    /// What images of the operating system it takes; empty for none.
+    pub board: String,
     /// What it last said, without its errors.
     pub report: Report,
 }
 
-pub(super) const COLUMNS: &str =
-    "id, claim_labels, own_labels, daemon, architecture, enrolled_ms, certificate_until_ms, seen_ms, desired_epoch, desired, report";
+pub(super) const COLUMNS: &str = "id, claim_labels, own_labels, daemon, architecture, enrolled_ms, certificate_until_ms, seen_ms, desired_epoch, desired, image, \
+     board, report";
 
 impl NodeRow {
     pub(super) fn of(row: &AnyRow) -> Result<Self, StoreError> {
@@ -48,7 +50,12 @@ impl NodeRow {
             enrolled_ms: columns.number()?,
             certificate_until_ms: columns.number()?,
             seen_ms: Some(columns.number()?).filter(|ms| *ms > 0),
-            desired: DesiredState { epoch: columns.number()?, revisions: columns.json::<Revisions>("desired state")? },
+            desired: DesiredState {
+                epoch: columns.number()?,
+                revisions: columns.json::<Revisions>("desired state")?,
+                image: Some(columns.number()?).filter(|number| *number > 0),
+            },
+            board: columns.text()?,
             report: match columns.text()?.as_str() {
                 "{}" => Report::default(),
                 text => super::from_json(text, "report")?,
@@ -101,11 +108,12 @@ impl Store {
     /// When the database fails or too much would be assigned.
     pub async fn greet(&self, id: &NodeId, hello: &Hello, now_ms: u64) -> Result<Vec<Changed>, RolloutFault> {
         let mut transaction = self.write().await.map_err(StoreError::from)?;
-        sqlx::query("UPDATE nodes SET daemon = $1, architecture = $2, own_labels = $3, seen_ms = $4 WHERE id = $5")
+        sqlx::query("UPDATE nodes SET daemon = $1, architecture = $2, own_labels = $3, seen_ms = $4, board = $5 WHERE id = $6")
             .bind(&hello.daemon)
             .bind(&hello.architecture)
             .bind(to_json(&hello.labels))
             .bind(big(now_ms))
+            .bind(hello.board.as_deref().unwrap_or_default())
             .bind(id.as_str())
             .execute(&mut *transaction)
             .await

@@ -1,8 +1,9 @@
 //! Rollouts, and the desired states that follow from them.
 
+use super::image;
 use super::node::{self, NodeRow};
 use super::{Columns, Store, StoreError, big, to_json};
-use sedge_fleet_core::{DesiredState, Filter, Revisions, Rollout, desired};
+use sedge_fleet_core::{DesiredState, Filter, Revisions, Rollout, desired, desired_image};
 use sedge_protocol::limits::{ASSIGNED_MAX, FRAME_BYTES_MAX};
 use sedge_protocol::message::{Assignment, Desired, FromFleet};
 use sedge_protocol::{FunctionName, NodeId, RevisionId};
@@ -174,12 +175,14 @@ pub(super) async fn reconcile(transaction: &mut Transaction<'_, Any>, only: Opti
     let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM rollouts WHERE active = 1 ORDER BY number"));
     let rows = sqlx::query(statement).fetch_all(&mut **transaction).await.map_err(StoreError::from)?;
     let rollouts: Vec<Rollout> = rows.iter().map(|row| RolloutRow::of(row).map(|row| row.rollout)).collect::<Result<_, _>>()?;
+    let images = image::rollouts(transaction).await?;
     let statement = sqlx::AssertSqlSafe(format!("SELECT {} FROM nodes WHERE $1 = '' OR id = $1", node::COLUMNS));
     let nodes = sqlx::query(statement).bind(only.map_or("", NodeId::as_str)).fetch_all(&mut **transaction).await;
     let mut changed = Vec::new();
     for row in &nodes.map_err(StoreError::from)? {
         let node = NodeRow::of(row)?;
-        if let Some(next) = node.desired.advance(desired(&node.id, &node.labels, &rollouts)) {
+        let image = desired_image(&node.id, (&node.labels, &node.board), &images).map(|rollout| rollout.number);
+        if let Some(next) = node.desired.advance(desired(&node.id, &node.labels, &rollouts), image) {
             changed.push(advance(transaction, &node, next).await?);
         }
     }
@@ -194,9 +197,10 @@ async fn advance(transaction: &mut Transaction<'_, Any>, node: &NodeRow, next: D
     if functions > ASSIGNED_MAX || !fits {
         return Err(RolloutFault::TooMany { node: node.id.clone(), functions });
     }
-    let kept = sqlx::query("UPDATE nodes SET desired_epoch = $1, desired = $2 WHERE id = $3 AND desired_epoch = $4")
+    let kept = sqlx::query("UPDATE nodes SET desired_epoch = $1, desired = $2, image = $3 WHERE id = $4 AND desired_epoch = $5")
         .bind(big(next.epoch))
         .bind(to_json(&next.revisions))
+        .bind(big(next.image.unwrap_or(0)))
         .bind(node.id.as_str())
         .bind(big(node.desired.epoch))
         .execute(&mut **transaction)
@@ -221,5 +225,9 @@ async fn message(connection: &mut sqlx::AnyConnection, state: &DesiredState) -> 
             manifest: columns.json("manifest")?,
         });
     }
-    Ok(Desired { epoch: state.epoch, assignments })
+    let image = match state.image {
+        Some(number) => image::assignment(connection, number).await?,
+        None => None,
+    };
+    Ok(Desired { epoch: state.epoch, assignments, image })
 }

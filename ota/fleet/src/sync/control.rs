@@ -31,7 +31,7 @@ pub(super) async fn serve(
         tokio::select! {
             frame = frames.next() => match frame? {
                 Some(FromNode::Report(report)) => take(session, report).await?,
-                Some(FromNode::Hello(_) | FromNode::Fetch { .. } | FromNode::Usage(_) | FromNode::Renew { .. }) => {
+                Some(FromNode::Hello(_) | FromNode::Fetch { .. } | FromNode::FetchRanges { .. } | FromNode::Usage(_) | FromNode::Renew { .. }) => {
                     return Err(StreamFault::Order("only reports belong on a control stream"));
                 }
                 None => return Ok(()),

@@ -130,6 +130,7 @@ impl Session {
         let served = match frames.first().await {
             Ok(FromNode::Hello(hello)) => control::serve(&self, hello, (&mut frames, &mut answer), desired).await,
             Ok(FromNode::Fetch { digest, offset }) => artifact::serve(&self, digest, offset, &mut answer).await,
+            Ok(FromNode::FetchRanges { digest, ranges }) => artifact::serve_ranges(&self, digest, &ranges, &mut answer).await,
             Ok(FromNode::Usage(batch)) => usage::serve(&self, batch, &mut frames, &mut answer).await,
             Ok(FromNode::Renew { csr }) => self.renew(&csr, &mut answer).await,
             Ok(FromNode::Report(_)) => Err(StreamFault::Order("a report before a hello")),

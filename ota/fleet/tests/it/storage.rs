@@ -91,7 +91,8 @@ async fn rollouts_advance_epochs(store: &Store, node: &NodeId) {
     let (row, changed) = store.create_rollout("r3", &one.function, None, (&"line=1".parse().unwrap(), 3)).await.unwrap();
     assert_eq!((row.rollout.number, changed[0].1.epoch, changed[0].1.assignments[0].revision), (3, 2, two.id));
     // Other labels move the node under another rollout; a larger epoch at the node is overtaken.
-    let hello = Hello { version: VERSION, daemon: "1".into(), desired_epoch: 40, architecture: "x".into(), labels: Labels::default() };
+    let hello =
+        Hello { version: VERSION, daemon: "1".into(), desired_epoch: 40, architecture: "x".into(), board: None, labels: Labels::default() };
     let changed = store.greet(node, &hello, 7).await.unwrap();
     assert_eq!((changed[0].1.epoch, changed[0].1.assignments[0].revision), (42, one.id));
     let changed = store.remove_function(&one.function).await.unwrap();

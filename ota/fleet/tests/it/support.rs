@@ -170,6 +170,7 @@ impl Node {
             daemon: "test".into(),
             desired_epoch,
             architecture: "x86_64".into(),
+            board: None,
             labels: self.labels.clone(),
         })
     }

@@ -1,0 +1,212 @@
+//! Brings the operating system where the fleet wants it: fetches, hands over, says when the box may restart and whether a new version works.
+//!
+//! ```text
+//! desired state ─▶ image? ─▶ head ─▶ keeper: which chunks? ─▶ ranges over QUIC ─▶ unpack ─▶ keeper ─▶ staged ─▶ time to restart ─▶ Activate
+//! on trial: functions that ran before run, the fleet was reached ─▶ Healthy
+//! ```
+//! What is decided is decided in `sedge_node_core::update` by the keeper; here is who carries bytes and says what the daemon sees.
+
+use super::client::{Keeper, Staging};
+use super::words::Request;
+use crate::bundle_fetch::{BundleFetch, FetchFault};
+use crate::clock;
+use crate::functions::Functions;
+use crate::gate::Gate;
+use crate::session::Link;
+use sedge_protocol::image::{ImageAssignment, OsPhase, OsReport};
+use sedge_protocol::local::FleetLink;
+use sedge_protocol::message::Desired;
+use sedge_protocol::{FunctionName, image::ImageVersion};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often things are looked at while something is under way.
+const LOOK: Duration = Duration::from_secs(1);
+/// And while nothing is.
+const REST: Duration = Duration::from_secs(30);
+/// Pause after something that did not work.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// What the updater reads and writes.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) socket: PathBuf,
+    /// Most bytes of a bundle in a second; as many as come when absent.
+    pub(crate) rate: Option<u64>,
+    /// Whether the node belongs to a fleet, or should.
+    pub(crate) fleet: bool,
+    /// Functions that ran before the start.
+    pub(crate) before: BTreeSet<FunctionName>,
+    pub(crate) functions: Functions,
+    pub(crate) gate: Gate,
+    pub(crate) link: watch::Receiver<Link>,
+    pub(crate) desired: watch::Receiver<Desired>,
+    /// What the fleet is told.
+    pub(crate) report: watch::Sender<Option<OsReport>>,
+}
+
+/// The task.
+#[derive(Debug)]
+pub(crate) struct Updater {
+    parts: Parts,
+    keeper: Keeper,
+    /// The rollout that was refused for good, and why.
+    refused: Option<(u64, ImageVersion, String)>,
+    claim_told: bool,
+    /// Whether the fleet was reached since the start.
+    reached: bool,
+}
+
+impl Updater {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let keeper = Keeper { socket: parts.socket.clone() };
+        Self { parts, keeper, refused: None, claim_told: false, reached: false }
+    }
+
+    /// Runs until the daemon stops.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (mut desired, mut link) = (self.parts.desired.clone(), self.parts.link.clone());
+        loop {
+            let pause = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                pause = self.step() => pause.unwrap_or_else(|error| {
+                    log::warn!(reason:% = format!("{error:#}"); "the operating system's keeper did not do it; trying again");
+                    AGAIN
+                }),
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = desired.changed() => changed?,
+                changed = link.changed() => changed?,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One look; answers when to look again. Cancel safe: what was written stays in the slot and is found there.
+    async fn step(&mut self) -> anyhow::Result<Duration> {
+        self.reached |= self.parts.link.borrow().state == FleetLink::Online;
+        if self.parts.fleet && self.reached && !self.claim_told {
+            self.keeper.ask(Request::ClaimUsed).await?;
+            self.claim_told = true;
+        }
+        let report = self.keeper.status().await?;
+        let image = self.parts.desired.borrow().image.clone();
+        if let OsPhase::Trial { .. } = report.phase {
+            return self.show(report, image.as_ref()).await;
+        }
+        let Some(image) = image.filter(|image| image.version != report.version) else {
+            self.tell(report);
+            return Ok(REST);
+        };
+        if let Some((rollout, version, reason)) = &self.refused
+            && *rollout == image.rollout
+        {
+            let phase = match report.phase {
+                phase @ OsPhase::RolledBack { .. } => phase,
+                _ => OsPhase::Refused { version: version.clone(), reason: reason.clone() },
+            };
+            self.tell(OsReport { phase, ..report });
+            return Ok(REST);
+        }
+        match &report.phase {
+            OsPhase::Staged { version, .. } if *version == image.version => self.activate(report, &image).await,
+            _ => self.fetch(report, &image).await,
+        }
+    }
+
+    /// On trial: says what is missing, or that nothing is.
+    async fn show(&mut self, report: OsReport, image: Option<&ImageAssignment>) -> anyhow::Result<Duration> {
+        let offline = image.is_some_and(|image| image.offline && image.version == report.version);
+        match self.missing(offline) {
+            None => {
+                self.keeper.ask(Request::Healthy).await?;
+                let report = self.keeper.status().await?;
+                self.tell(report);
+            }
+            Some(what) => {
+                if report.phase != (OsPhase::Trial { waits: what.clone() }) {
+                    self.keeper.ask(Request::Waits { what: what.clone() }).await?;
+                }
+                self.tell(OsReport { phase: OsPhase::Trial { waits: what }, ..report });
+            }
+        }
+        Ok(LOOK)
+    }
+
+    /// What a version on trial has not shown; none when it works.
+    fn missing(&self, offline: bool) -> Option<String> {
+        let table = self.parts.functions.table();
+        // What was taken off meanwhile need not run.
+        let wanted = |name: &&FunctionName| table.states.contains_key(*name);
+        if let Some(name) = self.parts.before.iter().filter(wanted).find(|name| !table.active.contains_key(*name)) {
+            return Some(format!("function `{name}`, which ran before, does not run"));
+        }
+        (self.parts.fleet && !self.reached && !offline).then(|| "the fleet was not reached".to_owned())
+    }
+
+    async fn activate(&mut self, report: OsReport, image: &ImageAssignment) -> anyhow::Result<Duration> {
+        let running = u64::from(self.parts.gate.gauge().running);
+        if image.restart.allows(clock::wall().0, running) {
+            self.keeper.ask(Request::Activate { version: image.version.clone(), rollout: image.rollout }).await?;
+            let waits = "restarting".to_owned();
+            self.tell(OsReport { phase: OsPhase::Staged { version: image.version.clone(), waits }, ..report });
+            return Ok(REST);
+        }
+        let waits = match image.restart {
+            sedge_protocol::image::Restart::Window { .. } => format!("restarts at {} UTC when nothing runs", image.restart),
+            _ => format!("restarts when nothing runs; {running} invocations do"),
+        };
+        self.tell(OsReport { phase: OsPhase::Staged { version: image.version.clone(), waits }, ..report });
+        Ok(LOOK)
+    }
+
+    async fn fetch(&mut self, report: OsReport, image: &ImageAssignment) -> anyhow::Result<Duration> {
+        let Some(connection) = self.parts.link.borrow().connection.clone() else {
+            self.tell(report);
+            return Ok(REST);
+        };
+        let mut bundle = BundleFetch::new(connection, image, self.parts.rate);
+        let head = bundle.head().await?;
+        let phase = |bytes, total| OsPhase::Fetching { version: image.version.clone(), bytes, total };
+        self.tell(OsReport { phase: phase(0, 0), ..report.clone() });
+        match self.keeper.stage(head.clone(), image.rollout).await? {
+            Staging::Done => return Ok(Duration::ZERO),
+            Staging::Refused(reason) => self.refuse(image, reason),
+            Staging::Missing(chunks, sending) => {
+                let told = self.parts.report.clone();
+                let progress = |bytes, total| {
+                    told.send_replace(Some(OsReport { phase: phase(bytes, total), ..report.clone() }));
+                };
+                let sending = match bundle.send(&head, &chunks, sending, progress).await {
+                    Ok(sending) => sending,
+                    Err(FetchFault::Bundle(reason)) => {
+                        self.refuse(image, reason);
+                        return Ok(Duration::ZERO);
+                    }
+                    Err(FetchFault::Passing(error)) => return Err(error),
+                };
+                if let Err(reason) = sending.finish().await? {
+                    self.refuse(image, reason);
+                }
+            }
+        }
+        Ok(Duration::ZERO)
+    }
+
+    fn refuse(&mut self, image: &ImageAssignment, reason: String) {
+        log::error!(version:% = image.version, reason = reason.as_str(); "a new version of the operating system is not taken");
+        self.refused = Some((image.rollout, image.version.clone(), reason));
+    }
+
+    fn tell(&self, report: OsReport) {
+        self.parts.report.send_if_modified(|told| {
+            let changed = told.as_ref() != Some(&report);
+            *told = Some(report);
+            changed
+        });
+    }
+}

@@ -9,6 +9,8 @@ pub(crate) struct CommandLine {
     pub(crate) root_hash: Digest,
     /// `sedge.hash_offset=`: where the hash tree begins in the slot, bytes.
     pub(crate) hash_offset: u64,
+    /// `sedge.version=`: its version.
+    pub(crate) version: Option<String>,
 }
 
 /// What is wrong with it.
@@ -22,6 +24,7 @@ pub(crate) enum Fault {
 
 const ROOT_HASH: &str = "sedge.roothash=";
 const HASH_OFFSET: &str = "sedge.hash_offset=";
+const VERSION: &str = "sedge.version=";
 
 impl CommandLine {
     /// Reads the text of `/proc/cmdline`. What is given twice counts as it was given first: the firmware can only append.
@@ -30,7 +33,7 @@ impl CommandLine {
         let mut root_hash = Digest::default();
         hex::decode_to_slice(value(ROOT_HASH)?, &mut root_hash).map_err(|_| Fault::Value(ROOT_HASH))?;
         let hash_offset = value(HASH_OFFSET)?.parse().map_err(|_| Fault::Value(HASH_OFFSET))?;
-        Ok(Self { root_hash, hash_offset })
+        Ok(Self { root_hash, hash_offset, version: value(VERSION).ok().map(str::to_owned) })
     }
 }
 
@@ -40,8 +43,14 @@ mod tests {
 
     #[test]
     fn root_hash_and_offset_are_read() {
-        let text = format!("console=ttyS0 sedge.roothash={} ro sedge.hash_offset=8192 sedge.hash_offset=4096\n", "ab".repeat(32));
-        assert_eq!(CommandLine::parse(&text), Ok(CommandLine { root_hash: [0xab; 32], hash_offset: 8192 }));
+        let text = format!(
+            "console=ttyS0 sedge.roothash={} ro sedge.hash_offset=8192 sedge.hash_offset=4096 sedge.version=1.2\n",
+            "ab".repeat(32)
+        );
+        assert_eq!(
+            CommandLine::parse(&text),
+            Ok(CommandLine { root_hash: [0xab; 32], hash_offset: 8192, version: Some("1.2".to_owned()) })
+        );
     }
 
     #[test]

@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! kernel ─▶ mounts ─▶ watchdog armed ─▶ modules ─▶ slot whose hash tree has the root hash ─▶ dm-verity ─▶ erofs ─▶ systemd
-//!                                                      │ none after 30 s, or any error
+//!                                                      │ none after 30 s, damaged, or any error
 //!                                                      ▼
-//!                                                 says why, reboots: the boot counter chooses what comes next
+//!                                                 says why, reboots: the boot counter chooses what comes next;
+//!                                                 a damaged version gives way to another one, if there is one
 //! ```
 //!
 //! The kernel, this program and the root hash are one signed file, so what runs here has been checked by the firmware. The root hash names the
 //! root file system; which of the two slots holds it is found by looking, so one file serves both.
 
+mod begun;
 mod command_line;
 mod mapper;
 mod modules;
+mod repair;
 mod slot;
 mod verity;
 mod watchdog;
@@ -71,12 +74,46 @@ fn boot() -> Result<Infallible, BootError> {
         say(&format!("<4>sedge-init: no watchdog: {error}"));
     }
     modules::load("root");
-    let found = slot::find(&command_line)?;
-    let device = mapper::map("root", &found.table()).map_err(failed("set up dm-verity"))?;
+    let found = slot::find(&command_line).inspect_err(|missing| give_up(missing.boot_partition(), &command_line, &missing.to_string()))?;
+    look_at_whole(&found, &command_line)?;
+    let device = mapper::map("root", &found.table(verity::OnFault::Panic)).map_err(failed("set up dm-verity"))?;
     mount(&device, ROOT, "erofs", MountFlags::RDONLY, None).map_err(failed(format!("mount {device} as erofs")))?;
     write("/run/udev/rules.d/61-sedge.rules", &found.udev_rule())?;
+    write("/run/sedge-init/slot", &found.place())?;
     say(&format!("<6>sedge-init: root on {}", found.partition()));
     switch_root()
+}
+
+/// Reads a slot to its end whose version has begun a few times and never came up.
+fn look_at_whole(found: &slot::Found, command_line: &CommandLine) -> Result<(), BootError> {
+    let device = found.device();
+    match begun::count(&device, &command_line.root_hash) {
+        Ok(false) => return Ok(()),
+        Ok(true) => say("<4>sedge-init: this version began several times and did not come up: its slot is read as a whole"),
+        Err(error) => {
+            say(&format!("<4>sedge-init: starts are not counted: {error}"));
+            return Ok(());
+        }
+    }
+    let whole = mapper::map("whole", &found.table(verity::OnFault::Error)).map_err(failed("set up dm-verity"))?;
+    let read = fs::File::open(&whole).and_then(|mut whole| io::copy(&mut whole, &mut io::sink()));
+    mapper::remove("whole").map_err(failed("end dm-verity"))?;
+    if let Err(cause) = read {
+        let reason = format!("the slot {} is damaged: {cause}", found.partition());
+        give_up(found.boot_partition().as_deref(), command_line, &reason);
+        return Err(BootError::Io { what: reason, cause });
+    }
+    Ok(())
+}
+
+/// Gives the boot loader another version to choose, if there is one.
+fn give_up(boot_partition: Option<&str>, command_line: &CommandLine, reason: &str) {
+    let (Some(device), Some(version)) = (boot_partition, &command_line.version) else { return };
+    match repair::give_up(device, version, reason) {
+        Ok(true) => say(&format!("<2>sedge-init: version {version} is given up: {reason}")),
+        Ok(false) => say("<2>sedge-init: there is no other version to take"),
+        Err(error) => say(&format!("<2>sedge-init: the boot partition cannot be changed: {error}")),
+    }
 }
 
 fn mount_new(source: &str, target: &str) -> Result<(), BootError> {

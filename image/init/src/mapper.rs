@@ -18,6 +18,7 @@ const fn code(number: u8) -> Opcode {
     opcode::read_write::<[u8; HEAD_BYTES]>(0xfd, number)
 }
 const CREATE: Opcode = code(3);
+const REMOVE: Opcode = code(4);
 const RESUME: Opcode = code(6);
 const LOAD: Opcode = code(9);
 
@@ -34,6 +35,11 @@ pub(crate) fn map(name: &str, table: &str) -> io::Result<String> {
     send::<LOAD>(&control, &mut Message::load(name, table)?)?;
     send::<RESUME>(&control, &mut Message::about(name))?;
     Ok(format!("/dev/dm-{}", minor(create.device())))
+}
+
+/// Takes the device `name` away again.
+pub(crate) fn remove(name: &str) -> io::Result<()> {
+    send::<REMOVE>(&File::open(CONTROL)?, &mut Message::about(name))
 }
 
 #[expect(unsafe_code, reason = "there is no other way to device-mapper")]

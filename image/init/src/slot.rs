@@ -3,7 +3,7 @@
 //! Slots are the partitions named `root-a` and `root-b`. Disks appear when their drivers are ready, so the search is repeated for a while.
 
 use crate::command_line::CommandLine;
-use crate::verity::{BLOCK_BYTES, Superblock};
+use crate::verity::{BLOCK_BYTES, OnFault, Superblock};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const DEVICES: &str = "/sys/class/block";
 /// Partition names of the slots.
 const SLOTS: [&str; 2] = ["root-a", "root-b"];
+/// Partition name of the boot partition.
+const BOOT: &str = "esp";
 /// How long disks may take to appear: a card reader or a USB bridge needs seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -29,8 +31,18 @@ pub(crate) struct Found {
 
 /// Nothing that was seen holds it.
 #[derive(Debug, thiserror::Error)]
-#[error("no slot holds the root file system of this kernel: {}", if .0.is_empty() { "no partition is named root-a or root-b".to_owned() } else { .0.join("; ") })]
-pub(crate) struct NotFound(Vec<String>);
+#[error("no slot holds the root file system of this kernel: {}", if .seen.is_empty() { "no partition is named root-a or root-b".to_owned() } else { .seen.join("; ") })]
+pub(crate) struct NotFound {
+    seen: Vec<String>,
+    boot_partition: Option<String>,
+}
+
+impl NotFound {
+    /// The boot partition of a disk that has slots.
+    pub(crate) fn boot_partition(&self) -> Option<&str> {
+        self.boot_partition.as_deref()
+    }
+}
 
 /// A partition of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +61,18 @@ struct Partition {
 pub(crate) fn find(command_line: &CommandLine) -> Result<Found, NotFound> {
     let begin = Instant::now();
     loop {
-        let mut seen = Vec::new();
+        let (mut seen, mut boot_partition) = (Vec::new(), None);
         for partition in slots() {
             match superblock(&partition, command_line) {
                 Ok(superblock) => return Ok(Found { partition, superblock, command_line: command_line.clone() }),
-                Err(reason) => seen.push(format!("{}: {reason}", partition.device)),
+                Err(reason) => {
+                    seen.push(format!("{}: {reason}", partition.device));
+                    boot_partition = boot_partition.or_else(|| boot_partition_of(&partition.disk));
+                }
             }
         }
         if begin.elapsed() > PATIENCE {
-            return Err(NotFound(seen));
+            return Err(NotFound { seen, boot_partition });
         }
         thread::sleep(LOOK_AGAIN);
     }
@@ -75,10 +90,19 @@ fn superblock(partition: &Partition, command_line: &CommandLine) -> Result<Super
 }
 
 /// Every slot of every disk.
-fn slots() -> Vec<Partition> {
-    let Ok(entries) = fs::read_dir(DEVICES) else { return Vec::new() };
-    let partitions = entries.flatten().filter_map(|entry| Partition::read(entry.path()).ok().flatten());
-    partitions.filter(|partition| SLOTS.contains(&partition.name.as_str())).collect()
+fn slots() -> impl Iterator<Item = Partition> {
+    partitions().filter(|partition| SLOTS.contains(&partition.name.as_str()))
+}
+
+/// The boot partition of a disk.
+fn boot_partition_of(disk: &str) -> Option<String> {
+    let boot = partitions().find(|partition| partition.name == BOOT && partition.disk == disk)?;
+    Some(format!("/dev/{}", boot.device))
+}
+
+fn partitions() -> impl Iterator<Item = Partition> {
+    let entries = fs::read_dir(DEVICES).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Partition::read(entry.path()).ok().flatten())
 }
 
 impl Partition {
@@ -95,9 +119,26 @@ impl Partition {
 
 impl Found {
     /// What device-mapper is told.
-    pub(crate) fn table(&self) -> String {
-        let CommandLine { root_hash, hash_offset } = &self.command_line;
-        self.superblock.table(&self.partition.number, *hash_offset, root_hash)
+    pub(crate) fn table(&self, on_fault: OnFault) -> String {
+        let CommandLine { root_hash, hash_offset, .. } = &self.command_line;
+        self.superblock.table(&self.partition.number, *hash_offset, root_hash, on_fault)
+    }
+
+    /// Its file.
+    pub(crate) fn device(&self) -> String {
+        format!("/dev/{}", self.partition.device)
+    }
+
+    /// The boot partition of its disk.
+    pub(crate) fn boot_partition(&self) -> Option<String> {
+        boot_partition_of(&self.partition.disk)
+    }
+
+    /// For the keeper of the operating system: the partition's name, and how many of its bytes are in use, hash tree included.
+    pub(crate) fn place(&self) -> String {
+        let hash_offset = self.command_line.hash_offset;
+        // A tree of SHA-256 over blocks of 4096 bytes has a 127th of what it covers.
+        format!("{} {}\n", self.partition.name, hash_offset + hash_offset / 127 + 16 * BLOCK_BYTES as u64)
     }
 
     /// Names the partitions of the boot disk `/dev/sedge/NAME`, so that a stick with partitions of the same names is not mistaken for it.

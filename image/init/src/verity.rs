@@ -12,6 +12,15 @@ const MAGIC: &[u8] = b"verity\0\0";
 const SECTOR_BYTES: u64 = 512;
 const SALT_BYTES_MAX: usize = 256;
 
+/// What happens when a block is read that does not agree with its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnFault {
+    /// The kernel panics, and so reboots: whatever is read is what was signed.
+    Panic,
+    /// Who reads it gets an error.
+    Error,
+}
+
 /// What the tree says about itself. Nothing of it is trusted: with a wrong value no block agrees with the root hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Superblock {
@@ -52,14 +61,17 @@ impl Superblock {
         Sha256::new().chain_update(&self.salt).chain_update(block).finalize().into()
     }
 
-    /// The line that device-mapper takes: data and tree on `device`, the tree from `hash_offset` on. A block that does not agree with
-    /// its hash panics the kernel: whatever is read is what was signed.
-    pub(crate) fn table(&self, device: &str, hash_offset: u64, root_hash: &Digest) -> String {
+    /// The line that device-mapper takes: data and tree on `device`, the tree from `hash_offset` on.
+    pub(crate) fn table(&self, device: &str, hash_offset: u64, root_hash: &Digest, on_fault: OnFault) -> String {
         let sectors = self.data_blocks.saturating_mul(BLOCK / SECTOR_BYTES);
         let tree = hash_offset / BLOCK + 1;
         let salt = if self.salt.is_empty() { "-".to_owned() } else { hex::encode(&self.salt) };
         let (blocks, root_hash) = (self.data_blocks, hex::encode(root_hash));
-        format!("0 {sectors} verity 1 {device} {device} {BLOCK} {BLOCK} {blocks} {tree} sha256 {root_hash} {salt} 1 panic_on_corruption")
+        let option = match on_fault {
+            OnFault::Panic => " 1 panic_on_corruption",
+            OnFault::Error => "",
+        };
+        format!("0 {sectors} verity 1 {device} {device} {BLOCK} {BLOCK} {blocks} {tree} sha256 {root_hash} {salt}{option}")
     }
 }
 
@@ -86,11 +98,11 @@ mod tests {
         let superblock = Superblock::parse(&block(&[])).unwrap();
         let hash = "00".repeat(32);
         assert_eq!(
-            superblock.table("254:2", 40_960, &[0; 32]),
+            superblock.table("254:2", 40_960, &[0; 32], OnFault::Panic),
             format!("0 80 verity 1 254:2 254:2 4096 4096 10 11 sha256 {hash} - 1 panic_on_corruption")
         );
         let salted = Superblock::parse(&block(&[1, 2])).unwrap();
-        assert!(salted.table("8:1", 40_960, &[0; 32]).contains(" 0102 1 panic"));
+        assert!(salted.table("8:1", 40_960, &[0; 32], OnFault::Error).ends_with(" 0102"));
         assert_eq!(salted.digest(b"x"), <Digest>::from(Sha256::digest([1, 2, b'x'])));
     }
 

@@ -39,13 +39,16 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, i
     fs::copy(init, tree.join("init")).context("copy the first program")?;
     tools.run("strip", &[tree.join("init")])?;
     let modules = Modules::read(base)?;
-    for (name, list) in ["watchdog", "root"].into_iter().zip(&recipe.initrd) {
+    for (name, list) in ["watchdog", "root", "repair"].into_iter().zip(&recipe.initrd) {
         let order = order(&modules, list);
         for path in &order {
             unpack(tools, &modules.directory.join(path), &directory.join(file_name(path)))?;
         }
         let text: String = order.iter().map(|path| format!("{}\n", file_name(path))).collect();
         fs::write(directory.join(name), text).with_context(|| format!("write the list `{name}`"))?;
+    }
+    if let Some(over) = build.overlay.as_ref().map(|over| over.join("initrd")).filter(|over| over.exists()) {
+        tools.run("cp", &["-a", "--remove-destination", "-T", &over.to_string_lossy(), &tree.to_string_lossy()])?;
     }
     output(tools.command("sh").args(["-c", PACK, "sh"]).args([&tree, &archive])).context("pack the initrd")?;
     Ok(archive)

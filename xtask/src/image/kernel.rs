@@ -28,7 +28,11 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, parts: &Parts<
     let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let kernel = names.find(|name| name.starts_with("vmlinuz-")).context("the base has no kernel")?;
     let version = kernel.trim_start_matches("vmlinuz-").to_owned();
-    let root = [format!("sedge.roothash={}", parts.stage.root_hash), format!("sedge.hash_offset={}", parts.stage.hash_offset)];
+    let root = [
+        format!("sedge.version={}", build.version),
+        format!("sedge.roothash={}", parts.stage.root_hash),
+        format!("sedge.hash_offset={}", parts.stage.hash_offset),
+    ];
     let command_line = recipe.command_line.iter().chain(&root).cloned().collect::<Vec<_>>().join(" ");
     let efi = build.arch.efi();
     let mut ukify = tools.command_at_commit("ukify");

@@ -1,44 +1,55 @@
-//! The keys that sign what the firmware starts.
+//! The keys that sign what the firmware starts, and what boxes take as a new version.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use sedge_bundle::SigningKey;
 
 use super::Build;
 use super::tools::{Tools, output};
 use crate::progress;
 
-/// A key and its certificate, PEM.
+/// The keys of an image.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
+    /// Signs what the firmware starts, PEM.
     pub(crate) key: PathBuf,
+    /// Its certificate, PEM.
     pub(crate) certificate: PathBuf,
+    /// Signs bundles, PKCS #8.
+    bundle: PathBuf,
+}
+
+impl Keys {
+    /// The key that signs bundles.
+    pub(crate) fn bundle(&self) -> Result<SigningKey> {
+        let bytes = fs::read(&self.bundle).with_context(|| format!("read {}", self.bundle.display()))?;
+        SigningKey::from_pkcs8(&bytes).with_context(|| format!("{}", self.bundle.display()))
+    }
 }
 
 /// The keys of this machine, made if there are none. They are for development: whoever sells boxes keeps others elsewhere.
 pub(crate) fn ensure(build: &Build, tools: &Tools) -> Result<Keys> {
     let directory = build.cache.join("keys");
-    let keys = Keys { key: directory.join("boot.key"), certificate: directory.join("boot.crt") };
-    if keys.certificate.exists() {
-        return Ok(keys);
-    }
-    progress::say(&format!("  making a key for development in {}", directory.display()));
+    let keys = Keys { key: directory.join("boot.key"), certificate: directory.join("boot.crt"), bundle: directory.join("bundle.pk8") };
     fs::create_dir_all(&directory).context("create the directory of keys")?;
-    let mut command = tools.command("openssl");
-    command.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-sha256",
-        "-nodes",
-        "-days",
-        "7300",
-        "-subj",
-        "/CN=Sedge development/",
-        "-keyout",
-    ]);
-    output(command.arg(&keys.key).arg("-out").arg(&keys.certificate)).context("make a key")?;
+    if !keys.certificate.exists() {
+        progress::say(&format!("  making a key for development in {}", directory.display()));
+        make_boot_key(tools, &keys)?;
+    }
+    if !keys.bundle.exists() {
+        progress::say(&format!("  making a key for bundles in {}", directory.display()));
+        fs::write(&keys.bundle, SigningKey::generate()?).context("keep a key for bundles")?;
+        fs::set_permissions(&keys.bundle, Permissions::from_mode(0o600)).context("keep a key for bundles")?;
+    }
     Ok(keys)
+}
+
+fn make_boot_key(tools: &Tools, keys: &Keys) -> Result<()> {
+    let mut command = tools.command("openssl");
+    command.args(["req", "-x509", "-newkey", "rsa:2048", "-sha256", "-nodes", "-days", "7300", "-subj", "/CN=Sedge development/"]);
+    output(command.arg("-keyout").arg(&keys.key).arg("-out").arg(&keys.certificate)).context("make a key")?;
+    Ok(())
 }

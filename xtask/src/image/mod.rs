@@ -6,13 +6,15 @@
 //!    └────────▶ base ─▶ stage: less what no node needs, plus tree/, sedged, init ─▶ root.img (erofs + hash tree)
 //!                 │                                                                     │ root hash
 //!                 └─▶ kernel, modules ─▶ initrd ─▶ signed kernel image ◀────────────────┘
-//!                                                      └─▶ boot partition ─▶ disk.img ─▶ .img.zst
+//!                                                      ├─▶ boot partition ─▶ disk.img ─▶ .img.zst
+//!                                                      └─▶ with root.img, in chunks, signed ─▶ .sedge-os
 //! ```
 //!
 //! Tools and base are kept outside the work tree and named by what goes into them. Nothing here depends on the host beyond `mmdebstrap`,
 //! `unshare` and `chroot`: device-mapper, loop devices and mounts of disks are not used.
 
 mod base;
+mod bundle;
 mod disk;
 mod initrd;
 mod kernel;
@@ -27,6 +29,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use sedge_protocol::image::ImageVersion;
 
 use crate::binaries::{self, Profile};
 use crate::progress::{self, Step};
@@ -75,13 +78,32 @@ pub(crate) struct Options {
     /// What is kept between builds [default: ~/.cache/sedge-image]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
+    /// Files of your own: those below DIR/root are laid over the root file system, those below DIR/initrd over that of the first program
+    #[arg(long, value_name = "DIR")]
+    pub(crate) overlay: Option<PathBuf>,
+    /// The oldest version that the bundle can follow [default: any]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) minimum: Option<ImageVersion>,
+    /// Make the bundle alone, without the disk image
+    #[arg(long)]
+    pub(crate) bundle_only: bool,
 }
 
 impl Options {
     /// The image for the boot tests, with a daemon that is built already.
     pub(crate) fn test(sedged: PathBuf) -> Self {
-        let (version, out, mirror, cache) = (None, None, None, None);
-        Self { arch: Arch::X86_64, variant: Variant::Test, version, out, sedged: Some(sedged), mirror, cache }
+        Self {
+            arch: Arch::X86_64,
+            variant: Variant::Test,
+            version: None,
+            out: None,
+            sedged: Some(sedged),
+            mirror: None,
+            cache: None,
+            overlay: None,
+            minimum: None,
+            bundle_only: false,
+        }
     }
 }
 
@@ -140,6 +162,10 @@ struct Build {
     work: PathBuf,
     out: PathBuf,
     mirror: String,
+    /// Files of the builder's own.
+    overlay: Option<PathBuf>,
+    /// The oldest version that the bundle can follow.
+    minimum: Option<ImageVersion>,
     /// Time of everything inside, seconds since 1970: that of the commit.
     epoch_s: u64,
 }
@@ -147,6 +173,11 @@ struct Build {
 impl Build {
     fn name(&self) -> String {
         format!("sedge-{}-{}-{}", self.variant.name(), self.arch.name(), self.version)
+    }
+
+    /// What boxes take it, as they know themselves.
+    fn board(&self) -> String {
+        format!("{}-{}", self.variant.name(), self.arch.name())
     }
 
     /// A number that depends on what is built and on nothing else, as partitions and file systems have it.
@@ -159,7 +190,7 @@ impl Build {
 /// What was built.
 #[derive(Debug)]
 pub(crate) struct Built {
-    /// The image.
+    /// The image, or the bundle when nothing else was asked for.
     pub(crate) image: PathBuf,
     /// The tool root, with the machines to boot it on.
     pub(crate) tools: PathBuf,
@@ -181,11 +212,17 @@ pub(crate) fn build(options: &Options) -> Result<Built> {
     let init = initrd::build_init(build.arch)?;
     let tools = tools::ensure(&build, &recipe)?;
     let base = base::ensure(&build, &recipe, &tools)?;
-    let stage = step("root", || stage::make(&build, &recipe, &tools, &base, &sedged))?;
-    let initrd = step("initrd", || initrd::make(&build, &recipe, &tools, &base, &init))?;
     let keys = keys::ensure(&build, &tools)?;
+    let parts = stage::Parts { base: &base, sedged: &sedged, keys: &keys };
+    let stage = step("root", || stage::make(&build, &recipe, &tools, &parts))?;
+    let initrd = step("initrd", || initrd::make(&build, &recipe, &tools, &base, &init))?;
     let parts = kernel::Parts { base: &base, stage: &stage, initrd: &initrd, keys: &keys };
     let kernel = step("kernel image", || kernel::make(&build, &recipe, &tools, &parts))?;
+    let bundle = step("bundle", || bundle::make(&build, &stage, &kernel, &keys))?;
+    progress::say(&format!("{}: {} MB", bundle.path.display(), bundle.bytes / 1_000_000));
+    if options.bundle_only {
+        return Ok(Built { image: bundle.path, tools: tools.root().to_owned() });
+    }
     let image = step("disk", || disk::make(&build, &tools, &stage, &kernel, &keys))?;
     progress::say(&format!("{}: {} MB, SHA-256 {}", image.path.display(), image.bytes / 1_000_000, image.digest));
     Ok(Built { image: image.path, tools: tools.root().to_owned() })
@@ -217,5 +254,7 @@ fn prepare(options: &Options) -> Result<Build> {
         Some(mirror) => mirror.clone(),
         None => base::mirror_of_host()?,
     };
-    Ok(Build { arch: options.arch, variant: options.variant, version, cache, work, out, mirror, epoch_s: recipe::commit_time_s()? })
+    let epoch_s = recipe::commit_time_s()?;
+    let (arch, variant, overlay, minimum) = (options.arch, options.variant, options.overlay.clone(), options.minimum.clone());
+    Ok(Build { arch, variant, version, cache, work, out, mirror, overlay, minimum, epoch_s })
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Build;
+use super::keys::Keys;
 use super::recipe::{self, Recipe};
 use super::tools::{Tools, output, overlay};
 
@@ -26,8 +27,17 @@ pub(crate) struct Stage {
     pub(crate) root_hash: String,
 }
 
+/// What it is made of.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) base: &'a Path,
+    pub(crate) sedged: &'a Path,
+    pub(crate) keys: &'a Keys,
+}
+
 /// Makes it.
-pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, sedged: &Path) -> Result<Stage> {
+pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, parts: &Parts<'_>) -> Result<Stage> {
+    let Parts { base, sedged, keys } = parts;
     let tree = build.work.join("root");
     tools.run("cp", &["-a".as_ref(), "-T".as_ref(), base.as_os_str(), tree.as_os_str()])?;
     keep_modules(&tree, &recipe.modules, tools)?;
@@ -45,9 +55,14 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, s
     install(&recipe::root().join(UNIT), &tree.join("usr/lib/systemd/system/sedged.service"))?;
     install(sedged, &tree.join("usr/bin/sedged"))?;
     tools.run("strip", &[tree.join("usr/bin/sedged")])?;
+    trust(&tree, keys)?;
     fs::write(tree.join("usr/lib/os-release"), os_release(build)).context("write os-release")?;
     // Empty: each boot gets a number of its own, and none is the first.
     fs::write(tree.join("etc/machine-id"), "").context("write /etc/machine-id")?;
+    if let Some(over) = &build.overlay {
+        // With the tool, since it may hold devices and pipes.
+        tools.run("cp", &["-a", "--remove-destination", "-T", &over.join("root").to_string_lossy(), &tree.to_string_lossy()])?;
+    }
     let root = format!("--root={}", tree.display());
     tools.run("systemd-sysusers", &[&root])?;
     tools.run("systemctl", &[&root, "preset-all"])?;
@@ -55,8 +70,15 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, s
     pack(build, tools, tree)
 }
 
+/// Whom the node believes that a new version is one.
+fn trust(tree: &Path, keys: &Keys) -> Result<()> {
+    let (name, text) = keys.bundle()?.public_file();
+    let directory = tree.join("usr/lib/sedge/trust");
+    fs::create_dir_all(&directory).and_then(|()| fs::write(directory.join(name), text)).context("write the keys that are trusted")
+}
+
 fn os_release(build: &Build) -> String {
-    let (id, version) = (format!("sedge-{}", build.variant.name()), &build.version);
+    let (id, version) = (format!("sedge-{}", build.board()), &build.version);
     format!(
         "ID=sedge\nID_LIKE=debian\nNAME=Sedge\nPRETTY_NAME=\"Sedge {version}\"\nVERSION_ID={version}\nIMAGE_ID={id}\nIMAGE_VERSION={version}\n"
     )

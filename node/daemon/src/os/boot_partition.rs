@@ -27,13 +27,20 @@ pub(super) struct BootPartition {
     turn: Mutex<()>,
 }
 
-/// Unmounts when it goes.
+/// Unmounts when it goes, if it mounted.
 #[derive(Debug)]
-struct Mounted<'a>(&'a Path, #[expect(dead_code, reason = "given back after unmounting")] MutexGuard<'a, ()>);
+struct Mounted<'a> {
+    path: &'a Path,
+    ours: bool,
+    /// Given back after unmounting.
+    _turn: MutexGuard<'a, ()>,
+}
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        if let Err(error) = unmount(self.0, UnmountFlags::empty()) {
+        if self.ours
+            && let Err(error) = unmount(self.path, UnmountFlags::empty())
+        {
             log::error!(reason:% = error; "the boot partition stays mounted");
         }
     }
@@ -47,14 +54,14 @@ impl BootPartition {
     /// Looks at what is on it.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mounted = self.mount(MountFlags::RDONLY)?;
-        look(mounted.0)
+        look(mounted.path)
     }
 
     /// Changes what is on it; it is on the disk when this comes back.
     pub(super) fn write<T>(&self, change: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mounted = self.mount(MountFlags::empty())?;
-        let changed = change(mounted.0)?;
-        let root = File::open(mounted.0).context("open the boot partition")?;
+        let changed = change(mounted.path)?;
+        let root = File::open(mounted.path).context("open the boot partition")?;
         rustix::fs::syncfs(&root).context("sync the boot partition")?;
         Ok(changed)
     }
@@ -62,9 +69,13 @@ impl BootPartition {
     fn mount(&self, flags: MountFlags) -> anyhow::Result<Mounted<'_>> {
         let flags = flags | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where the system itself has mounted it, it is used as it is.
+        if self.device.is_dir() {
+            return Ok(Mounted { path: &self.device, ours: false, _turn: turn });
+        }
         mount(&self.device, &self.mount_point, "vfat", flags, c"umask=0077")
             .with_context(|| format!("mount {} at {}", self.device.display(), self.mount_point.display()))?;
-        Ok(Mounted(&self.mount_point, turn))
+        Ok(Mounted { path: &self.mount_point, ours: true, _turn: turn })
     }
 }
 
@@ -96,6 +107,12 @@ pub(super) fn forget(boot: &Path, keep: &ImageVersion) -> anyhow::Result<()> {
     let record = all.iter().find(|entry| entry.is_bad() && entry.version > *keep);
     for entry in all.iter().filter(|entry| entry.version != *keep && Some(*entry) != record) {
         fs::remove_file(directory.join(entry.to_string())).with_context(|| format!("remove {entry}"))?;
+    }
+    // What was said of an older version is history.
+    if let Err(error) = fs::remove_file(boot.join(super::record::FAULT))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error).context("remove what was said of a version");
     }
     for file in fs::read_dir(&directory).with_context(|| format!("read {ENTRIES}"))?.flatten() {
         if file.file_name().to_str().is_some_and(|name| name.ends_with(STAGED) || name.ends_with(PART)) {

@@ -50,7 +50,7 @@ const PEERS_MAX: usize = 8;
 /// Where things are; a test has them elsewhere.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
-    /// The boot partition.
+    /// The boot partition, or the directory where it is mounted already.
     #[arg(long, default_value = "/dev/sedge/esp")]
     boot_partition: PathBuf,
     /// Where it is mounted while it is needed.
@@ -177,7 +177,7 @@ impl Os {
             Request::ClaimUsed => self.boot.write(claim::erase)?,
             Request::Status => return Ok(Answer::Status { report: self.updates.report(&self.boot)? }),
             Request::Waits { what } => self.updates.on(&self.boot, Event::Waits(what.clone()))?,
-            Request::Healthy => self.updates.on(&self.boot, Event::Healthy)?,
+            Request::Healthy => self.updates.healthy(&self.boot)?,
             Request::Activate { version, rollout } => self.updates.activate(&self.boot, version, *rollout)?,
             // Is answered where its peer is at hand.
             Request::Stage { .. } => {}

@@ -8,6 +8,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 const FILE: &str = "sedge-slots.json";
+/// What the first program leaves when it gives up a damaged version: the version and why.
+pub(super) const FAULT: &str = "slot-fault.txt";
 /// Changes that are kept.
 const CHANGES_MAX: usize = 10;
 /// Longest file that is read, bytes.
@@ -32,7 +34,11 @@ impl Record {
         let path = boot.join(FILE);
         let fits = fs::metadata(&path).is_ok_and(|file| file.len() <= BYTES_MAX);
         let bytes = fits.then(|| fs::read(&path).ok()).flatten().unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
+        let mut record: Self = serde_json::from_slice(&bytes).unwrap_or_default();
+        let fault = fs::read_to_string(boot.join(FAULT)).unwrap_or_default();
+        let said = fault.trim().split_once(' ').and_then(|(version, reason)| Some((version.parse().ok()?, reason.to_owned())));
+        record.last_words = said.or(record.last_words);
+        record
     }
 
     /// Writes it beside and puts it into its place.

@@ -17,6 +17,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 const MEGABYTE: u64 = 1 << 20;
+/// The block in which starts are counted.
+const BLOCK_BYTES: usize = 4096;
 
 /// What a node has already and may copy from.
 #[derive(Debug)]
@@ -48,7 +50,7 @@ impl<'a> Writing<'a> {
         let named = || format!("the slot {}", device.display());
         let mut file = File::options().read(true).write(true).open(device).with_context(named)?;
         let room = file.seek(SeekFrom::End(0)).with_context(named)?;
-        let needed = kernel_at(manifest) + manifest.kernel.size;
+        let needed = kernel_at(manifest) + manifest.kernel.size + BLOCK_BYTES as u64;
         ensure!(needed <= room, "the version needs {needed} bytes, the slot has {room}");
         Ok(Self { device: file, manifest })
     }
@@ -127,6 +129,14 @@ impl<'a> Writing<'a> {
         };
         of(&self.manifest.root, 0).chain(of(&self.manifest.kernel, kernel_at(self.manifest)))
     }
+}
+
+/// Notes that the version in a slot came up: its first program counts starts in the last block (`image/init`, `begun.rs`).
+pub(super) fn came_up(device: &Path) -> anyhow::Result<()> {
+    let named = || format!("the slot {}", device.display());
+    let mut slot = File::options().write(true).open(device).with_context(named)?;
+    let at = slot.seek(SeekFrom::End(0)).with_context(named)?.checked_sub(BLOCK_BYTES as u64).with_context(named)?;
+    slot.write_all_at(&[0; BLOCK_BYTES], at).and_then(|()| slot.sync_data()).with_context(named)
 }
 
 /// Where the kernel image lies in the slot, bytes.

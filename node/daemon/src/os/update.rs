@@ -2,7 +2,7 @@
 
 use super::boot_partition::{self, BootPartition};
 use super::record::Record;
-use super::slot::{Source, Writing};
+use super::slot::{self, Source, Writing};
 use crate::clock;
 use anyhow::Context as _;
 use sedge_bundle::{Head, Manifest, Trust};
@@ -132,6 +132,12 @@ impl Updates {
         }
         *state = next;
         Ok(())
+    }
+
+    /// The version that runs works: it is kept, and what counts its starts begins anew.
+    pub(super) fn healthy(&self, boot: &BootPartition) -> anyhow::Result<()> {
+        self.on(boot, Event::Healthy)?;
+        slot::came_up(&self.place.devices.join(format!("root-{}", self.place.slot)))
     }
 
     /// The staged version is tried now.

@@ -56,6 +56,8 @@ pub(crate) struct Updater {
     /// The rollout that was refused for good, and why.
     refused: Option<(u64, ImageVersion, String)>,
     claim_told: bool,
+    /// Whether the keeper knows that this version came up.
+    up_told: bool,
     /// Whether the fleet was reached since the start.
     reached: bool,
 }
@@ -63,7 +65,7 @@ pub(crate) struct Updater {
 impl Updater {
     pub(crate) fn new(parts: Parts) -> Self {
         let keeper = Keeper { socket: parts.socket.clone() };
-        Self { parts, keeper, refused: None, claim_told: false, reached: false }
+        Self { parts, keeper, refused: None, claim_told: false, up_told: false, reached: false }
     }
 
     /// Runs until the daemon stops.
@@ -98,9 +100,13 @@ impl Updater {
         if let OsPhase::Trial { .. } = report.phase {
             return self.show(report, image.as_ref()).await;
         }
+        if !self.up_told && self.missing(true).is_none() {
+            self.keeper.ask(Request::Healthy).await?;
+            self.up_told = true;
+        }
         let Some(image) = image.filter(|image| image.version != report.version) else {
             self.tell(report);
-            return Ok(REST);
+            return Ok(if self.up_told { REST } else { LOOK });
         };
         if let Some((rollout, version, reason)) = &self.refused
             && *rollout == image.rollout
@@ -124,6 +130,7 @@ impl Updater {
         match self.missing(offline) {
             None => {
                 self.keeper.ask(Request::Healthy).await?;
+                self.up_told = true;
                 let report = self.keeper.status().await?;
                 self.tell(report);
             }

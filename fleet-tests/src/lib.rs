@@ -21,6 +21,7 @@ pub mod collector;
 pub mod disk;
 pub mod exposition;
 pub mod fleet;
+pub mod gateway;
 pub mod http;
 pub mod link;
 pub mod load;
@@ -31,6 +32,7 @@ pub mod wait;
 
 pub use disk::SmallDisk;
 pub use fleet::Fleet;
+pub use gateway::Gateway;
 pub use link::Link;
 pub use load::{Load, Subscriber};
 pub use machine::{Disk, Machine};

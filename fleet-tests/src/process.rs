@@ -43,9 +43,17 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+        Self::start_on(name, command, (log, Stdio::null()))
+    }
+
+    /// [`Process::start`] with something on its standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_on(name: &str, command: &mut Command, (log, input): (&Path, Stdio)) -> Result<Self> {
         let file = || OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("open {}", log.display()));
         let (output, errors): (File, File) = (file()?, file()?);
-        let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
+        let child = command.stdin(input).stdout(output).stderr(errors).spawn();
         let child = child.with_context(|| format!("start {}", command.get_program().display()))?;
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }

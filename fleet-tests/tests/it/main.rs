@@ -34,3 +34,4 @@ mod support;
 mod systemd;
 mod telemetry;
 mod templates;
+mod update;

@@ -76,7 +76,8 @@ fn commit_desired(store: &Store, desired: &Desired) -> anyhow::Result<Commit> {
         }
     }
     if batch.is_empty() && store.get(Tree::Assignment, EPOCH_KEY)?.as_deref() == Some(&desired.epoch.to_be_bytes()) {
-        return Ok(store.commit(batch, Durability::None)?);
+        // Waits for what was written a moment ago, and for nothing else.
+        return Ok(store.commit(batch, Durability::Grouped)?);
     }
     batch.set(Tree::Assignment, EPOCH_KEY, desired.epoch.to_be_bytes());
     Ok(store.commit(batch, Durability::Grouped)?)
@@ -399,4 +400,37 @@ fn encode<T: Serialize>(value: &T) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     ciborium::into_writer(value, &mut bytes).context("encode an assignment")?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sedge_protocol::Digest;
+    use sedge_protocol::image::{ImageAssignment, Restart};
+    use sedge_store::StoreConfig;
+
+    #[test]
+    fn what_the_node_is_told_outlives_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = ImageAssignment {
+            rollout: 3,
+            version: "2.1".parse().unwrap(),
+            artifact: Digest::of(b"bundle"),
+            size: 900,
+            head: 90,
+            restart: Restart::Window { from: 60, to: 90 },
+            offline: true,
+        };
+        let told = Desired { epoch: 7, assignments: Vec::new(), image: Some(image) };
+        for desired in [told.clone(), told, Desired { epoch: 8, ..Desired::default() }] {
+            let (store, _) = Store::open(directory.path(), StoreConfig::default()).unwrap();
+            keep_desired(&store, &desired).unwrap();
+            assert_eq!(restore_desired(&store).unwrap(), desired);
+            store.close().unwrap();
+            drop(store);
+            let (store, _) = Store::open(directory.path(), StoreConfig::default()).unwrap();
+            assert_eq!(restore_desired(&store).unwrap(), desired);
+            store.close().unwrap();
+        }
+    }
 }

@@ -358,6 +358,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
             before,
             functions: common.functions.clone(),
             gate: gate_seen,
+            store: opened.store.clone(),
             link: common.link.subscribe(),
             desired: common.desired.subscribe(),
             report: common.os.clone(),

@@ -144,7 +144,7 @@ impl Head {
     /// When it is none, or too long.
     pub fn length(begin: &[u8]) -> Result<Option<usize>, HeadError> {
         let Some(manifest) = section(begin, MAGIC.len())? else { return Ok(None) };
-        Ok(section(begin, manifest)?)
+        section(begin, manifest)
     }
 
     /// Takes a head apart.

@@ -44,6 +44,7 @@ const PEER_PATIENCE: Duration = Duration::from_secs(10);
 const CHUNK_PATIENCE: Duration = Duration::from_secs(120);
 /// How often the daemon of a version on trial is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+const LOOK_MIN: Duration = Duration::from_secs(1);
 /// Requests that are served at the same time.
 const PEERS_MAX: usize = 8;
 
@@ -206,7 +207,8 @@ impl Os {
     /// Looks after a version on trial until it is decided.
     fn watch_trial(&self) {
         while let Some(left) = self.updates.due() {
-            thread::sleep(left.min(LOOK));
+            // Also a box that is about to restart is not looked at without a pause.
+            thread::sleep(left.clamp(LOOK_MIN, LOOK));
             let looked = self.updates.look_at_daemon(&self.boot).and_then(|()| self.updates.on(&self.boot, Event::Tick));
             if let Err(error) = looked {
                 log::error!(reason:% = format!("{error:#}"); "a version on trial could not be looked after");

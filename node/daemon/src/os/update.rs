@@ -127,7 +127,7 @@ impl Updates {
         if let Some(effect) = effect {
             self.carry_out(boot, effect)?;
         }
-        if *state != next {
+        if state.to_string() != next.to_string() {
             log::info!(from:% = *state, to:% = next; "update of the operating system");
         }
         *state = next;

@@ -8,6 +8,7 @@
 
 use super::client::{Keeper, Staging};
 use super::words::Request;
+use crate::assigner;
 use crate::bundle_fetch::{BundleFetch, FetchFault};
 use crate::clock;
 use crate::functions::Functions;
@@ -17,6 +18,7 @@ use sedge_protocol::image::{ImageAssignment, OsPhase, OsReport};
 use sedge_protocol::local::FleetLink;
 use sedge_protocol::message::Desired;
 use sedge_protocol::{FunctionName, image::ImageVersion};
+use sedge_store::Store;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) before: BTreeSet<FunctionName>,
     pub(crate) functions: Functions,
     pub(crate) gate: Gate,
+    pub(crate) store: Store,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) desired: watch::Receiver<Desired>,
     /// What the fleet is told.
@@ -158,6 +161,9 @@ impl Updater {
     async fn activate(&mut self, report: OsReport, image: &ImageAssignment) -> anyhow::Result<Duration> {
         let running = u64::from(self.parts.gate.gauge().running);
         if image.restart.allows(clock::wall().0, running) {
+            // What is wanted of the new version must be known to it.
+            let (store, desired) = (self.parts.store.clone(), self.parts.desired.borrow().clone());
+            tokio::task::spawn_blocking(move || assigner::keep_desired(&store, &desired)).await??;
             self.keeper.ask(Request::Activate { version: image.version.clone(), rollout: image.rollout }).await?;
             let waits = "restarting".to_owned();
             self.tell(OsReport { phase: OsPhase::Staged { version: image.version.clone(), waits }, ..report });

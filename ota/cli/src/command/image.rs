@@ -52,7 +52,8 @@ pub(crate) struct Publish {
 #[derive(Debug, Args)]
 pub(crate) struct Rollout {
     /// Which version
-    version: ImageVersion,
+    #[arg(value_name = "VERSION")]
+    image: ImageVersion,
     /// For which board, where several have this version
     #[arg(long)]
     board: Option<String>,
@@ -133,14 +134,14 @@ impl Publish {
 impl Rollout {
     fn run(self, client: &Client, output: &Output) -> anyhow::Result<ExitCode> {
         let new = NewImageRollout {
-            version: self.version.clone(),
+            version: self.image.clone(),
             board: self.board.clone(),
             filter: self.nodes.clone(),
             restart: self.restart,
             offline: self.offline,
         };
         let mut rollout: ImageRollout =
-            client.send_json(Method::POST, "/api/v1/image-rollouts", &new).with_context(|| format!("roll out {}", self.version))?;
+            client.send_json(Method::POST, "/api/v1/image-rollouts", &new).with_context(|| format!("roll out {}", self.image))?;
         let nodes = if rollout.nodes.len() == 1 { "node" } else { "nodes" };
         output.said("rolling out", Tone::Good, &format!("{} for {}, {} {nodes}", rollout.version, rollout.board, rollout.nodes.len()));
         if rollout.nodes.is_empty() {

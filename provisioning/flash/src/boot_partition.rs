@@ -2,7 +2,7 @@
 
 use crate::overlay::Overlay;
 use crate::table::{HEAD_BYTES, Table, TableError};
-use fatfs::{FileSystem, FsOptions};
+use fatfs::{Date, DateTime, FileSystem, FsOptions, Time, TimeProvider};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::ops::Range;
@@ -11,6 +11,22 @@ use std::path::Path;
 
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The first day that FAT knows: the file has no better one, and the same input gives the same disk.
+#[derive(Debug)]
+struct FirstDay;
+
+const FIRST_DAY: Date = Date { year: 1980, month: 1, day: 1 };
+
+impl TimeProvider for FirstDay {
+    fn get_current_date(&self) -> Date {
+        FIRST_DAY
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        DateTime { date: FIRST_DAY, time: Time { hour: 0, min: 0, sec: 0, millis: 0 } }
+    }
+}
 
 /// Why a file of a boot partition cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +54,7 @@ pub fn read_file(disk: &Path, name: &str) -> Result<Vec<u8>, FileError> {
 /// The places and bytes that have to be written so that the file `name` has the content `bytes`.
 pub(crate) fn with_file(disk: &File, part: Range<u64>, name: &str, bytes: &[u8]) -> io::Result<Vec<(u64, Vec<u8>)>> {
     let mut overlay = Overlay::new(disk, part);
-    let volume = FileSystem::new(&mut overlay, FsOptions::new())?;
+    let volume = FileSystem::new(&mut overlay, FsOptions::new().time_provider(&FirstDay))?;
     {
         let mut file = volume.root_dir().create_file(name)?;
         file.truncate()?;

@@ -79,7 +79,7 @@ pub enum ImageError {
         name: String,
     },
     /// Somebody wrote to it meanwhile.
-    #[error("{} changed while it was written to the disk", path.display())]
+    #[error("{} changed while it was read", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
@@ -103,7 +103,7 @@ impl ImageError {
                 "name an image as `cargo xtask image` makes it, packed with zstd or not; nothing was written"
             }
             Self::Checksums { .. } => "fetch it again, or remove it when it is not wanted; nothing was written",
-            Self::Changed { .. } => "see who writes to it, then flash again: the disk has no partition table now",
+            Self::Changed { .. } => "see who writes to it, and run it again; a disk that was being written has no partition table now",
             Self::Stopped { .. } => "run it again when it suits",
         }
     }

@@ -20,7 +20,8 @@ use sedge_flash::{Checksum, FlashError, Image, Opened, Place, Size, Written, loo
 use sedge_protocol::Digest;
 use sedge_provisioning::claim_file::CLAIM_FILE;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -50,7 +51,7 @@ pub(crate) struct Flash {
 /// What was done, for machines.
 #[derive(Debug, Serialize)]
 struct Flashed<'a> {
-    to: &'a Path,
+    to: Cow<'a, str>,
     disk: Option<&'a str>,
     model: Option<&'a str>,
     bytes: u64,
@@ -62,10 +63,10 @@ struct Flashed<'a> {
 
 #[derive(Debug, Serialize)]
 struct Source<'a> {
-    path: &'a Path,
+    path: Cow<'a, str>,
     digest: Digest,
     /// The file with the checksum that fits.
-    checksum: Option<&'a Path>,
+    checksum: Option<Cow<'a, str>>,
     bytes: u64,
 }
 
@@ -151,12 +152,12 @@ impl Flash {
             Place::File { .. } => (None, None),
         };
         let checksum = match &image.checksum {
-            Checksum::Fits(path) => Some(path.as_path()),
+            Checksum::Fits(path) => Some(path.to_string_lossy()),
             Checksum::Absent(_) => None,
         };
-        let source = Source { path: &self.image, digest: image.digest, checksum, bytes: image.bytes };
+        let source = Source { path: self.image.to_string_lossy(), digest: image.digest, checksum, bytes: image.bytes };
         let Done { bytes, duration_ms, made } = done;
-        let flashed = Flashed { to: place.path(), disk, model, bytes, image: source, duration_ms, made };
+        let flashed = Flashed { to: place.path().to_string_lossy(), disk, model, bytes, image: source, duration_ms, made };
         Ok(context.output.show(&flashed, |_| String::new())?)
     }
 
@@ -194,7 +195,7 @@ fn complete(mut written: Written, made: Option<&Made>, context: &Context) -> any
     }
     let finished = written.finish().map_err(flash)?;
     if let Some(cause) = finished.unread {
-        context.output.note(&format!("this machine knows the new partitions when the disk was taken out and put in again ({cause})"));
+        context.output.note(&format!("this machine sees the new partitions once the disk was taken out and put in again: {cause}"));
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ pub mod load;
 pub mod machine;
 pub mod node;
 pub mod process;
+pub mod small_image;
 pub mod wait;
 
 pub use disk::SmallDisk;

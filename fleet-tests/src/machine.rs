@@ -1,18 +1,18 @@
 //! A whole machine that boots the image: QEMU, its disk, its serial line.
 
+use crate::cli;
 use crate::node::Membership;
 use crate::process::Process;
 use anyhow::{Context as _, Result};
 use sedge_image_tools::{Tools, output};
-use sedge_provisioning::ClaimFile;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 /// The name by which a machine knows the one that emulates it.
 pub const HOST: &str = "10.0.2.2";
 /// Size of a disk, larger than the image: the rest becomes the data partition.
-const DISK_BYTES: u64 = 2 << 30;
+const DISK_SIZE: &str = "2GiB";
 /// Where the boot partition begins.
 const BOOT_PARTITION: &str = "@@1M";
 /// Firmware.
@@ -27,31 +27,22 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Writes the image that `cargo xtask test` has built to a file in `directory`.
+    /// Flashes the image that `cargo xtask test` has built to a file in `directory`, with a claim.
     ///
     /// # Errors
     /// When there is none, or no room.
-    pub fn new(directory: &Path) -> Result<Self> {
+    pub fn new(directory: &Path, membership: &Membership) -> Result<Self> {
         let named = |name: &str| {
             std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set: run `cargo xtask test --all`"))
         };
         let (image, root) = (named("SEDGE_TEST_IMAGE")?, named("SEDGE_IMAGE_TOOLS")?);
         let (tools, path) = (Tools::new(&root, directory, 0), directory.join("disk.img"));
-        let packed = File::open(&image).with_context(|| format!("open {}", image.display()))?;
-        output(tools.command("zstd").args(["-q", "-d", "--sparse", "-o"]).arg(&path).stdin(packed))?;
-        OpenOptions::new().write(true).open(&path)?.set_len(DISK_BYTES)?;
+        let (from, to) = (image.to_str().context("the image's path is no text")?, path.to_str().context("the directory is no text")?);
+        let Membership { url, ca_pin, claim } = membership;
+        let (fleet, pin) = (["--fleet", url], ca_pin.to_string());
+        let arguments = [&["flash", from, "--to", to, "--size", DISK_SIZE, "--claim", claim, "--ca-pin", &pin], &fleet[..]].concat();
+        cli::sedge(None, &arguments)?.success()?;
         Ok(Self { tools, path })
-    }
-
-    /// Drops a claim onto the boot partition.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn claim(&self, membership: &Membership) -> Result<()> {
-        let Membership { url, ca_pin, claim } = membership.clone();
-        let file = self.path.with_file_name("claim.toml");
-        fs::write(&file, ClaimFile::new(url, ca_pin, claim).to_toml())?;
-        self.on_boot_partition("mcopy", &["-o".as_ref(), file.as_os_str(), "::".as_ref()]).map(drop)
     }
 
     /// A text file of the boot partition.

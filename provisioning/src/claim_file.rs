@@ -10,8 +10,12 @@
 //! address = ["192.168.1.20/24"]
 //! gateway = "192.168.1.1"
 //! dns = ["192.168.1.1"]
+//!
+//! [debug]                          # for the bench; without it nobody can sign in
+//! login = "ssh-ed25519 AAAA… me@desk"
 //! ```
 
+use crate::ssh_key::SshKey;
 use sedge_protocol::strict::{Faults, Reader, Section};
 use sedge_protocol::{Digest, Labels, NodeId};
 use std::collections::BTreeMap;
@@ -69,6 +73,8 @@ pub struct ClaimFile {
     pub fleet: Membership,
     /// Addresses that are not asked for by DHCP.
     pub network: Option<Network>,
+    /// Whose key opens the box for its owner's eyes, on the bench; nobody's when absent.
+    pub debug_login: Option<SshKey>,
 }
 
 /// Fixed settings of the network.
@@ -157,7 +163,7 @@ impl ClaimFile {
     #[must_use]
     pub fn new(url: String, ca_pin: Digest, claim: String) -> Self {
         let fleet = Membership { url, ca_pin, claim: Some(claim), name: None, labels: Labels::default() };
-        Self { fleet, network: None }
+        Self { fleet, network: None, debug_login: None }
     }
 
     /// Reads the file.
@@ -173,8 +179,11 @@ impl ClaimFile {
         let section = root.section("network");
         let network = Network::read(&section);
         section.finish();
+        let section = root.section("debug");
+        let debug_login = if section.is_present() { section.require("login") } else { None };
+        section.finish();
         root.finish();
-        reader.finish(fleet.map(|fleet| Self { fleet, network }))
+        reader.finish(fleet.map(|fleet| Self { fleet, network, debug_login }))
     }
 
     /// The file's text.
@@ -197,6 +206,11 @@ impl ClaimFile {
         document["fleet"] = Item::Table(fleet);
         if let Some(network) = &self.network {
             document["network"] = Item::Table(network.to_table());
+        }
+        if let Some(login) = &self.debug_login {
+            let mut debug = Table::new();
+            debug["login"] = value(login.to_string());
+            document["debug"] = Item::Table(debug);
         }
         document.to_string()
     }
@@ -284,10 +298,12 @@ mod tests {
     const NETWORK: &str =
         "[network]\naddress = ['192.168.1.20/24', 'fd00::2/64']\ngateway = '192.168.1.1'\ndns = ['192.168.1.1']\nntp = ['time.example']\n";
 
+    const DEBUG: &str = "[debug]\nlogin = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@desk'\n";
+
     #[test]
     fn what_is_written_is_read_again() {
         let labels = "labels = { site = 'berlin', \"rack/row\" = '3' }\nname = 'gate-7'\n";
-        for more in ["", NETWORK, labels, &format!("{labels}{NETWORK}interface = 'en*'\n")] {
+        for more in ["", NETWORK, DEBUG, labels, &format!("{labels}{NETWORK}interface = 'en*'\n{DEBUG}")] {
             let file = ClaimFile::parse(&text(more)).unwrap();
             assert_eq!(ClaimFile::parse(&file.to_toml()).unwrap(), file, "{}", file.to_toml());
         }
@@ -317,6 +333,10 @@ mod tests {
 
     #[test]
     fn every_fault_is_named_with_its_line() {
+        for (debug, expected) in [("", "`debug.login` is missing"), ("login = 'root'", "claim.toml:6: "), ("password = 'x'", "password")] {
+            let faults = ClaimFile::parse(&text(&format!("[debug]\n{debug}"))).unwrap_err().to_string();
+            assert!(faults.contains(expected), "{expected} in {faults}");
+        }
         let faults =
             ClaimFile::parse("[fleet]\nurl = 'http://f'\n[network]\naddress = ['1.2.3.4']\ninterface = \"a\\nb\"\ngatway = '1.2.3.4'\n");
         let text = faults.unwrap_err().to_string();

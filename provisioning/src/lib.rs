@@ -18,6 +18,7 @@ pub mod enrolment;
 pub mod identity;
 pub mod issuer;
 mod pinned;
+pub mod ssh_key;
 pub mod tls;
 
 pub use claim_file::{ClaimFile, Membership};
@@ -25,3 +26,4 @@ pub use client::{EnrolError, enrol};
 pub use enrolment::Enrolment;
 pub use identity::{Identity, KeyPem, csr, new_key};
 pub use issuer::Authority;
+pub use ssh_key::SshKey;

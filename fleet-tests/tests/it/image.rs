@@ -14,12 +14,11 @@ const BOOT: Duration = Duration::from_secs(300);
 
 #[test]
 #[ignore = "builds and boots the image: needs root and Debian's mirror; `cargo xtask test --all`"]
-fn from_the_claim_on_the_boot_partition_to_the_answer_of_a_function() -> Result<()> {
+fn from_the_flashed_disk_to_the_answer_of_a_function() -> Result<()> {
     let directory = directory()?;
     let fleet = Fleet::start_as(HOST, directory.path())?;
-    let disk = Disk::new(directory.path())?;
     let membership = fleet.membership()?;
-    disk.claim(&membership)?;
+    let disk = Disk::new(directory.path(), &membership)?;
     let begin = Instant::now();
     let mut machine = Machine::boot(&disk)?;
     wait::until_within(BOOT, "the box is in the fleet", || {

@@ -15,6 +15,8 @@ mod debugger;
 mod desk;
 mod examples;
 mod fault;
+mod flash;
+mod flash_disk;
 mod full_disk;
 mod group;
 mod hostile;

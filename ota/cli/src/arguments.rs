@@ -16,6 +16,9 @@ From nothing to a running function:
   sedge rollout hello --nodes site=berlin --wait
   sedge ls                                 who runs what
 
+From a box to a node of the fleet:
+  sedge flash sedge-gateway-x86-64-1.0.0.img.zst --to /dev/sdb --new-claim --label site=berlin
+
 Exit codes: 0 done, 1 failed, 64 wrong usage, 78 wrong configuration.";
 
 /// Functions on gateways: write them, roll them out, see what they do.
@@ -70,6 +73,7 @@ enum Command {
     Image(command::image::Image),
     #[command(subcommand)]
     Claim(command::claim::Claim),
+    Flash(command::flash::Flash),
     #[command(subcommand)]
     Secret(command::secret::Secret),
     Usage(command::usage::Usage),
@@ -101,6 +105,7 @@ impl Arguments {
             Command::Node(node) => node.run(&context),
             Command::Image(image) => image.run(&context),
             Command::Claim(claim) => claim.run(&context),
+            Command::Flash(flash) => flash.run(&context),
             Command::Secret(secret) => secret.run(&context),
             Command::Usage(usage) => usage.run(&context),
             Command::Errors(errors) => errors.run(&context),

@@ -95,6 +95,20 @@ impl Connection {
 
     /// What flags, environment and files say together.
     pub(crate) fn resolve(&self) -> anyhow::Result<Fleet> {
+        Ok(complete(self.known()?)?)
+    }
+
+    /// Address and pin of the fleet, as a box has to know them. No token is needed for that.
+    pub(crate) fn address(&self) -> anyhow::Result<(String, Digest)> {
+        match address(self.known()?)? {
+            (url, Trust::Pin(pin)) => Ok((url, pin)),
+            (url, Trust::Loopback) => {
+                Err(Failure::configuration(format!("{url} is an address without a certificate, and a node joins by https"), LOGIN).into())
+            }
+        }
+    }
+
+    fn known(&self) -> anyhow::Result<Known> {
         let mut known = self.flags()?;
         // A variable that is set to nothing is not set.
         if let Some(dir) = self.fleet_data.as_deref().filter(|dir| !dir.is_empty()) {
@@ -103,7 +117,7 @@ impl Connection {
         if let Some(path) = config_path().filter(|path| path.exists()) {
             known = known.or(of_config(&path)?);
         }
-        Ok(complete(known)?)
+        Ok(known)
     }
 
     fn flags(&self) -> Result<Known, Failure> {
@@ -119,13 +133,23 @@ impl Connection {
     }
 }
 
-fn complete(known: Known) -> Result<Fleet, Failure> {
-    let url = known.url.ok_or_else(|| Failure::configuration("no fleet is named", LOGIN))?;
-    let token = known.token.filter(|token| !token.is_empty());
+fn complete(mut known: Known) -> Result<Fleet, Failure> {
+    let url = known.url.clone().ok_or_else(unnamed)?;
+    let token = known.token.take().filter(|token| !token.is_empty());
     let token = token.ok_or_else(|| Failure::configuration(format!("no token for the fleet at {url}"), LOGIN))?;
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Failure::configuration("the token has characters that a token cannot have", LOGIN));
     }
+    let (url, trust) = address(known)?;
+    Ok(Fleet { url, token: Token(token), trust })
+}
+
+fn unnamed() -> Failure {
+    Failure::configuration("no fleet is named", LOGIN)
+}
+
+fn address(known: Known) -> Result<(String, Trust), Failure> {
+    let url = known.url.ok_or_else(unnamed)?;
     let wrong = || Failure::configuration(format!("`{url}` is not the address of a fleet"), "write it as https://host:port");
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let authority = uri.authority().ok_or_else(wrong)?;
@@ -143,8 +167,12 @@ fn complete(known: Known) -> Result<Fleet, Failure> {
         }
         (Some(_) | None, _) => return Err(wrong()),
     };
-    let url = format!("{}://{authority}", uri.scheme_str().unwrap_or("https"));
-    Ok(Fleet { url, token: Token(token), trust })
+    Ok((format!("{}://{authority}", uri.scheme_str().unwrap_or("https")), trust))
+}
+
+/// Whether an address leads to the machine that uses it.
+pub(crate) fn leads_home(url: &str) -> bool {
+    url.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(is_loopback))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -271,6 +299,7 @@ mod tests {
         }
         assert!(complete(known("https://a:1", "two words", pin)).is_err());
         assert_eq!(complete(known("https://a:1/", "t", pin)).unwrap().url, "https://a:1");
+        assert!(leads_home("https://127.0.0.1:7443") && leads_home("https://localhost:1") && !leads_home("https://fleet.example"));
     }
 
     #[test]

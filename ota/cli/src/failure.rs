@@ -1,6 +1,8 @@
 //! Errors that know what to do next and which exit code is theirs.
 
+use sedge_flash::FlashError;
 use sedge_protocol::strict::Faults;
+use std::borrow::Cow;
 
 /// Exit code: what was asked could not be done.
 pub(crate) const FAILED: u8 = 1;
@@ -42,6 +44,9 @@ pub(crate) enum Failure {
         #[source]
         cause: ureq::Error,
     },
+    /// An image did not get to its disk.
+    #[error(transparent)]
+    Flash(#[from] FlashError),
     /// A file or a variable is missing or wrong.
     #[error("{what}")]
     Configuration {
@@ -71,11 +76,12 @@ impl Failure {
         Self::Usage { what: what.into(), hint: hint.into() }
     }
 
-    fn hint(&self) -> Option<&str> {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Refused { hint, .. } => hint.as_deref(),
-            Self::Unreachable { hint, .. } | Self::Configuration { hint, .. } | Self::Usage { hint, .. } => Some(hint),
-            Self::Answer { .. } => Some("see whether both sides have the same version: `sedge --version`, `sedge status`"),
+            Self::Refused { hint, .. } => hint.as_deref().map(Cow::Borrowed),
+            Self::Unreachable { hint, .. } | Self::Configuration { hint, .. } | Self::Usage { hint, .. } => Some(hint.into()),
+            Self::Answer { .. } => Some("see whether both sides have the same version: `sedge --version`, `sedge status`".into()),
+            Self::Flash(error) => Some(error.advice().into()),
         }
     }
 
@@ -84,12 +90,14 @@ impl Failure {
             Self::Refused { .. } | Self::Unreachable { .. } | Self::Answer { .. } => FAILED,
             Self::Configuration { .. } => CONFIGURATION,
             Self::Usage { .. } => USAGE,
+            Self::Flash(error) if error.is_usage() => USAGE,
+            Self::Flash(_) => FAILED,
         }
     }
 }
 
 /// The advice that an error carries anywhere in its chain.
-pub(crate) fn hint(error: &anyhow::Error) -> Option<&str> {
+pub(crate) fn hint(error: &anyhow::Error) -> Option<Cow<'_, str>> {
     error.chain().find_map(|cause| cause.downcast_ref::<Failure>()?.hint())
 }
 
@@ -110,7 +118,7 @@ mod tests {
     #[test]
     fn advice_and_code_are_found_below_context() {
         let error = Err::<(), _>(Failure::configuration("no fleet", "sedge login")).context("publish hello").unwrap_err();
-        assert_eq!((code(&error), hint(&error)), (CONFIGURATION, Some("sedge login")));
+        assert_eq!((code(&error), hint(&error)), (CONFIGURATION, Some("sedge login".into())));
         let error = anyhow::anyhow!("broken");
         assert_eq!((code(&error), hint(&error)), (FAILED, None));
     }

@@ -20,6 +20,7 @@ mod event_file;
 mod failure;
 mod output;
 mod project;
+mod signal;
 mod style;
 mod table;
 #[cfg(test)]

@@ -150,7 +150,7 @@ fn describe(error: &anyhow::Error, style: Style) -> String {
         text.push_str(&lines.join("\n    "));
     }
     if let Some(hint) = failure::hint(error) {
-        text.push_str(&format!("\n  {} {}", style.paint("next:", Tone::Strong), text::clean(hint)));
+        text.push_str(&format!("\n  {} {}", style.paint("next:", Tone::Strong), text::clean(&hint)));
     }
     text
 }

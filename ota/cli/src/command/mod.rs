@@ -11,6 +11,7 @@ pub(crate) mod claim;
 pub(crate) mod completions;
 pub(crate) mod dead_letters;
 pub(crate) mod errors;
+pub(crate) mod flash;
 pub(crate) mod give;
 pub(crate) mod image;
 pub(crate) mod invocation;

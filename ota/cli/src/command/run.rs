@@ -9,13 +9,13 @@
 //! the loop: one build, one event, its outcome.
 
 pub(crate) mod node;
-mod signal;
 mod watch;
 
 use super::logs;
 use crate::arguments::Context;
 use crate::client::Client;
 use crate::project::{self, Artifact};
+use crate::signal;
 use crate::style::{Style, Tone};
 use crate::table::{Cell, facts};
 use crate::{event_file, output, text, trace_view};
@@ -139,7 +139,9 @@ impl Run {
         let mut sources = Sources::watch(&self.dir, sender.clone())?;
         let artifact = self.load(context)?;
         sources.built(&artifact.path);
-        signal::watch(sender.clone())?;
+        let stop = sender.clone();
+        // Nobody listens any more when the loop is over by itself.
+        signal::watch(move || drop(stop.send(Event::Stop)))?;
         let node = LocalNode::start(self.sedged.as_deref(), self.serve())?;
         let mut dev = Dev { run: self, context, node, sources, sender, event, given: None, silent: false, shown: None, changed: None };
         let ended = dev.begin(&artifact).and_then(|()| dev.follow(&events));

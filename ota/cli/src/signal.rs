@@ -1,14 +1,12 @@
 //! Ctrl-C and SIGTERM as one event.
 
-use super::Event;
 use anyhow::Context as _;
-use std::sync::mpsc::SyncSender;
 use std::thread;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Sends [`Event::Stop`] at the first signal. From now on a signal does not end the process by itself.
-pub(super) fn watch(sender: SyncSender<Event>) -> anyhow::Result<()> {
+/// Calls `stop` at the first signal. From now on a signal does not end the process by itself.
+pub(crate) fn watch(stop: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build().context("watch for Ctrl-C")?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
@@ -22,8 +20,7 @@ pub(super) fn watch(sender: SyncSender<Event>) -> anyhow::Result<()> {
                 _ = terminate.recv() => {}
             }
         });
-        // Nobody listens any more when the loop is over by itself.
-        sender.send(Event::Stop).ok();
+        stop();
     });
     Ok(())
 }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const DEVICES: &str = "/sys/class/block";
 /// Partition names of the slots.
 const SLOTS: [&str; 2] = ["root-a", "root-b"];
+/// That of the partition for what lasts.
+const DATA: &str = "data";
 /// How long disks may take to appear: a card reader or a USB bridge needs seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -25,6 +27,7 @@ pub(crate) struct Found {
     partition: Partition,
     superblock: Superblock,
     command_line: CommandLine,
+    has_data: bool,
 }
 
 /// Nothing that was seen holds it.
@@ -49,18 +52,27 @@ struct Partition {
 pub(crate) fn find(command_line: &CommandLine) -> Result<Found, NotFound> {
     let begin = Instant::now();
     loop {
-        let mut seen = Vec::new();
-        for partition in slots() {
-            match superblock(&partition, command_line) {
-                Ok(superblock) => return Ok(Found { partition, superblock, command_line: command_line.clone() }),
-                Err(reason) => seen.push(format!("{}: {reason}", partition.device)),
-            }
-        }
-        if begin.elapsed() > PATIENCE {
-            return Err(NotFound(seen));
+        match look(command_line) {
+            Err(seen) if begin.elapsed() <= PATIENCE => drop(seen),
+            found => return found,
         }
         thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// Looks once, at the disks that are there.
+pub(crate) fn look(command_line: &CommandLine) -> Result<Found, NotFound> {
+    let (mut seen, partitions) = (Vec::new(), partitions());
+    for partition in partitions.iter().filter(|partition| SLOTS.contains(&partition.name.as_str())) {
+        match superblock(partition, command_line) {
+            Ok(superblock) => {
+                let has_data = partitions.iter().any(|other| other.name == DATA && other.disk == partition.disk);
+                return Ok(Found { partition: partition.clone(), superblock, command_line: command_line.clone(), has_data });
+            }
+            Err(reason) => seen.push(format!("{}: {reason}", partition.device)),
+        }
+    }
+    Err(NotFound(seen))
 }
 
 /// The hash tree's head, if it is that of the right root file system.
@@ -74,11 +86,10 @@ fn superblock(partition: &Partition, command_line: &CommandLine) -> Result<Super
     holds.then_some(superblock).ok_or_else(|| "another root file system, or a damaged one".to_owned())
 }
 
-/// Every slot of every disk.
-fn slots() -> Vec<Partition> {
+/// Every partition of every disk.
+fn partitions() -> Vec<Partition> {
     let Ok(entries) = fs::read_dir(DEVICES) else { return Vec::new() };
-    let partitions = entries.flatten().filter_map(|entry| Partition::read(entry.path()).ok().flatten());
-    partitions.filter(|partition| SLOTS.contains(&partition.name.as_str())).collect()
+    entries.flatten().filter_map(|entry| Partition::read(entry.path()).ok().flatten()).collect()
 }
 
 impl Partition {
@@ -106,6 +117,11 @@ impl Found {
         let disk = &self.partition.disk;
         let ours = format!(r#"SUBSYSTEM=="block", ENV{{ID_PART_ENTRY_DISK}}=="{disk}", ENV{{ID_PART_ENTRY_NAME}}!="""#);
         format!("{ours}, SYMLINK+=\"sedge/$env{{ID_PART_ENTRY_NAME}}\"\n")
+    }
+
+    /// Whether its disk has a data partition: it is made at the first boot.
+    pub(crate) fn has_data(&self) -> bool {
+        self.has_data
     }
 
     pub(crate) fn partition(&self) -> impl fmt::Display {

@@ -28,6 +28,7 @@ pub mod machine;
 pub mod node;
 pub mod process;
 pub mod wait;
+pub mod wire;
 
 pub use disk::SmallDisk;
 pub use fleet::Fleet;

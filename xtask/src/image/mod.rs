@@ -13,11 +13,14 @@
 //! `unshare` and `chroot`: device-mapper, loop devices and mounts of disks are not used.
 
 mod base;
+mod checksum;
 mod disk;
 mod initrd;
 mod kernel;
 mod keys;
 mod recipe;
+mod sbom;
+mod security;
 mod stage;
 mod tools;
 
@@ -182,11 +185,15 @@ pub(crate) fn build(options: &Options) -> Result<Built> {
     let tools = tools::ensure(&build, &recipe)?;
     let base = base::ensure(&build, &recipe, &tools)?;
     let stage = step("root", || stage::make(&build, &recipe, &tools, &base, &sedged))?;
+    let shown = Step::begin("security");
+    shown.done(&security::check(&tools, &stage.tree)?);
     let initrd = step("initrd", || initrd::make(&build, &recipe, &tools, &base, &init))?;
     let keys = keys::ensure(&build, &tools)?;
     let parts = kernel::Parts { base: &base, stage: &stage, initrd: &initrd, keys: &keys };
     let kernel = step("kernel image", || kernel::make(&build, &recipe, &tools, &parts))?;
     let image = step("disk", || disk::make(&build, &tools, &stage, &kernel, &keys))?;
+    step("parts", || sbom::write(&build, &base, &stage.tree))?;
+    checksum::write(&build, &image.path)?;
     progress::say(&format!("{}: {} MB, SHA-256 {}", image.path.display(), image.bytes / 1_000_000, image.digest));
     Ok(Built { image: image.path, tools: tools.root().to_owned() })
 }

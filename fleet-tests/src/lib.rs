@@ -30,6 +30,7 @@ pub mod node;
 pub mod process;
 pub mod small_image;
 pub mod wait;
+pub mod wire;
 
 pub use disk::SmallDisk;
 pub use fleet::Fleet;

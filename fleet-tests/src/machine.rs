@@ -3,6 +3,7 @@
 use crate::cli;
 use crate::node::Membership;
 use crate::process::Process;
+use crate::wire::Wire;
 use anyhow::{Context as _, Result};
 use sedge_image_tools::{Tools, output};
 use std::fs;
@@ -13,8 +14,11 @@ use std::path::{Path, PathBuf};
 pub const HOST: &str = "10.0.2.2";
 /// Size of a disk, larger than the image: the rest becomes the data partition.
 const DISK_SIZE: &str = "2GiB";
+const DISK_BYTES: u64 = 2 << 30;
 /// Where the boot partition begins.
 const BOOT_PARTITION: &str = "@@1M";
+/// Where the data partition begins, bytes: behind the boot partition and two slots.
+const DATA_PARTITION: u64 = (1 + 192 + 2 * 256) << 20;
 /// Firmware.
 const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
@@ -33,7 +37,7 @@ impl Disk {
     /// When there is none, or no room.
     pub fn new(directory: &Path, membership: &Membership) -> Result<Self> {
         let named = |name: &str| {
-            std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set: run `cargo xtask test --all`"))
+            std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set: run `cargo xtask test` as root"))
         };
         let (image, root) = (named("SEDGE_TEST_IMAGE")?, named("SEDGE_IMAGE_TOOLS")?);
         let (tools, path) = (Tools::new(&root, directory, 0), directory.join("disk.img"));
@@ -62,11 +66,48 @@ impl Disk {
         Ok(names.lines().filter_map(|line| line.rsplit('/').next()).map(str::to_owned).collect())
     }
 
+    /// Drops a file onto the boot partition.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        let file = self.path.with_file_name(name);
+        fs::write(&file, text)?;
+        self.on_boot_partition("mcopy", &["-o".as_ref(), file.as_os_str(), "::".as_ref()]).map(drop)
+    }
+
+    /// A text file of the data partition; empty when there is none.
+    ///
+    /// # Errors
+    /// When the partition cannot be read.
+    pub fn read_data(&self, path: &str) -> Result<String> {
+        self.on_data_partition(&["-R", &format!("cat {path}")])
+    }
+
+    /// Fills the data partition to its last block.
+    ///
+    /// # Errors
+    /// When there is no room for as much beside it.
+    pub fn fill_data(&self) -> Result<()> {
+        let file = self.path.with_file_name("fill");
+        fs::File::create(&file)?.set_len(DISK_BYTES)?;
+        // It ends with an error: there is no room.
+        self.on_data_partition(&["-w", "-R", &format!("write {} fill", file.display())]).map(drop)
+    }
+
+    fn on_data_partition(&self, arguments: &[&str]) -> Result<String> {
+        let partition = format!("{}?offset={DATA_PARTITION}", self.path.display());
+        output(self.tools.command("debugfs").args(arguments).arg(partition))
+    }
+
     fn on_boot_partition(&self, program: &str, arguments: &[&std::ffi::OsStr]) -> Result<String> {
         let partition = format!("{}{BOOT_PARTITION}", self.path.display());
         output(self.tools.command(program).arg("-i").arg(partition).args(arguments))
     }
 }
+
+/// Lines of the console that are printed at the end.
+const CONSOLE_LINES_SHOWN: usize = 40;
 
 /// A machine that runs; dropping it is pulling the plug.
 #[derive(Debug)]
@@ -75,31 +116,54 @@ pub struct Machine {
     serial: PathBuf,
     /// Where its HTTP listener is reached.
     pub http: SocketAddr,
+    /// Where its broker is reached.
+    pub mqtt: SocketAddr,
+    /// Where the port is that the firewall keeps shut, [`Machine::SHUT`].
+    pub shut: SocketAddr,
 }
 
 impl Machine {
+    /// A port on which something listens, for nobody outside.
+    pub const SHUT: u16 = 9999;
+    /// The port of its HTTP listener.
+    pub const HTTP: u16 = 8080;
+
     /// Switches it on.
     ///
     /// # Errors
     /// When QEMU cannot be started.
     pub fn boot(disk: &Disk) -> Result<Self> {
+        Self::boot_with(disk, None)
+    }
+
+    /// [`Machine::boot`] with a second network card at the end of a cable.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn boot_with(disk: &Disk, wire: Option<&Wire>) -> Result<Self> {
         let serial = disk.path.with_extension("serial");
         let variables = disk.path.with_extension("variables");
         if !variables.exists() {
             output(disk.tools.command("cp").arg(VARIABLES).arg(&variables))?;
         }
         // Free until QEMU takes it.
-        let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let [http, mqtt, shut] = listeners.map(|listener| listener.and_then(|listener| listener.local_addr()));
+        let (http, mqtt, shut) = (http?, mqtt?, shut?);
         // One processor: with two that are emulated on a busy machine, the guest's kernel has been seen to lose the timer of the second.
         let mut command = disk.tools.command("qemu-system-x86_64");
-        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-display", "none"]);
-        command.args(["-monitor", "none", "-serial", &format!("file:{}", serial.display())]);
-        command.args(["-netdev", &format!("user,id=net,hostfwd=tcp:{http}-:8080"), "-device", "virtio-net-pci,netdev=net"]);
+        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none"]);
+        command.args(["-serial", &format!("file:{}", serial.display())]);
+        let forwarded = format!("hostfwd=tcp:{http}-:{},hostfwd=tcp:{mqtt}-:1883,hostfwd=tcp:{shut}-:{}", Self::HTTP, Self::SHUT);
+        command.args(["-netdev", &format!("user,id=net,{forwarded}"), "-device", "virtio-net-pci,netdev=net,romfile="]);
+        command.args(wire.map(Wire::arguments).into_iter().flatten());
         command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={CODE}")]);
         command.args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
-        command.args(["-drive", &format!("if=virtio,format=raw,file={}", disk.path.display())]);
+        // Named as the first to boot from: firmware remembers it by its place, which another network card moves.
+        command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.path.display())]);
+        command.args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
         let process = Process::start("qemu", &mut command, &disk.path.with_extension("log"))?;
-        Ok(Self { process, serial, http })
+        Ok(Self { process, serial, http, mqtt, shut })
     }
 
     /// What it wrote to its serial line.
@@ -116,5 +180,16 @@ impl Machine {
         let ended = self.process.status()?;
         anyhow::ensure!(ended.is_none(), "the machine ended: {ended:?}\n{}", self.console());
         Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let console = self.console();
+        let lines: Vec<&str> = console.lines().collect();
+        eprintln!("── the last of the console:");
+        for line in &lines[lines.len().saturating_sub(CONSOLE_LINES_SHOWN)..] {
+            eprintln!("│ {line}");
+        }
     }
 }

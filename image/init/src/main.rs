@@ -74,12 +74,18 @@ fn boot() -> Result<Infallible, BootError> {
         say(&format!("<4>sedge-init: no watchdog: {error}"));
     }
     modules::load("root");
-    let found = slot::find(&command_line).inspect_err(|missing| give_up(missing.boot_partition(), &command_line, &missing.to_string()))?;
+    let found = match modules::load_until("disks", || slot::look(&command_line).ok()) {
+        Some(found) => found,
+        None => slot::find(&command_line).inspect_err(|missing| give_up(missing.boot_partition(), &command_line, &missing.to_string()))?,
+    };
     look_at_whole(&found, &command_line)?;
     let device = mapper::map("root", &found.table(verity::OnFault::Panic)).map_err(failed("set up dm-verity"))?;
     mount(&device, ROOT, "erofs", MountFlags::RDONLY, None).map_err(failed(format!("mount {device} as erofs")))?;
     write("/run/udev/rules.d/61-sedge.rules", &found.udev_rule())?;
     write("/run/sedge-init/slot", &found.place())?;
+    if !found.has_data() {
+        write("/run/sedge-init/no-data", "")?;
+    }
     say(&format!("<6>sedge-init: root on {}", found.partition()));
     switch_root()
 }

@@ -17,6 +17,8 @@ const DEVICES: &str = "/sys/class/block";
 const SLOTS: [&str; 2] = ["root-a", "root-b"];
 /// Partition name of the boot partition.
 const BOOT: &str = "esp";
+/// That of the partition for what lasts.
+const DATA: &str = "data";
 /// How long disks may take to appear: a card reader or a USB bridge needs seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -27,6 +29,7 @@ pub(crate) struct Found {
     partition: Partition,
     superblock: Superblock,
     command_line: CommandLine,
+    has_data: bool,
 }
 
 /// Nothing that was seen holds it.
@@ -61,21 +64,30 @@ struct Partition {
 pub(crate) fn find(command_line: &CommandLine) -> Result<Found, NotFound> {
     let begin = Instant::now();
     loop {
-        let (mut seen, mut boot_partition) = (Vec::new(), None);
-        for partition in slots() {
-            match superblock(&partition, command_line) {
-                Ok(superblock) => return Ok(Found { partition, superblock, command_line: command_line.clone() }),
-                Err(reason) => {
-                    seen.push(format!("{}: {reason}", partition.device));
-                    boot_partition = boot_partition.or_else(|| boot_partition_of(&partition.disk));
-                }
-            }
-        }
-        if begin.elapsed() > PATIENCE {
-            return Err(NotFound { seen, boot_partition });
+        match look(command_line) {
+            Err(seen) if begin.elapsed() <= PATIENCE => drop(seen),
+            found => return found,
         }
         thread::sleep(LOOK_AGAIN);
     }
+}
+
+/// Looks once, at the disks that are there.
+pub(crate) fn look(command_line: &CommandLine) -> Result<Found, NotFound> {
+    let (mut seen, mut boot_partition, partitions) = (Vec::new(), None, partitions());
+    for partition in partitions.iter().filter(|partition| SLOTS.contains(&partition.name.as_str())) {
+        match superblock(partition, command_line) {
+            Ok(superblock) => {
+                let has_data = partitions.iter().any(|other| other.name == DATA && other.disk == partition.disk);
+                return Ok(Found { partition: partition.clone(), superblock, command_line: command_line.clone(), has_data });
+            }
+            Err(reason) => {
+                seen.push(format!("{}: {reason}", partition.device));
+                boot_partition = boot_partition.or_else(|| boot_partition_of(&partition.disk));
+            }
+        }
+    }
+    Err(NotFound { seen, boot_partition })
 }
 
 /// The hash tree's head, if it is that of the right root file system.
@@ -89,20 +101,16 @@ fn superblock(partition: &Partition, command_line: &CommandLine) -> Result<Super
     holds.then_some(superblock).ok_or_else(|| "another root file system, or a damaged one".to_owned())
 }
 
-/// Every slot of every disk.
-fn slots() -> impl Iterator<Item = Partition> {
-    partitions().filter(|partition| SLOTS.contains(&partition.name.as_str()))
-}
-
 /// The boot partition of a disk.
 fn boot_partition_of(disk: &str) -> Option<String> {
-    let boot = partitions().find(|partition| partition.name == BOOT && partition.disk == disk)?;
+    let boot = partitions().into_iter().find(|partition| partition.name == BOOT && partition.disk == disk)?;
     Some(format!("/dev/{}", boot.device))
 }
 
-fn partitions() -> impl Iterator<Item = Partition> {
-    let entries = fs::read_dir(DEVICES).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Partition::read(entry.path()).ok().flatten())
+/// Every partition of every disk.
+fn partitions() -> Vec<Partition> {
+    let Ok(entries) = fs::read_dir(DEVICES) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| Partition::read(entry.path()).ok().flatten()).collect()
 }
 
 impl Partition {
@@ -147,6 +155,11 @@ impl Found {
         let disk = &self.partition.disk;
         let ours = format!(r#"SUBSYSTEM=="block", ENV{{ID_PART_ENTRY_DISK}}=="{disk}", ENV{{ID_PART_ENTRY_NAME}}!="""#);
         format!("{ours}, SYMLINK+=\"sedge/$env{{ID_PART_ENTRY_NAME}}\"\n")
+    }
+
+    /// Whether its disk has a data partition: it is made at the first boot.
+    pub(crate) fn has_data(&self) -> bool {
+        self.has_data
     }
 
     pub(crate) fn partition(&self) -> impl fmt::Display {

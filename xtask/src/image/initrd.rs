@@ -39,7 +39,7 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, i
     fs::copy(init, tree.join("init")).context("copy the first program")?;
     tools.run("strip", &[tree.join("init")])?;
     let modules = Modules::read(base)?;
-    for (name, list) in ["watchdog", "root", "repair"].into_iter().zip(&recipe.initrd) {
+    for (name, list) in ["watchdog", "root", "disks", "repair"].into_iter().zip(&recipe.initrd) {
         let order = order(&modules, list);
         for path in &order {
             unpack(tools, &modules.directory.join(path), &directory.join(file_name(path)))?;

@@ -15,11 +15,14 @@
 
 mod base;
 mod bundle;
+mod checksum;
 mod disk;
 mod initrd;
 mod kernel;
 mod keys;
 mod recipe;
+mod sbom;
+mod security;
 mod stage;
 mod tools;
 
@@ -215,6 +218,8 @@ pub(crate) fn build(options: &Options) -> Result<Built> {
     let keys = keys::ensure(&build, &tools)?;
     let parts = stage::Parts { base: &base, sedged: &sedged, keys: &keys };
     let stage = step("root", || stage::make(&build, &recipe, &tools, &parts))?;
+    let shown = Step::begin("security");
+    shown.done(&security::check(&tools, &stage.tree)?);
     let initrd = step("initrd", || initrd::make(&build, &recipe, &tools, &base, &init))?;
     let parts = kernel::Parts { base: &base, stage: &stage, initrd: &initrd, keys: &keys };
     let kernel = step("kernel image", || kernel::make(&build, &recipe, &tools, &parts))?;
@@ -224,6 +229,8 @@ pub(crate) fn build(options: &Options) -> Result<Built> {
         return Ok(Built { image: bundle.path, tools: tools.root().to_owned() });
     }
     let image = step("disk", || disk::make(&build, &tools, &stage, &kernel, &keys))?;
+    step("parts", || sbom::write(&build, &base, &stage.tree))?;
+    checksum::write(&build, &image.path)?;
     progress::say(&format!("{}: {} MB, SHA-256 {}", image.path.display(), image.bytes / 1_000_000, image.digest));
     Ok(Built { image: image.path, tools: tools.root().to_owned() })
 }

@@ -18,8 +18,8 @@ pub(crate) struct Recipe {
     pub(crate) packages: Vec<String>,
     /// Kernel modules that are kept; see `image/modules/common.list`.
     pub(crate) modules: Vec<String>,
-    /// Kernel modules of the first program: those of the watchdog, those of the root, those that change the boot partition.
-    pub(crate) initrd: [Vec<String>; 3],
+    /// Kernel modules of the first program: those of the watchdog, of the root, of disks, and those that change the boot partition.
+    pub(crate) initrd: Vec<Vec<String>>,
     /// Paths that are left out.
     pub(crate) remove: Vec<String>,
     /// Units that never start.
@@ -55,8 +55,11 @@ impl Recipe {
             tools: read("packages/tools.list")?,
             packages: lists("packages", ".list")?,
             modules: lists("modules", ".list")?,
-            initrd: [read("initrd/watchdog.list")?, read("initrd/root.list")?, read("initrd/repair.list")?],
-            remove: read("remove.list")?,
+            initrd: ["watchdog", "root", "disks", "repair"]
+                .map(|name| read(&format!("initrd/{name}.list")))
+                .into_iter()
+                .collect::<Result<_>>()?,
+            remove: lists("remove", ".list")?,
             mask: read("mask.list")?,
             command_line: words(lists("cmdline", "")?),
             trees: trees.into_iter().filter(|tree| tree.exists()).collect(),

@@ -139,6 +139,8 @@ fn keep_modules(tree: &Path, patterns: &[String], tools: &Tools) -> Result<()> {
     for path in modules.needs.keys().filter(|path| !kept.contains(path.as_str())) {
         remove(&modules.directory.join(path))?;
     }
+    // Packed once more they would be unpacked at each boot, and the root file system is packed anyway.
+    output(tools.command("find").arg(&modules.directory).args(["-name", "*.ko.xz", "-exec", "xz", "-d", "{}", "+"]))?;
     tools.run("depmod", &["-b".as_ref(), tree.as_os_str(), modules.version.as_ref()])?;
     Ok(())
 }

@@ -12,6 +12,7 @@
 mod boot_partition;
 mod claim;
 mod client;
+mod factory_reset;
 mod record;
 mod slot;
 mod update;
@@ -60,6 +61,9 @@ pub(crate) struct Arguments {
     /// What is read from it for the daemon.
     #[arg(long, default_value = "/run/sedge/claim.toml")]
     claim: PathBuf,
+    /// Where the data partition is mounted.
+    #[arg(long, default_value = "/data")]
+    data: PathBuf,
     /// The unit of systemd-networkd.
     #[arg(long, default_value = "/run/systemd/network/10-claim.network")]
     network: PathBuf,
@@ -114,6 +118,9 @@ fn serve(arguments: Arguments) -> anyhow::Result<()> {
     // A box without a readable boot partition goes on with what it has: its functions matter more.
     if let Err(error) = os.take_claim() {
         log::error!(reason:% = format!("{error:#}"); "the claim of the boot partition cannot be used");
+    }
+    if let Err(error) = factory_reset::carry_out(&os.boot, &os.arguments.data) {
+        log::error!(reason:% = format!("{error:#}"); "the factory reset that is asked for was not done");
     }
     drop(sd_notify::notify(&[NotifyState::Ready]));
     let watched = Arc::clone(&os);

@@ -17,6 +17,7 @@
 pub mod artifact;
 pub mod call;
 pub mod cli;
+pub mod clock;
 pub mod collector;
 pub mod disk;
 pub mod exposition;
@@ -29,6 +30,7 @@ pub mod node;
 pub mod process;
 pub mod wait;
 
+pub use clock::Clock;
 pub use disk::SmallDisk;
 pub use fleet::Fleet;
 pub use link::Link;

@@ -21,7 +21,7 @@ mod pinned;
 pub mod tls;
 
 pub use claim_file::{ClaimFile, Membership};
-pub use client::{EnrolError, enrol};
+pub use client::{EnrolError, come_back, enrol};
 pub use enrolment::Enrolment;
 pub use identity::{Identity, KeyPem, csr, new_key};
 pub use issuer::Authority;

@@ -18,6 +18,7 @@ mod fault;
 mod full_disk;
 mod group;
 mod hostile;
+mod identity;
 mod image;
 mod ledger;
 mod main_path;

@@ -10,7 +10,6 @@ use crate::bus::{self, Bus};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::dumps::Dumps;
-use crate::enrol::Vault;
 use crate::executor::Executors;
 use crate::fault::Errors;
 use crate::fetch::Fetcher;
@@ -23,15 +22,16 @@ use crate::invoke::Invoker;
 use crate::limits::{CA_FILE_BYTES_MAX, KEYVALUE_SHARED_MB};
 use crate::local::{self, Local};
 use crate::logs::Logs;
+use crate::member::{self, Door, Member};
 use crate::meter::Meter;
 use crate::os::Keeper;
-use crate::renewal::{self, Renewal};
 use crate::secrets::Secrets;
 use crate::session::{self, Link, Session};
 use crate::state::Places;
 use crate::supervisor::{Ended, Supervisor};
 use crate::telemetry::{self, Export, Sources, Tracer};
 use crate::usage_sync::{self, UsageSync};
+use crate::vault::{Credentials, Vault};
 use crate::{clock, http, timers, vitals, warm};
 use anyhow::Context as _;
 use sd_notify::NotifyState;
@@ -239,7 +239,8 @@ struct Common {
     secrets: Secrets,
     link: watch::Sender<Link>,
     desired: watch::Sender<sedge_protocol::message::Desired>,
-    credentials: watch::Sender<Option<crate::enrol::Credentials>>,
+    credentials: watch::Sender<Option<Credentials>>,
+    door: watch::Sender<Door>,
     unsent: watch::Sender<u64>,
     sources: Sources,
 }
@@ -275,6 +276,7 @@ fn begin_common(
         link: watch::channel(Link::without(state)).0,
         desired: watch::channel(assigner::restore_desired(store)?).0,
         credentials: watch::channel(None).0,
+        door: watch::channel(Door::default()).0,
         unsent,
         sources,
         secrets,
@@ -397,10 +399,9 @@ async fn start_usage(supervisor: &Supervisor, store: &Store, common: &Common) ->
 
 fn start_fleet(config: &Config, supervisor: &Supervisor, (handle, store): (&bus::BusHandle, &Store), common: &Common) {
     let Some(fleet) = &config.fleet else { return };
-    let vault = Vault::new(&config.data_dir);
+    let (events, inbox) = member::inbox();
     let session = Session {
         fleet: fleet.clone(),
-        vault: vault.clone(),
         functions: common.functions.clone(),
         meter: common.meter.clone(),
         errors: common.errors.clone(),
@@ -408,19 +409,24 @@ fn start_fleet(config: &Config, supervisor: &Supervisor, (handle, store): (&bus:
         store: store.clone(),
         secrets: common.secrets.clone(),
         desired: common.desired.clone(),
-        credentials: common.credentials.clone(),
+        credentials: common.credentials.subscribe(),
+        door: common.door.subscribe(),
+        events,
+        instance: rand::random_range(1..=u64::MAX),
         link: common.link.clone(),
         supervisor: supervisor.clone(),
     };
     supervisor.service("session", session::run(session));
-    let renewal = Renewal {
-        ca_pin: fleet.ca_pin,
-        vault,
+    let member = Member {
+        fleet: fleet.clone(),
+        vault: Vault::new(&config.data_dir),
         credentials: common.credentials.clone(),
+        door: common.door.clone(),
         link: common.link.subscribe(),
+        inbox,
         supervisor: supervisor.clone(),
     };
-    supervisor.service("renewal", renewal::run(renewal));
+    supervisor.service("member", member::run(member));
 }
 
 /// What the sources need.
@@ -473,6 +479,7 @@ fn start_sources(
         files,
         link: common.link.subscribe(),
         credentials: common.credentials.subscribe(),
+        door: common.door.subscribe(),
         unsent: common.unsent.subscribe(),
         desired: config.fleet.is_none().then(|| local::Own::new(common.desired.clone())),
         http: http_address,

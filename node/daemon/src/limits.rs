@@ -48,8 +48,6 @@ pub(crate) const USAGE_FLUSH: Duration = Duration::from_secs(4);
 pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(500);
 /// Longest wait before a lost connection is tried again.
 pub(crate) const RECONNECT_MAX: Duration = Duration::from_secs(60);
-/// Pause between two tries to join a fleet that does not know the node any more.
-pub(crate) const JOIN_AGAIN: Duration = Duration::from_secs(600);
 /// Longest wait for one answer of the fleet.
 pub(crate) const FLEET_ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Longest wait for the next bytes of an artifact.

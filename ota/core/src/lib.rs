@@ -3,6 +3,8 @@
 //! ```text
 //!  "site=berlin,!canary" ─▶ Filter ─┐
 //!  rollouts, newest last ───────────┼─▶ desired(node) ─▶ revisions ─▶ DesiredState::advance ─▶ new epoch, or nothing to say
+//!  its standing ──────────────────────── allowed ──┘
+//!  greetings of one node ─▶ Greetings ─▶ two boxes with one key, or not
 //!  snapshot of the fleet ─▶ Fleet ──┴─▶ plan(rollout) ─▶ Plan: done, failed, and for every waiting node its reason
 //! ```
 //!
@@ -13,7 +15,9 @@
 pub mod filter;
 pub mod plan;
 pub mod rollout;
+pub mod twin;
 
 pub use filter::{Filter, FilterError};
 pub use plan::{Fleet, NodeFacts, Plan, Step, Waiting, plan};
-pub use rollout::{DesiredState, Revisions, Rollout, desired};
+pub use rollout::{DesiredState, Revisions, Rollout, allowed, desired};
+pub use twin::{Greetings, Twins};

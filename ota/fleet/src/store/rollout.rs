@@ -2,7 +2,7 @@
 
 use super::node::{self, NodeRow};
 use super::{Columns, Store, StoreError, big, to_json};
-use sedge_fleet_core::{DesiredState, Filter, Revisions, Rollout, desired};
+use sedge_fleet_core::{DesiredState, Filter, Revisions, Rollout, allowed, desired};
 use sedge_protocol::limits::{ASSIGNED_MAX, FRAME_BYTES_MAX};
 use sedge_protocol::message::{Assignment, Desired, FromFleet};
 use sedge_protocol::{FunctionName, NodeId, RevisionId};
@@ -179,7 +179,8 @@ pub(super) async fn reconcile(transaction: &mut Transaction<'_, Any>, only: Opti
     let mut changed = Vec::new();
     for row in &nodes.map_err(StoreError::from)? {
         let node = NodeRow::of(row)?;
-        if let Some(next) = node.desired.advance(desired(&node.id, &node.labels, &rollouts)) {
+        let wanted = desired(&node.id, &node.labels, &rollouts);
+        if let Some(next) = node.desired.advance(allowed(&node.standing, &node.desired.revisions, wanted)) {
             changed.push(advance(transaction, &node, next).await?);
         }
     }

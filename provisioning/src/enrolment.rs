@@ -180,7 +180,7 @@ impl Enrolment {
     pub fn on(self, event: Event, now: Moment) -> (Self, Option<Action>) {
         match self {
             state @ (Self::Unclaimed { .. } | Self::Claimed { .. }) => state.before_enrolment(event, now),
-            state @ (Self::Enrolled { .. } | Self::Renewing { .. }) => state.as_member(event, now),
+            state @ (Self::Enrolled { .. } | Self::Renewing { .. }) => state.inside(event, now),
             state @ (Self::Returning { .. } | Self::Forgotten { .. } | Self::Revoked { .. }) => state.outside(event, now),
         }
     }
@@ -201,7 +201,7 @@ impl Enrolment {
         }
     }
 
-    fn as_member(self, event: Event, now: Moment) -> (Self, Option<Action>) {
+    fn inside(self, event: Event, now: Moment) -> (Self, Option<Action>) {
         match (self, event) {
             (Self::Enrolled { life } | Self::Renewing { life, .. }, Event::Expired) => {
                 (Self::Returning { life, attempt: ASKING }, Some(Action::Return))

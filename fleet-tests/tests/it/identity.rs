@@ -3,7 +3,7 @@
 use crate::support::{directory, fleet_with_node, function};
 use anyhow::{Context as _, Result};
 use fleet_tests::{Clock, Fleet, Membership, Node, cli, until};
-use sedge_protocol::api::{NewClaim, Node as Shown, NodeState, Status};
+use sedge_protocol::api::{NewClaim, NewRollout, Node as Shown, NodeState, Rollout, Status};
 use sedge_protocol::{Manifest, NodeId, RevisionId, Standing};
 use std::fs;
 
@@ -76,7 +76,8 @@ fn a_node_waits_for_approval_is_labelled_and_removed() -> Result<()> {
     note(&node, "waits for approval")?;
     let (manifest, wasm) = probe("one")?;
     let revision = fleet.publish(&manifest, &wasm)?.id;
-    sedge(&fleet, &["rollout", "probe", "--nodes", "canary=yes"])?.success()?;
+    let rollout = NewRollout { function: manifest.name.clone(), revision: None, filter: "canary=yes".to_owned() };
+    let _made: Rollout = fleet.post("/api/v1/rollouts", &rollout)?;
     let labelled = sedge(&fleet, &["node", "label", "node-1", "canary=yes", "--json"])?.json::<Vec<Shown>>()?;
     assert_eq!((labelled[0].labels.value("canary"), &labelled[0].standing), (Some("yes"), &Standing::Pending));
     assert_eq!(labelled[0].desired_epoch, 0, "nothing is assigned before somebody approves");
@@ -153,12 +154,16 @@ fn certificate_until_ms(fleet: &Fleet, node: &NodeId) -> Result<u64> {
     Ok(node.certificate_until_ms)
 }
 
+const YEARS_9_MS: u64 = 9 * 365 * 24 * 3_600_000;
+
 /// Enrols, connects, renews, is away for longer than its certificate is good, and comes back.
 fn lives_through(clock: Clock) -> Result<()> {
     let directory = directory()?;
     let fleet = Fleet::start_with(directory.path(), "[certificates]\nlife_s = 12\n")?;
     let mut node = Node::start_at(clock, directory.path(), "node-1", &fleet.membership()?)?;
     node.online()?;
+    let off_ms = node.status()?.vitals.started_ms.abs_diff(fleet.get::<Status>("/api/v1/status")?.time_ms);
+    assert_eq!(off_ms > YEARS_9_MS, clock != Clock::Right, "the clock of the box is {off_ms} ms off");
     let (id, first) = (node.id()?, certificate_until_ms(&fleet, &node.id()?)?);
     for renewals in 1..=2 {
         until("the certificate is renewed", || Ok((certificate_until_ms(&fleet, &id)? > first + renewals * 5000).then_some(())))?;

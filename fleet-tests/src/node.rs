@@ -97,6 +97,19 @@ impl Node {
         self.disk.as_ref()
     }
 
+    /// Starts a node that has a claim as a file, and nothing else of a fleet.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_with_bundle(directory: &Path, name: &str, bundle: &Path) -> Result<Self> {
+        let directory = directory.join(name);
+        configure(&directory, name, None, "")?;
+        let config = directory.join("sedged.toml");
+        let text = fs::read_to_string(&config)?;
+        fs::write(config, format!("{text}[fleet]\nname = '{name}'\nbundle = '{}'\n", bundle.display()))?;
+        Self::begin(directory, name, (None, Clock::Right))
+    }
+
     /// Starts again on what is on disk. The node must have ended.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use crate::identity::{KeyPem, PemError, validity};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber, SigningKey as _,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -132,6 +132,16 @@ impl Authority {
     #[must_use]
     pub fn key_pem(&self) -> KeyPem {
         KeyPem::new(self.issuer.key().serialize_pem())
+    }
+
+    /// Its certificate.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Signs with the authority's key. What is signed has to say what it is.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.issuer.key().sign(message)
     }
 
     /// What a node pins: the digest of the certificate's DER.

@@ -11,6 +11,7 @@
 //! pin trusts only a server whose chain ends in exactly that authority; a clock that is wrong never keeps a box from enrolling.
 //! Absent on purpose: files, retries, threads, revocation lists (the fleet refuses an unknown or removed node by itself).
 
+pub mod bundle;
 pub mod claim_file;
 pub mod client;
 pub mod clock;

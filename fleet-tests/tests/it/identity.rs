@@ -4,6 +4,7 @@ use crate::support::{directory, fleet_with_node, function};
 use anyhow::{Context as _, Result};
 use fleet_tests::{Clock, Fleet, Membership, Node, cli, until};
 use sedge_protocol::api::{NewClaim, NewRollout, Node as Shown, NodeState, Rollout, Status};
+use sedge_protocol::local::FleetLink;
 use sedge_protocol::{Manifest, NodeId, RevisionId, Standing};
 use std::fs;
 
@@ -142,6 +143,38 @@ fn a_box_that_was_written_anew_takes_over_its_entry_when_the_claim_says_so() -> 
     note(&stranger, "taken over this node")?;
     assert_eq!((shown(&fleet, &node)?.standing, node.status()?.fleet_note), (Standing::Active, None));
     Ok(())
+}
+
+#[test]
+fn a_box_without_a_network_runs_what_its_stick_grants_and_joins_when_there_is_a_way() -> Result<()> {
+    let directory = directory()?;
+    let fleet = Fleet::start(directory.path())?;
+    let (manifest, wasm) = probe("one")?;
+    let revision = fleet.publish(&manifest, &wasm)?.id;
+    let rollout = NewRollout { function: manifest.name.clone(), revision: None, filter: "site=barn".to_owned() };
+    let _made: Rollout = fleet.post("/api/v1/rollouts", &rollout)?;
+    let stick = directory.path().join("barn.sedge-claim");
+    let path = stick.to_str().context("a path of letters")?;
+    let made: serde_json::Value = sedge(&fleet, &["claim", "bundle", "--out", path, "--label", "site=barn", "--json"])?.json()?;
+    assert_eq!(made["functions"], serde_json::json!(["probe"]));
+    fleet.process().pause()?;
+    let mut node = Node::start_with_bundle(directory.path(), "node-1", &stick)?;
+    node.runs(&manifest.name, revision)?;
+    runs(&node)?;
+    // The stick goes, the box is switched off and on: it still runs what it was granted.
+    fs::remove_file(&stick)?;
+    node.kill9()?;
+    node.restart()?;
+    node.runs(&manifest.name, revision)?;
+    assert_eq!(node.status()?.fleet, FleetLink::Unclaimed);
+    fleet.process().resume()?;
+    node.online()?;
+    let shown = shown(&fleet, &node)?;
+    assert_eq!(shown.labels.value("site"), Some("barn"));
+    fleet.runs_everywhere(&manifest.name, revision)?;
+    // From now on the fleet decides.
+    fleet.remove(&manifest.name)?;
+    until("the function is gone", || Ok(node.running(&manifest.name)?.is_none().then_some(())))
 }
 
 /// Waits until the fleet's clock shows more than `ms`.

@@ -152,6 +152,11 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
         let (store, recovery) = open_store(&config.data_dir, settings)?;
         tell(&recovery);
         let files = Files::open(&config.data_dir.join("artifacts"), free_bytes_min).context("open the artifacts")?;
+        if let (Some(bundle), Some(fleet)) = (&config.bundle, &config.fleet)
+            && let Err(error) = bundle.take(fleet, &store, &files)
+        {
+            log::error!(reason:% = format!("{error:#}"); "the bundle was not taken");
+        }
         let assets = Assets::open(&config.data_dir.join("assets"), free_bytes_min).context("open the files of artifacts")?;
         let blobs = Blobs::open(&config.data_dir.join("blobs"), free_bytes_min).context("open the files of functions")?;
         let secrets = Secrets::open(&config.data_dir, &store)?;

@@ -15,6 +15,7 @@
 
 mod assigner;
 mod asynchronous;
+mod bundle;
 mod bus;
 mod chunks;
 mod clock;

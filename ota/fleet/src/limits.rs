@@ -20,6 +20,8 @@ pub(crate) const RETURN_REFILL_MS: u64 = 60_000;
 pub(crate) const CLAIM_USES_MAX: u32 = 1_000_000;
 /// Longest life of a claim: a year.
 pub(crate) const CLAIM_TTL_S_MAX: u64 = 366 * 24 * 3600;
+/// All artifacts of a bundle together.
+pub(crate) const BUNDLE_BYTES_MAX: u64 = 1 << 30;
 /// How often a node reports when nothing changes.
 pub(crate) const HEARTBEAT_MS: u64 = 2_000;
 /// How often what nodes last said is written down.

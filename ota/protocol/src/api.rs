@@ -8,6 +8,7 @@
 //! PATCH /api/v1/nodes/{id}/labels  LabelChange ─▶ Node      DELETE /api/v1/claims/{id}        nobody joins with it any more
 //! GET  /api/v1/functions                    [Function]      DELETE /api/v1/functions/{name}   takes it off every node
 //! POST /api/v1/claims  NewClaim ─▶ CreatedClaim             GET  /api/v1/claims               [Claim]
+//! POST /api/v1/claims/bundle  NewClaim ─▶ a file            (see `sedge_provisioning::bundle`)
 //! POST /api/v1/rollouts  NewRollout ─▶ Rollout              GET  /api/v1/rollouts             [Rollout]
 //! GET  /api/v1/usage?function=&node=&since_ms=  [UsageRow]  GET  /api/v1/errors               [NodeError]
 //! GET  /api/v1/events                       server-sent: one Status a second

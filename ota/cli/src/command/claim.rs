@@ -1,5 +1,7 @@
 //! `sedge claim create`, `sedge claim ls` and `sedge claim revoke`
 
+mod bundle;
+
 use crate::arguments::Context;
 use crate::client::escape;
 use crate::failure::Failure;
@@ -23,6 +25,7 @@ const HINT_OLDER: &str = "its token is shown to nobody, so nobody can use it; br
 #[derive(Debug, Subcommand)]
 pub(crate) enum Claim {
     Create(Create),
+    Bundle(bundle::Bundle),
     Ls(Ls),
     Revoke(Revoke),
 }
@@ -68,6 +71,7 @@ impl Claim {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         match self {
             Self::Create(create) => create.run(context)?,
+            Self::Bundle(bundle) => bundle.run(context)?,
             Self::Ls(Ls {}) => {
                 let claims: Vec<api::Claim> = context.connection.client()?.get("/api/v1/claims")?;
                 context.output.show(&claims, |style| list(&claims, text::now_ms(), style))?;

@@ -74,7 +74,7 @@ pub(crate) struct Rm {
 #[derive(Debug, Args)]
 pub(crate) struct LabelNode {
     /// The node, unless --nodes says which, then KEY=VALUE to give and KEY- to take away
-    #[arg(required = true, value_name = "NODE|KEY=VALUE|KEY-", allow_hyphen_values = true)]
+    #[arg(required = true, value_name = "NODE|KEY=VALUE|KEY-")]
     words: Vec<String>,
     /// All nodes that match a label filter, such as site=berlin
     #[arg(long = "nodes", value_name = "FILTER")]

@@ -8,6 +8,7 @@
 //! ```
 
 mod auth;
+mod bundle;
 mod console;
 mod enrol;
 mod node;
@@ -48,6 +49,7 @@ fn api() -> Routes {
         ("post", "/revisions", post(publish::revision)),
         ("get", "/claims", get(rest::claims)),
         ("post", "/claims", post(rest::create_claim)),
+        ("post", "/claims/bundle", post(bundle::create)),
         ("delete", "/claims/{id}", delete(rest::revoke_claim)),
         ("get", "/rollouts", get(rest::rollouts)),
         ("post", "/rollouts", post(rest::create_rollout)),

@@ -55,7 +55,11 @@ pub(super) async fn claims(State(shared): App) -> Answer<Vec<Claim>> {
 }
 
 pub(super) async fn create_claim(State(shared): App, new: Result<Json<NewClaim>, JsonRejection>) -> Answer<CreatedClaim> {
-    let new = body(new)?;
+    Ok(Json(made(&shared, body(new)?).await?))
+}
+
+/// Makes a claim.
+pub(super) async fn made(shared: &Shared, new: NewClaim) -> Result<CreatedClaim, Refusal> {
     if !(1..=CLAIM_USES_MAX).contains(&new.uses) {
         return Err(Refusal::input(format!("`uses` is from 1 to {CLAIM_USES_MAX}")));
     }
@@ -74,7 +78,7 @@ pub(super) async fn create_claim(State(shared): App, new: Result<Json<NewClaim>,
     let claim = Claim { id: new_id(), uses, used: 0, expires_ms, labels, approval, replaces, revoked: false };
     shared.store.create_claim(&claim, Digest::of(token.as_bytes()), now_ms).await?;
     info!(claim = claim.id.as_str(), uses = claim.uses; "claim created");
-    Ok(Json(CreatedClaim { claim, token, fleet: shared.public_https.clone(), ca_pin: shared.authority.pin() }))
+    Ok(CreatedClaim { claim, token, fleet: shared.public_https.clone(), ca_pin: shared.authority.pin() })
 }
 
 pub(super) async fn revoke_claim(State(shared): App, id: Result<Path<String>, PathRejection>) -> Result<StatusCode, Refusal> {

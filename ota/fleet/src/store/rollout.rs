@@ -5,7 +5,7 @@ use super::{Columns, Store, StoreError, big, to_json};
 use sedge_fleet_core::{DesiredState, Filter, Revisions, Rollout, allowed, desired};
 use sedge_protocol::limits::{ASSIGNED_MAX, FRAME_BYTES_MAX};
 use sedge_protocol::message::{Assignment, Desired, FromFleet};
-use sedge_protocol::{FunctionName, NodeId, RevisionId};
+use sedge_protocol::{FunctionName, Labels, NodeId, RevisionId};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Transaction};
 
@@ -137,6 +137,16 @@ impl Store {
         Ok(changed)
     }
 
+    /// What a node of this id and these labels would be told, if it joined now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn foreseen(&self, node: &NodeId, labels: &Labels) -> Result<Desired, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let revisions = desired(node, labels, &active(&mut connection).await?);
+        message(&mut connection, &DesiredState { epoch: 0, revisions }).await
+    }
+
     /// What a node is told, as a message.
     ///
     /// # Errors
@@ -171,9 +181,7 @@ async fn revision_of(
 
 /// Brings the desired state of one node, or of all, up to what the rollouts say. Repeating it changes nothing.
 pub(super) async fn reconcile(transaction: &mut Transaction<'_, Any>, only: Option<&NodeId>) -> Result<Vec<Changed>, RolloutFault> {
-    let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM rollouts WHERE active = 1 ORDER BY number"));
-    let rows = sqlx::query(statement).fetch_all(&mut **transaction).await.map_err(StoreError::from)?;
-    let rollouts: Vec<Rollout> = rows.iter().map(|row| RolloutRow::of(row).map(|row| row.rollout)).collect::<Result<_, _>>()?;
+    let rollouts = active(transaction).await?;
     let statement = sqlx::AssertSqlSafe(format!("SELECT {} FROM nodes WHERE $1 = '' OR id = $1", node::COLUMNS));
     let nodes = sqlx::query(statement).bind(only.map_or("", NodeId::as_str)).fetch_all(&mut **transaction).await;
     let mut changed = Vec::new();
@@ -185,6 +193,13 @@ pub(super) async fn reconcile(transaction: &mut Transaction<'_, Any>, only: Opti
         }
     }
     Ok(changed)
+}
+
+/// The rollouts that decide something.
+async fn active(connection: &mut sqlx::AnyConnection) -> Result<Vec<Rollout>, StoreError> {
+    let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM rollouts WHERE active = 1 ORDER BY number"));
+    let rows = sqlx::query(statement).fetch_all(&mut *connection).await?;
+    rows.iter().map(|row| RolloutRow::of(row).map(|row| row.rollout)).collect()
 }
 
 /// Keeps the next desired state of a node, if nobody else has meanwhile.

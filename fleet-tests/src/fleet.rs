@@ -25,6 +25,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Fleet {
     directory: PathBuf,
+    /// More of its configuration.
+    keys: &'static str,
     /// The name that nodes know this machine by.
     host: &'static str,
     process: Process,
@@ -57,15 +59,27 @@ impl Fleet {
         Self::start_as("127.0.0.1", directory)
     }
 
+    /// [`Fleet::start`] with more tables of its configuration.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_with(directory: &Path, keys: &'static str) -> Result<Self> {
+        Self::begin("127.0.0.1", directory, keys)
+    }
+
     /// [`Fleet::start`] for nodes that know this machine by another name.
     ///
     /// # Errors
     /// When it does not answer.
     pub fn start_as(host: &'static str, directory: &Path) -> Result<Self> {
+        Self::begin(host, directory, "")
+    }
+
+    fn begin(host: &'static str, directory: &Path, keys: &'static str) -> Result<Self> {
         let (directory, link) = (directory.join("fleet"), Link::start()?);
         fs::create_dir_all(&directory)?;
-        let (process, api) = launch(&directory, (host, &link))?;
-        Ok(Self { directory, host, process, api, link })
+        let (process, api) = launch(&directory, (host, &link), keys)?;
+        Ok(Self { directory, keys, host, process, api, link })
     }
 
     /// `kill -9`.
@@ -82,7 +96,7 @@ impl Fleet {
     /// When it does not answer.
     pub fn restart(&mut self) -> Result<()> {
         self.process.kill9()?;
-        (self.process, self.api) = launch(&self.directory, (self.host, &self.link))?;
+        (self.process, self.api) = launch(&self.directory, (self.host, &self.link), self.keys)?;
         Ok(())
     }
 
@@ -129,7 +143,16 @@ impl Fleet {
     /// # Errors
     /// When the fleet makes no claim.
     pub fn membership(&self) -> Result<Membership> {
-        Ok(Membership { url: self.api.https.replace("127.0.0.1", self.host), ca_pin: self.api.ca_pin, claim: self.claim(1, 3600)?.token })
+        self.claim_of(&NewClaim::default())
+    }
+
+    /// The same with a claim of this kind.
+    ///
+    /// # Errors
+    /// When the fleet makes no claim.
+    pub fn claim_of(&self, new: &NewClaim) -> Result<Membership> {
+        let claim: CreatedClaim = self.post("/api/v1/claims", new)?;
+        Ok(Membership { url: self.api.https.replace("127.0.0.1", self.host), ca_pin: self.api.ca_pin, claim: claim.token })
     }
 
     /// All claims.
@@ -256,10 +279,10 @@ fn read<T: DeserializeOwned>(path: &str, status: u16, text: &str) -> Result<T> {
     serde_json::from_str(text).with_context(|| format!("{path}: {text}"))
 }
 
-fn launch(directory: &Path, (host, link): (&str, &Link)) -> Result<(Process, Api)> {
+fn launch(directory: &Path, (host, link): (&str, &Link), keys: &str) -> Result<(Process, Api)> {
     for _ in 0..PORTS_TRIED_MAX {
         let sync = free_port()?;
-        if let Some(started) = launch_on(directory, (host, link), sync)? {
+        if let Some(started) = launch_on(directory, (host, link), (sync, keys))? {
             link.lead_to(sync);
             return Ok(started);
         }
@@ -268,10 +291,10 @@ fn launch(directory: &Path, (host, link): (&str, &Link)) -> Result<(Process, Api
 }
 
 /// `None` when the port was taken meanwhile.
-fn launch_on(directory: &Path, (host, link): (&str, &Link), sync: SocketAddr) -> Result<Option<(Process, Api)>> {
+fn launch_on(directory: &Path, (host, link): (&str, &Link), (sync, keys): (SocketAddr, &str)) -> Result<Option<(Process, Api)>> {
     let (data, config) = (directory.join("data"), directory.join("fleet.toml"));
     let text = format!(
-        "data_dir = '{}'\nnames = ['{host}']\npublic_sync = '{host}:{}'\n[https]\nlisten = '127.0.0.1:0'\n[sync]\nlisten = '{sync}'\n",
+        "data_dir = '{}'\nnames = ['{host}']\npublic_sync = '{host}:{}'\n[https]\nlisten = '127.0.0.1:0'\n[sync]\nlisten = '{sync}'\n{keys}",
         data.display(),
         link.address().port()
     );

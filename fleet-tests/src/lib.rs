@@ -17,6 +17,7 @@
 pub mod artifact;
 pub mod call;
 pub mod cli;
+pub mod clock;
 pub mod collector;
 pub mod disk;
 pub mod exposition;
@@ -32,6 +33,7 @@ pub mod small_image;
 pub mod wait;
 pub mod wire;
 
+pub use clock::Clock;
 pub use disk::SmallDisk;
 pub use fleet::Fleet;
 pub use gateway::Gateway;

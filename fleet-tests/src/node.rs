@@ -1,5 +1,6 @@
 //! A running `sedged`, its HTTP triggers and its local API.
 
+use crate::clock::Clock;
 use crate::disk::SmallDisk;
 use crate::http::{Answer, Target, exchange};
 use crate::process::{Process, binary, run};
@@ -35,6 +36,7 @@ pub struct Node {
     socket: Target,
     addresses: Addresses,
     disk: Option<SmallDisk>,
+    clock: Clock,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +61,17 @@ impl Node {
     pub fn start_with(directory: &Path, name: &str, fleet: Option<&Membership>, keys: &str) -> Result<Self> {
         let directory = directory.join(name);
         configure(&directory, name, fleet, keys)?;
-        Self::begin(directory, name, None)
+        Self::begin(directory, name, (None, Clock::Right))
+    }
+
+    /// [`Node::start`] on a box whose clock shows something else.
+    ///
+    /// # Errors
+    /// When it does not answer, or clocks cannot be faked here.
+    pub fn start_at(clock: Clock, directory: &Path, name: &str, fleet: &Membership) -> Result<Self> {
+        let directory = directory.join(name);
+        configure(&directory, name, Some(fleet), "")?;
+        Self::begin(directory, name, (None, clock))
     }
 
     /// [`Node::start`] with a data directory on a disk of `mib` mebibytes.
@@ -70,13 +82,13 @@ impl Node {
         let directory = directory.join(name);
         configure(&directory, name, fleet, "")?;
         let disk = SmallDisk::mount(&directory.join("data"), mib)?;
-        Self::begin(directory, name, Some(disk))
+        Self::begin(directory, name, (Some(disk), Clock::Right))
     }
 
-    fn begin(directory: PathBuf, name: &str, disk: Option<SmallDisk>) -> Result<Self> {
+    fn begin(directory: PathBuf, name: &str, (disk, clock): (Option<SmallDisk>, Clock)) -> Result<Self> {
         let socket = Target::Unix(directory.join("socket"));
-        let (process, addresses) = launch(name, &directory, &socket, disk.as_ref())?;
-        Ok(Self { name: name.to_owned(), directory, process, socket, addresses, disk })
+        let (process, addresses) = launch(name, &directory, &socket, (disk.as_ref(), clock))?;
+        Ok(Self { name: name.to_owned(), directory, process, socket, addresses, disk, clock })
     }
 
     /// The disk that was made for it.
@@ -85,12 +97,25 @@ impl Node {
         self.disk.as_ref()
     }
 
+    /// Starts a node that has a claim as a file, and nothing else of a fleet.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_with_bundle(directory: &Path, name: &str, bundle: &Path) -> Result<Self> {
+        let directory = directory.join(name);
+        configure(&directory, name, None, "")?;
+        let config = directory.join("sedged.toml");
+        let text = fs::read_to_string(&config)?;
+        fs::write(config, format!("{text}[fleet]\nname = '{name}'\nbundle = '{}'\n", bundle.display()))?;
+        Self::begin(directory, name, (None, Clock::Right))
+    }
+
     /// Starts again on what is on disk. The node must have ended.
     ///
     /// # Errors
     /// When it does not answer.
     pub fn restart(&mut self) -> Result<()> {
-        (self.process, self.addresses) = launch(&self.name, &self.directory, &self.socket, self.disk.as_ref())?;
+        (self.process, self.addresses) = launch(&self.name, &self.directory, &self.socket, (self.disk.as_ref(), self.clock))?;
         Ok(())
     }
 
@@ -226,6 +251,14 @@ impl Node {
         configure(&self.directory, &self.name, None, keys)
     }
 
+    /// Writes another membership into its configuration; it holds from its next start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn join(&self, fleet: &Membership) -> Result<()> {
+        configure(&self.directory, &self.name, Some(fleet), "")
+    }
+
     /// Gives a function to a node of its own and waits until it runs.
     ///
     /// # Errors
@@ -276,10 +309,11 @@ fn configure(directory: &Path, name: &str, fleet: Option<&Membership>, keys: &st
     Ok(fs::write(directory.join("sedged.toml"), text)?)
 }
 
-fn launch(name: &str, directory: &Path, socket: &Target, disk: Option<&SmallDisk>) -> Result<(Process, Addresses)> {
+fn launch(name: &str, directory: &Path, socket: &Target, (disk, clock): (Option<&SmallDisk>, Clock)) -> Result<(Process, Addresses)> {
     let binary = binary("sedged")?;
     let mut command = disk.map_or_else(|| Command::new(&binary), |disk| disk.command(&binary));
     command.arg("--config").arg(directory.join("sedged.toml"));
+    clock.show(&mut command)?;
     let mut process = Process::start(name, &mut command, &directory.join("log"))?;
     let status: LocalStatus = wait::until(&format!("{name} answers"), || {
         if let Some(status) = process.status()? {

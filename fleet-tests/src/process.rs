@@ -82,6 +82,22 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::TERM).with_context(|| format!("terminate {}", self.name))
     }
 
+    /// Lets it stand still, as a machine that nobody reaches: SIGSTOP.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn pause(&self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).with_context(|| format!("pause {}", self.name))
+    }
+
+    /// Lets it go on: SIGCONT.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resume(&self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).with_context(|| format!("resume {}", self.name))
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

@@ -8,8 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::CertificateError;
 use rustls_pki_types::CertificateDer;
 use sedge_protocol::Digest;
-use sedge_protocol::enrol::{EnrolRequest, Enrolled, Refused};
+use sedge_protocol::enrol::{EnrolRequest, Enrolled, Refused, ReturnRequest};
 use sedge_protocol::limits::ENROL_BYTES_MAX;
+use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::unversioned::resolver::DefaultResolver;
@@ -28,6 +29,12 @@ pub enum EnrolError {
         reason: String,
         /// When it may be tried again, seconds; never with this claim when absent.
         retry_after_s: Option<u64>,
+    },
+    /// The fleet does not want this node any more.
+    #[error("the fleet does not want this node: {reason}")]
+    Revoked {
+        /// Its reason.
+        reason: String,
     },
     /// The server that answered is not of the pinned authority, or not under this name.
     #[error("the server at {fleet} is not the pinned fleet")]
@@ -73,11 +80,23 @@ pub fn agent(pin: Digest, timeout: Duration) -> Result<ureq::Agent, ureq::Error>
 /// # Errors
 /// Told apart by whether another try makes sense: see [`EnrolError`].
 pub fn enrol(fleet_url: &str, ca_pin: Digest, request: &EnrolRequest) -> Result<(Enrolled, String), EnrolError> {
+    ask(fleet_url, "enrol", ca_pin, request)
+}
+
+/// Asks the fleet for a certificate in the place of one that has expired. The request is signed by the key that the fleet knows. Blocks.
+///
+/// # Errors
+/// As [`enrol`].
+pub fn come_back(fleet_url: &str, ca_pin: Digest, request: &ReturnRequest) -> Result<(Enrolled, String), EnrolError> {
+    ask(fleet_url, "enrol/return", ca_pin, request)
+}
+
+fn ask(fleet_url: &str, path: &str, ca_pin: Digest, request: &impl Serialize) -> Result<(Enrolled, String), EnrolError> {
     let fleet = || fleet_url.to_owned();
     let authority = Arc::new(PinnedAuthority::new(ca_pin, tls::provider()));
     let unreachable = |cause| classify(fleet_url, cause);
     let agent = agent_of(Arc::clone(&authority), ENROL_TIMEOUT).map_err(unreachable)?;
-    let url = format!("{}/enrol", fleet_url.trim_end_matches('/'));
+    let url = format!("{}/{path}", fleet_url.trim_end_matches('/'));
     let mut answer = agent.post(&url).send_json(request).map_err(unreachable)?;
     let status = answer.status().as_u16();
     let retry_after_s = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
@@ -90,8 +109,8 @@ pub fn enrol(fleet_url: &str, ca_pin: Digest, request: &EnrolRequest) -> Result<
         }
         // The claim or the request itself; any other status may pass.
         400 | 403 | 429 => {
-            let Refused { error: reason } = body.read_json().map_err(|_| EnrolError::Answer { fleet: fleet(), status })?;
-            Err(EnrolError::Refused { reason, retry_after_s })
+            let Refused { error: reason, revoked } = body.read_json().map_err(|_| EnrolError::Answer { fleet: fleet(), status })?;
+            Err(if revoked { EnrolError::Revoked { reason } } else { EnrolError::Refused { reason, retry_after_s } })
         }
         _ => Err(EnrolError::Answer { fleet: fleet(), status }),
     }

@@ -1,7 +1,10 @@
-//! Wall time for certificates, on boxes whose clock may stand at 1970.
+//! Time for certificates, on boxes whose clock may stand at 1970 or ten years ahead.
 //!
-//! A certificate is verified at the latest of: the box's clock, the time this program was built, the begin of what is already
-//! trusted. A server's certificate begins when its authority did, so the pinned authority's begin is late enough.
+//! A box does not ask its own clock whether a certificate is good: it verifies the fleet's at a time that has certainly passed, the later of
+//! the build of this program and the begin of the pinned authority. A server's certificate begins when its authority did, so that is late
+//! enough. Whether a node's own certificate has expired is decided by the fleet, which verifies it by its clock. When to renew follows the time
+//! that the fleet has told ([`FleetTime`]). So no clock of a box, whatever it shows, keeps it from its fleet; and a fleet whose clock was wrong
+//! for a while has told no box anything that outlives the mistake.
 
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::UnixTime;
@@ -20,29 +23,48 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A clock that never shows less than its floor.
+/// A time that has certainly passed, and stands still.
 #[derive(Debug, Clone, Copy)]
 pub struct Floor {
     ms: u64,
 }
 
 impl Floor {
-    /// Never less than [`BUILT_MS`] and `trusted_ms`.
+    /// The later of [`BUILT_MS`] and `trusted_ms`.
     #[must_use]
     pub fn new(trusted_ms: u64) -> Self {
         Self { ms: trusted_ms.max(BUILT_MS) }
     }
 
-    /// `time`, or the floor where that is later.
+    /// As certificates are verified at it.
     #[must_use]
-    pub fn lift(self, time: UnixTime) -> UnixTime {
-        time.max(UnixTime::since_unix_epoch(Duration::from_millis(self.ms)))
+    pub fn time(self) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_millis(self.ms))
     }
 }
 
 impl TimeProvider for Floor {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(self.lift(UnixTime::since_unix_epoch(Duration::from_millis(now_ms()))))
+        Some(self.time())
+    }
+}
+
+/// The fleet's time as far as a box knows it: what it was told last, and what has passed since by a clock that never jumps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FleetTime {
+    told: Option<(u64, u64)>,
+}
+
+impl FleetTime {
+    /// The fleet's clock shows `fleet_ms` while the box's monotonic one shows `mono_ms`. The newest word holds, also when it is an earlier time.
+    pub fn told(&mut self, fleet_ms: u64, mono_ms: u64) {
+        self.told = Some((fleet_ms, mono_ms));
+    }
+
+    /// What the fleet's clock shows now; zero before anything was told.
+    #[must_use]
+    pub fn at(&self, mono_ms: u64) -> u64 {
+        self.told.map_or(0, |(fleet_ms, then_ms)| fleet_ms.saturating_add(mono_ms.saturating_sub(then_ms)))
     }
 }
 
@@ -61,12 +83,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_lifts_a_clock_that_stands_at_1970() {
-        let floor = Floor::new(0);
+    fn the_floor_is_the_later_of_build_and_what_is_trusted() {
         let at = |ms| UnixTime::since_unix_epoch(Duration::from_millis(ms));
-        assert_eq!(floor.lift(at(5)), at(BUILT_MS));
-        assert_eq!(floor.lift(at(BUILT_MS + 5000)), at(BUILT_MS + 5000));
-        assert_eq!(Floor::new(BUILT_MS + 9000).lift(at(5)), at(BUILT_MS + 9000));
+        assert_eq!(Floor::new(0).time(), at(BUILT_MS));
+        assert_eq!(Floor::new(BUILT_MS + 9000).time(), at(BUILT_MS + 9000));
         assert_eq!(digits("1767225600"), 1_767_225_600);
+    }
+
+    #[test]
+    fn what_the_fleet_told_last_goes_on_by_the_monotonic_clock() {
+        let mut time = FleetTime::default();
+        assert_eq!(time.at(5), 0);
+        time.told(1_000_000, 10);
+        assert_eq!((time.at(10), time.at(25)), (1_000_000, 1_000_015));
+        time.told(500, 20);
+        assert_eq!(time.at(21), 501, "a fleet whose clock was put right is believed");
     }
 }

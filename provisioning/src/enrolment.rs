@@ -5,10 +5,18 @@
 //!  Unclaimed ──────────────▶ Claimed ───────────▶ Enrolled ───────────────────────────────▶ Renewing
 //!      ▲                      │  ▲ │ Failed: again after a back-off   ▲        Issued           │ ▲ │ Failed
 //!      └──────────────────────┘  └─┘                                  └─────────────────────────┘ └─┘
-//!        Refused for good                                  Revoked from Enrolled or Renewing: the end until a new claim
+//!        Refused for good
+//!
+//!  Enrolled, Renewing ── Expired: the fleet says so ─▶ Returning (the grace path) ── Issued ─▶ Enrolled
+//!                                                        │ Refused
+//!                     ── Unknown: the fleet forgot it ─▶ Forgotten (the claim once more) ── Issued, Greeted, or ten minutes ─▶ Enrolled
+//!                     ── Revoked, also from Returning ─▶ Revoked (a new claim, if there is one) ── Issued, or six hours ─▶ Enrolled
 //! ```
-//! Draining order: after every [`Enrolment::on`] do the returned action once, then wait until [`Enrolment::due_ms`] and send
-//! [`Event::Tick`]. A repeated `Tick` before the answer comes repeats nothing.
+//! From `Forgotten` and `Revoked` the node tries again as if nothing had happened, rarely: whoever decided may have changed their mind, and the
+//! answer to that try leads back. Functions go on in every state.
+//!
+//! Draining order: after every [`Enrolment::on`] do the returned action once in place of the one before, then wait for [`Enrolment::pause_ms`]
+//! and send [`Event::Tick`]. A repeated `Tick` before the answer comes repeats nothing.
 
 use crate::identity::renew_at_ms;
 
@@ -16,6 +24,21 @@ use crate::identity::renew_at_ms;
 const BACKOFF_MS_MIN: u64 = 1_000;
 /// Longest pause after failures.
 const BACKOFF_MS_MAX: u64 = 5 * 60_000;
+/// Longest pause that the fleet may ask for.
+const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
+/// Pause before a node that the fleet does not know tries everything anew.
+const FORGOTTEN_MS: u64 = 10 * 60_000;
+/// The same for a node that was revoked; half of it fixed, half random.
+const REVOKED_MS: u64 = 6 * 3_600_000;
+
+/// Now, by two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// By a clock that never jumps: pauses follow it.
+    pub mono_ms: u64,
+    /// By the fleet's clock as far as the box knows it ([`crate::clock::FleetTime`]): certificates follow it. Zero while nothing is known.
+    pub fleet_ms: u64,
+}
 
 /// Where a box stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +65,28 @@ pub enum Enrolment {
         /// The pause or the answer that is waited for.
         attempt: Attempt,
     },
+    /// Its certificate has expired; asks for another with the key that the fleet knows.
+    Returning {
+        /// Begin and end of the certificate it had.
+        life: Life,
+        /// The pause or the answer that is waited for.
+        attempt: Attempt,
+    },
+    /// The fleet does not know this node; presents its claim once more.
+    Forgotten {
+        /// Begin and end of the certificate it has.
+        life: Life,
+        /// The pause or the answer that is waited for.
+        attempt: Attempt,
+    },
     /// The fleet does not want this node any more.
     Revoked {
+        /// Begin and end of the certificate it has.
+        life: Life,
         /// Why, as the fleet said.
         reason: String,
+        /// The pause, or the answer to a new claim that is waited for.
+        attempt: Attempt,
     },
 }
 
@@ -63,7 +104,7 @@ pub struct Life {
 pub struct Attempt {
     /// How many failed.
     pub failed: u32,
-    /// When the next one begins; none while an answer is waited for.
+    /// When the next one begins, by the clock that never jumps; none while an answer is waited for.
     pub next_ms: Option<u64>,
 }
 
@@ -81,15 +122,28 @@ pub enum Event {
         /// Part of the pause that is random, thousandths from 0 to 1000.
         jitter_milli: u32,
     },
-    /// The claim will never work.
+    /// The claim, or the way back, will never work.
     Refused {
         /// Why.
         reason: String,
     },
-    /// The fleet has removed this node.
+    /// The fleet has greeted the node on its connection.
+    Greeted {
+        /// What its clock shows.
+        fleet_ms: u64,
+    },
+    /// The fleet says that the node's certificate is not of this day.
+    Expired,
+    /// The fleet does not know the node: it was removed, or the fleet has lost its database.
+    Unknown,
+    /// The fleet does not want the node.
     Revoked {
         /// Why.
         reason: String,
+        /// Whether the node has a claim that it did not become a node with.
+        new_claim: bool,
+        /// Part of the pause that is random, thousandths from 0 to 1000.
+        jitter_milli: u32,
     },
     /// Time has passed.
     Tick,
@@ -102,6 +156,8 @@ pub enum Action {
     Enrol,
     /// Ask for the next certificate over the connection.
     Renew,
+    /// Ask for a certificate over HTTPS with the key that the fleet knows.
+    Return,
 }
 
 const ASKING: Attempt = Attempt { failed: 0, next_ms: None };
@@ -121,51 +177,134 @@ impl Enrolment {
 
     /// The next state and what is to be done now.
     #[must_use]
-    pub fn on(self, event: Event, now_ms: u64) -> (Self, Option<Action>) {
+    pub fn on(self, event: Event, now: Moment) -> (Self, Option<Action>) {
+        match self {
+            state @ (Self::Unclaimed { .. } | Self::Claimed { .. }) => state.before_enrolment(event, now),
+            state @ (Self::Enrolled { .. } | Self::Renewing { .. }) => state.inside(event, now),
+            state @ (Self::Returning { .. } | Self::Forgotten { .. } | Self::Revoked { .. }) => state.outside(event, now),
+        }
+    }
+
+    fn before_enrolment(self, event: Event, now: Moment) -> (Self, Option<Action>) {
         match (self, event) {
-            (Self::Unclaimed { .. } | Self::Revoked { .. }, Event::ClaimFound) => (Self::Claimed { attempt: ASKING }, Some(Action::Enrol)),
+            (Self::Unclaimed { .. }, Event::ClaimFound) => (Self::Claimed { attempt: ASKING }, Some(Action::Enrol)),
             (Self::Claimed { .. }, Event::Issued(life)) => (Self::Enrolled { life }, None),
             (Self::Claimed { .. }, Event::Refused { reason }) => (Self::Unclaimed { refused: Some(reason) }, None),
             (Self::Claimed { attempt }, Event::Failed { retry_after_ms, jitter_milli }) => {
-                (Self::Claimed { attempt: attempt.after_failure(retry_after_ms, jitter_milli, now_ms) }, None)
+                (Self::Claimed { attempt: attempt.after_failure(retry_after_ms, jitter_milli, now) }, None)
             }
-            (Self::Claimed { attempt }, Event::Tick) if attempt.is_due(now_ms) => {
+            (Self::Claimed { attempt }, Event::Tick) if attempt.is_due(now) => {
                 (Self::Claimed { attempt: attempt.asking() }, Some(Action::Enrol))
             }
-            (Self::Enrolled { life }, Event::Tick) if now_ms >= life.renew_at_ms() => {
+            // Early ticks, late answers, and words of a connection that there cannot be.
+            (state, _) => (state, None),
+        }
+    }
+
+    fn inside(self, event: Event, now: Moment) -> (Self, Option<Action>) {
+        match (self, event) {
+            (Self::Enrolled { life } | Self::Renewing { life, .. }, Event::Expired) => {
+                (Self::Returning { life, attempt: ASKING }, Some(Action::Return))
+            }
+            (Self::Enrolled { life } | Self::Renewing { life, .. }, Event::Unknown) => {
+                (Self::Forgotten { life, attempt: ASKING }, Some(Action::Enrol))
+            }
+            (Self::Enrolled { life } | Self::Renewing { life, .. }, Event::Revoked { reason, new_claim, jitter_milli }) => {
+                Self::revoked(life, reason, (new_claim, jitter_milli), now)
+            }
+            (Self::Enrolled { life }, Event::Tick) if now.fleet_ms >= life.renew_at_ms() => {
                 (Self::Renewing { life, attempt: ASKING }, Some(Action::Renew))
             }
             (Self::Renewing { .. }, Event::Issued(life)) => (Self::Enrolled { life }, None),
             (Self::Renewing { life, attempt }, Event::Failed { retry_after_ms, jitter_milli }) => {
-                (Self::Renewing { life, attempt: attempt.after_failure(retry_after_ms, jitter_milli, now_ms) }, None)
+                (Self::Renewing { life, attempt: attempt.after_failure(retry_after_ms, jitter_milli, now) }, None)
             }
             // A refused renewal is no end: the certificate at hand is still good, and an operator may mend the cause.
             (Self::Renewing { life, attempt }, Event::Refused { .. }) => {
-                (Self::Renewing { life, attempt: attempt.after_failure(Some(BACKOFF_MS_MAX), 0, now_ms) }, None)
+                (Self::Renewing { life, attempt: attempt.after_failure(Some(BACKOFF_MS_MAX), 0, now) }, None)
             }
-            (Self::Renewing { life, attempt }, Event::Tick) if attempt.is_due(now_ms) => {
+            (Self::Renewing { life, attempt }, Event::Tick) if attempt.is_due(now) => {
                 (Self::Renewing { life, attempt: attempt.asking() }, Some(Action::Renew))
             }
-            (Self::Enrolled { .. } | Self::Renewing { .. }, Event::Revoked { reason }) => (Self::Revoked { reason }, None),
-            // Late answers, early ticks and claims that are not needed change nothing.
-            (
-                state @ (Self::Unclaimed { .. }
-                | Self::Claimed { .. }
-                | Self::Enrolled { .. }
-                | Self::Renewing { .. }
-                | Self::Revoked { .. }),
-                Event::ClaimFound | Event::Issued(_) | Event::Failed { .. } | Event::Refused { .. } | Event::Revoked { .. } | Event::Tick,
-            ) => (state, None),
+            // Greetings, early ticks, late answers and claims that are not needed change nothing.
+            (state, _) => (state, None),
         }
     }
 
-    /// When [`Event::Tick`] should come next; none while an answer or a claim is waited for.
+    fn outside(self, event: Event, now: Moment) -> (Self, Option<Action>) {
+        match (self, event) {
+            (_, Event::Issued(life)) => (Self::Enrolled { life }, None),
+            (Self::Returning { life, .. } | Self::Forgotten { life, .. }, Event::Revoked { reason, new_claim, jitter_milli }) => {
+                Self::revoked(life, reason, (new_claim, jitter_milli), now)
+            }
+            (Self::Returning { life, attempt }, Event::Failed { retry_after_ms, jitter_milli }) => {
+                (Self::Returning { life, attempt: attempt.after_failure(retry_after_ms, jitter_milli, now) }, None)
+            }
+            (Self::Returning { life, attempt }, Event::Tick) if attempt.is_due(now) => {
+                (Self::Returning { life, attempt: attempt.asking() }, Some(Action::Return))
+            }
+            (Self::Returning { life, .. }, Event::Refused { .. }) => (Self::Forgotten { life, attempt: ASKING }, Some(Action::Enrol)),
+            // One try with the claim is enough for a while: who presents a wrong one often is slowed down, and others behind its address too.
+            (Self::Forgotten { life, .. }, Event::Failed { .. } | Event::Refused { .. }) => {
+                (Self::Forgotten { life, attempt: Attempt::after(FORGOTTEN_MS, now) }, None)
+            }
+            (Self::Forgotten { life, .. }, Event::Greeted { .. }) => (Self::Enrolled { life }, None),
+            (Self::Revoked { life, reason, .. }, Event::ClaimFound) => {
+                (Self::Revoked { life, reason, attempt: ASKING }, Some(Action::Enrol))
+            }
+            (Self::Revoked { life, reason, .. }, Event::Failed { jitter_milli, .. }) => {
+                (Self::Revoked { life, reason, attempt: Attempt::after(half_random(REVOKED_MS, jitter_milli), now) }, None)
+            }
+            (Self::Revoked { life, reason, .. }, Event::Refused { .. }) => {
+                (Self::Revoked { life, reason, attempt: Attempt::after(REVOKED_MS, now) }, None)
+            }
+            (Self::Forgotten { life, attempt } | Self::Revoked { life, attempt, .. }, Event::Tick) if attempt.is_due(now) => {
+                (Self::Enrolled { life }, None)
+            }
+            // Early ticks, and words of a connection that was there before.
+            (state, _) => (state, None),
+        }
+    }
+
+    fn revoked(life: Life, reason: String, (new_claim, jitter_milli): (bool, u32), now: Moment) -> (Self, Option<Action>) {
+        if new_claim {
+            return (Self::Revoked { life, reason, attempt: ASKING }, Some(Action::Enrol));
+        }
+        (Self::Revoked { life, reason, attempt: Attempt::after(half_random(REVOKED_MS, jitter_milli), now) }, None)
+    }
+
+    /// For how long [`Event::Tick`] may be put off; none while an answer, a claim or a greeting is waited for.
     #[must_use]
-    pub fn due_ms(&self) -> Option<u64> {
+    pub fn pause_ms(&self, now: Moment) -> Option<u64> {
         match self {
-            Self::Claimed { attempt } | Self::Renewing { attempt, .. } => attempt.next_ms,
-            Self::Enrolled { life } => Some(life.renew_at_ms()),
-            Self::Unclaimed { .. } | Self::Revoked { .. } => None,
+            Self::Claimed { attempt }
+            | Self::Renewing { attempt, .. }
+            | Self::Returning { attempt, .. }
+            | Self::Forgotten { attempt, .. }
+            | Self::Revoked { attempt, .. } => attempt.next_ms.map(|next_ms| next_ms.saturating_sub(now.mono_ms)),
+            Self::Enrolled { life } => (now.fleet_ms > 0).then(|| life.renew_at_ms().saturating_sub(now.fleet_ms)),
+            Self::Unclaimed { .. } => None,
+        }
+    }
+
+    /// Whether a connection may be tried. A node that was forgotten goes on trying: the fleet may have been brought back from a copy.
+    #[must_use]
+    pub fn may_connect(&self) -> bool {
+        match self {
+            Self::Enrolled { .. } | Self::Renewing { .. } | Self::Forgotten { .. } => true,
+            Self::Unclaimed { .. } | Self::Claimed { .. } | Self::Returning { .. } | Self::Revoked { .. } => false,
+        }
+    }
+
+    /// What stands between the node and its fleet, for people.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        match self {
+            Self::Unclaimed { refused: Some(reason) } => Some(format!("not enrolled: {reason}")),
+            Self::Returning { .. } => Some("the certificate has expired: asking for another".to_owned()),
+            Self::Forgotten { .. } => Some("the fleet does not know this node: a new claim lets it join again".to_owned()),
+            Self::Revoked { reason, .. } => Some(format!("revoked: {reason}")),
+            Self::Unclaimed { refused: None } | Self::Claimed { .. } | Self::Enrolled { .. } | Self::Renewing { .. } => None,
         }
     }
 }
@@ -179,14 +318,18 @@ impl Life {
 }
 
 impl Attempt {
-    fn after_failure(self, retry_after_ms: Option<u64>, jitter_milli: u32, now_ms: u64) -> Self {
-        let failed = self.failed.saturating_add(1);
-        let pause_ms = backoff_ms(failed, jitter_milli).max(retry_after_ms.unwrap_or(0));
-        Self { failed, next_ms: Some(now_ms.saturating_add(pause_ms)) }
+    fn after(pause_ms: u64, now: Moment) -> Self {
+        Self { failed: 0, next_ms: Some(now.mono_ms.saturating_add(pause_ms)) }
     }
 
-    fn is_due(self, now_ms: u64) -> bool {
-        self.next_ms.is_some_and(|next_ms| now_ms >= next_ms)
+    fn after_failure(self, retry_after_ms: Option<u64>, jitter_milli: u32, now: Moment) -> Self {
+        let failed = self.failed.saturating_add(1);
+        let pause_ms = backoff_ms(failed, jitter_milli).max(retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MS_MAX));
+        Self { failed, ..Self::after(pause_ms, now) }
+    }
+
+    fn is_due(self, now: Moment) -> bool {
+        self.next_ms.is_some_and(|next_ms| now.mono_ms >= next_ms)
     }
 
     fn asking(self) -> Self {
@@ -197,74 +340,12 @@ impl Attempt {
 /// Pause after failure number `failed` (the first is 1): doubles from 1 s, at most 5 min; half of it fixed, half random.
 #[must_use]
 pub fn backoff_ms(failed: u32, jitter_milli: u32) -> u64 {
-    let whole = BACKOFF_MS_MIN.saturating_mul(1 << failed.saturating_sub(1).min(20)).min(BACKOFF_MS_MAX);
+    half_random(BACKOFF_MS_MIN.saturating_mul(1 << failed.saturating_sub(1).min(20)).min(BACKOFF_MS_MAX), jitter_milli)
+}
+
+fn half_random(whole: u64, jitter_milli: u32) -> u64 {
     whole / 2 + whole / 2 * u64::from(jitter_milli.min(1000)) / 1000
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIFE: Life = Life { not_before_ms: 0, not_after_ms: 30_000_000 };
-
-    fn failed(jitter_milli: u32) -> Event {
-        Event::Failed { retry_after_ms: None, jitter_milli }
-    }
-
-    #[test]
-    fn a_box_enrols_after_the_fleet_was_away() {
-        let (state, action) = Enrolment::unclaimed().on(Event::ClaimFound, 0);
-        assert_eq!(action, Some(Action::Enrol));
-        let (state, action) = state.on(failed(1000), 10);
-        assert_eq!((state.due_ms(), action), (Some(1010), None));
-        let (state, action) = state.on(Event::Tick, 1009);
-        assert_eq!(action, None);
-        let (state, action) = state.on(Event::Tick, 1010);
-        assert_eq!(action, Some(Action::Enrol));
-        let (state, action) = state.on(Event::Tick, 99_999);
-        assert_eq!(action, None, "an answer is waited for");
-        let (state, _) = state.on(Event::Issued(LIFE), 100_000);
-        assert_eq!(state, Enrolment::enrolled(LIFE));
-    }
-
-    #[test]
-    fn a_refused_claim_is_not_presented_again() {
-        let (state, _) = Enrolment::unclaimed().on(Event::ClaimFound, 0);
-        let (state, _) = state.on(Event::Refused { reason: "used".into() }, 1);
-        assert_eq!(state, Enrolment::Unclaimed { refused: Some("used".into()) });
-        assert_eq!(state.on(Event::Tick, u64::MAX).1, None);
-    }
-
-    #[test]
-    fn a_certificate_is_renewed_at_two_thirds_and_kept_while_that_fails() {
-        let (state, action) = Enrolment::enrolled(LIFE).on(Event::Tick, 19_999_999);
-        assert_eq!(action, None);
-        let (state, action) = state.on(Event::Tick, 20_000_000);
-        assert_eq!(action, Some(Action::Renew));
-        let (state, _) = state.on(Event::Refused { reason: "later".into() }, 20_000_000);
-        assert!(matches!(state, Enrolment::Renewing { life: LIFE, .. }));
-        let (state, action) = state.on(Event::Tick, 20_300_000);
-        assert_eq!(action, Some(Action::Renew));
-        let next = Life { not_before_ms: 20_300_000, not_after_ms: 50_300_000 };
-        assert_eq!(state.on(Event::Issued(next), 20_300_001).0, Enrolment::enrolled(next));
-    }
-
-    #[test]
-    fn revocation_ends_it_until_a_new_claim() {
-        let (state, _) = Enrolment::enrolled(LIFE).on(Event::Revoked { reason: "removed".into() }, 5);
-        let (state, action) = state.on(Event::Issued(LIFE), 6);
-        assert_eq!((&state, action), (&Enrolment::Revoked { reason: "removed".into() }, None));
-        assert_eq!(state.on(Event::ClaimFound, 7).1, Some(Action::Enrol));
-    }
-
-    #[test]
-    fn the_pause_doubles_up_to_its_bound_and_obeys_the_fleet() {
-        assert_eq!(backoff_ms(1, 0), 500);
-        assert_eq!(backoff_ms(1, 1000), 1000);
-        assert_eq!(backoff_ms(3, 1000), 4000);
-        assert_eq!(backoff_ms(u32::MAX, 5000), BACKOFF_MS_MAX);
-        let (state, _) = Enrolment::unclaimed().on(Event::ClaimFound, 0);
-        let (state, _) = state.on(Event::Failed { retry_after_ms: Some(60_000), jitter_milli: 0 }, 0);
-        assert_eq!(state.due_ms(), Some(60_000));
-    }
-}
+mod tests;

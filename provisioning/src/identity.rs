@@ -3,7 +3,7 @@
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use sedge_protocol::NodeId;
+use sedge_protocol::{Digest, NodeId};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Why a text is not the identity it should be.
@@ -126,6 +126,15 @@ pub fn node_of(certificate: &CertificateDer<'_>) -> Result<NodeId, PemError> {
     name.parse().map_err(|_| PemError::Subject)
 }
 
+/// The digest of a certificate's public key, the same as that of the request it was made for.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn key_of(certificate: &CertificateDer<'_>) -> Result<Digest, PemError> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| PemError::Certificate)?;
+    Ok(Digest::of(&parsed.public_key().subject_public_key.data))
+}
+
 /// Begin and end of a certificate, milliseconds since 1970.
 pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<(u64, u64), PemError> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| PemError::Certificate)?;
@@ -142,7 +151,9 @@ mod tests {
     fn a_certificate_of_another_key_is_refused() {
         let authority = Authority::create(1_800_000_000_000).unwrap();
         let (mine, other) = (new_key().unwrap(), new_key().unwrap());
-        let issued = authority.issue_node(&csr(&mine).unwrap(), &"n-1".parse().unwrap(), 1_800_000_000_000, 30).unwrap();
+        let issued = authority
+            .issue_node(&csr(&mine).unwrap(), &"n-1".parse().unwrap(), 1_800_000_000_000, std::time::Duration::from_secs(3600))
+            .unwrap();
         assert_eq!(Identity::from_pem(&issued.certificate, other), Err(PemError::Key));
         assert_eq!(Identity::from_pem("", mine), Err(PemError::Certificate));
     }

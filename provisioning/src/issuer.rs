@@ -3,7 +3,7 @@
 use crate::identity::{KeyPem, PemError, validity};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber, SigningKey as _,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -14,8 +14,8 @@ use std::time::Duration;
 const AUTHORITY_DAYS: u64 = 20 * 365;
 /// How long a server's certificate lives; the fleet issues one at each start.
 const SERVER_DAYS: u64 = 2 * 365;
-/// How far a node's certificate begins before now: a clock may be that much behind.
-const BACKDATE_MS: u64 = 3_600_000;
+/// How far a node's certificate begins before now at most: a clock may be that much behind. One that lives shortly begins a tenth before.
+const BACKDATE_MS_MAX: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Why there is no certificate.
@@ -134,6 +134,16 @@ impl Authority {
         KeyPem::new(self.issuer.key().serialize_pem())
     }
 
+    /// Its certificate.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Signs with the authority's key. What is signed has to say what it is.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.issuer.key().sign(message)
+    }
+
     /// What a node pins: the digest of the certificate's DER.
     #[must_use]
     pub fn pin(&self) -> Digest {
@@ -144,12 +154,13 @@ impl Authority {
     ///
     /// # Errors
     /// When the request is not signed by its own key, or that key is not ECDSA P-256.
-    pub fn issue_node(&self, csr_pem: &str, node: &NodeId, now_ms: u64, days: u32) -> Result<Issued, IssueError> {
+    pub fn issue_node(&self, csr_pem: &str, node: &NodeId, now_ms: u64, life: Duration) -> Result<Issued, IssueError> {
         let request = request(csr_pem)?;
         let mut params = leaf(node.as_str(), ExtendedKeyUsagePurpose::ClientAuth)?;
+        let life_ms = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
         // Certificates count whole seconds.
-        let not_after_ms = (now_ms + u64::from(days) * DAY_MS) / 1000 * 1000;
-        set_validity(&mut params, now_ms.saturating_sub(BACKDATE_MS), not_after_ms);
+        let not_after_ms = now_ms.saturating_add(life_ms) / 1000 * 1000;
+        set_validity(&mut params, now_ms.saturating_sub((life_ms / 10).min(BACKDATE_MS_MAX)), not_after_ms);
         let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(IssueError::Sign)?;
         Ok(Issued { certificate: certificate.pem(), not_after_ms })
     }
@@ -220,16 +231,17 @@ fn serial() -> Option<SerialNumber> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Identity, csr, new_key, node_of};
+    use crate::identity::{Identity, csr, key_of, new_key, node_of};
 
     const NOW_MS: u64 = 1_800_000_000_123;
+    const MONTH: Duration = Duration::from_millis(30 * DAY_MS);
 
     #[test]
     fn a_node_certificate_names_the_node_and_ends_when_it_says() {
         let authority = Authority::create(NOW_MS).unwrap();
         let node: NodeId = "gate-1".parse().unwrap();
         let key = new_key().unwrap();
-        let issued = authority.issue_node(&csr(&key).unwrap(), &node, NOW_MS, 30).unwrap();
+        let issued = authority.issue_node(&csr(&key).unwrap(), &node, NOW_MS, MONTH).unwrap();
         let identity = Identity::from_pem(&issued.certificate, key).unwrap();
         assert_eq!(identity.node, node);
         assert_eq!(identity.not_after_ms, issued.not_after_ms);
@@ -253,9 +265,10 @@ mod tests {
         let mut params = CertificateParams::new(vec!["fleet.example".to_owned()]).unwrap();
         params.distinguished_name = common_name("admin");
         let hostile = params.serialize_request(&key).unwrap().pem().unwrap();
-        let issued = authority.issue_node(&hostile, &"gate-1".parse().unwrap(), NOW_MS, 1).unwrap();
+        let issued = authority.issue_node(&hostile, &"gate-1".parse().unwrap(), NOW_MS, MONTH).unwrap();
         let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
         assert_eq!(node_of(&der).unwrap().as_str(), "gate-1");
+        assert_eq!(key_of(&der).unwrap(), request_key(&hostile).unwrap());
         assert!(!der.windows(13).any(|window| window == b"fleet.example"));
     }
 
@@ -268,6 +281,6 @@ mod tests {
         let last = der.len() - 1;
         der[last] ^= 1;
         assert!(CertificateSigningRequestParams::from_der(&der.into()).is_err());
-        assert!(matches!(authority.issue_node("not a request", &"n".parse().unwrap(), NOW_MS, 1), Err(IssueError::Request(_))));
+        assert!(matches!(authority.issue_node("not a request", &"n".parse().unwrap(), NOW_MS, MONTH), Err(IssueError::Request(_))));
     }
 }

@@ -11,6 +11,7 @@
 //! pin trusts only a server whose chain ends in exactly that authority; a clock that is wrong never keeps a box from enrolling.
 //! Absent on purpose: files, retries, threads, revocation lists (the fleet refuses an unknown or removed node by itself).
 
+pub mod bundle;
 pub mod claim_file;
 pub mod client;
 pub mod clock;
@@ -22,7 +23,7 @@ pub mod ssh_key;
 pub mod tls;
 
 pub use claim_file::{ClaimFile, Membership};
-pub use client::{EnrolError, enrol};
+pub use client::{EnrolError, come_back, enrol};
 pub use enrolment::Enrolment;
 pub use identity::{Identity, KeyPem, csr, new_key};
 pub use issuer::Authority;

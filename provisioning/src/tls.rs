@@ -40,7 +40,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// When a text cannot be read.
 pub fn client_config(ca_pem: &str, identity: &Identity) -> Result<ClientConfig, TlsError> {
     let authority = certificate(ca_pem)?;
-    let floor = Floor::new(validity(&authority)?.0.max(identity.not_before_ms));
+    let floor = Floor::new(validity(&authority)?.0);
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(floor))
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(roots(authority)?)
@@ -143,7 +143,9 @@ mod tests {
 
     fn identity_of(authority: &Authority, now_ms: u64) -> Identity {
         let key = new_key().unwrap();
-        let issued = authority.issue_node(&csr(&key).unwrap(), &"n-1".parse().unwrap(), now_ms, 30).unwrap();
+        let issued = authority
+            .issue_node(&csr(&key).unwrap(), &"n-1".parse().unwrap(), now_ms, std::time::Duration::from_secs(30 * 24 * 3600))
+            .unwrap();
         Identity::from_pem(&issued.certificate, key).unwrap()
     }
 
@@ -171,6 +173,20 @@ mod tests {
         let authority = Authority::create(ahead_ms).unwrap();
         let server = authority.issue_server(&["127.0.0.1".into()], ahead_ms).unwrap();
         assert_eq!(handshake(pinned_config(authority.pin()).unwrap(), https_config(&server).unwrap(), "127.0.0.1"), Ok(()));
+    }
+
+    #[test]
+    fn a_node_whose_clock_is_years_ahead_still_meets_its_fleet() {
+        // The server's certificate has ended by the clock of this box, which runs years ahead of the authority.
+        let year_ms = 365 * 24 * 3_600_000;
+        let then_ms = crate::clock::BUILT_MS - 8 * year_ms;
+        let authority = Authority::create(then_ms).unwrap();
+        let meet = |issued_ms| {
+            let server = authority.issue_server(&["127.0.0.1".into()], issued_ms).unwrap();
+            handshake(pinned_config(authority.pin()).unwrap(), https_config(&server).unwrap(), "127.0.0.1")
+        };
+        assert_eq!(meet(crate::clock::BUILT_MS - year_ms), Ok(()), "good when this program was built");
+        assert!(meet(then_ms).is_err(), "over before the build");
     }
 
     #[test]

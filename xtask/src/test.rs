@@ -12,10 +12,11 @@ use crate::progress::{self, Timed};
 use crate::{guests, workspace};
 
 /// What the tests use beside cargo and a C compiler.
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need { program: "mosquitto_pub", package: "mosquitto-clients" },
     Need { program: "mosquitto_sub", package: "mosquitto-clients" },
     Need { program: "valgrind", package: "valgrind" },
+    Need { program: "faketime", package: "faketime" },
 ];
 /// What the tests of `--all` use on top.
 const NEEDS_ALL: [Need; 3] = [

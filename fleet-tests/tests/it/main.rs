@@ -20,6 +20,7 @@ mod flash_disk;
 mod full_disk;
 mod group;
 mod hostile;
+mod identity;
 mod image;
 mod ledger;
 mod main_path;

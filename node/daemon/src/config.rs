@@ -1,7 +1,9 @@
 //! `sedged.toml`: read strictly, every fault at once.
 
+use crate::bundle;
 use crate::limits::FREE_BYTES_MIN_LEAST;
 use crate::telemetry::Collector;
+use sedge_protocol::Labels;
 use sedge_protocol::strict::{Fault, Faults, Reader, Section};
 use sedge_provisioning::{ClaimFile, Membership};
 use std::fmt;
@@ -26,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) socket: PathBuf,
     /// The fleet; none for a node of its own.
     pub(crate) fleet: Option<Membership>,
+    /// A claim for a box without a network; none when absent.
+    pub(crate) bundle: Option<bundle::Place>,
     /// Store.
     pub(crate) store: StoreSettings,
     /// Bounds an operator sets below what the box has.
@@ -112,6 +116,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Faults> {
     let root = reader.root();
     let data_dir = PathBuf::from(root.text("data_dir").unwrap_or_else(|| "/var/lib/sedge".to_owned()));
     let grace = root.integer("shutdown_grace_s", 0..=600).unwrap_or(10);
+    let (fleet, bundle) = read_fleet(root.section("fleet"), &data_dir);
     let config = Config {
         file: PathBuf::from(file),
         data_dir,
@@ -119,7 +124,8 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Faults> {
         http: read_listen(root.section("http")),
         mqtt: read_mqtt(root.section("mqtt")),
         socket: read_socket(root.section("local")),
-        fleet: read_fleet(root.section("fleet")),
+        fleet,
+        bundle,
         store: read_store(root.section("store")),
         machine: read_machine(root.section("machine")),
         functions: read_functions(root.section("functions")),
@@ -190,7 +196,20 @@ fn read_os(section: Section<'_>) -> Option<Os> {
     Some(Os { socket: socket?, rate })
 }
 
-fn read_fleet(section: Section<'_>) -> Option<Membership> {
+fn read_fleet(section: Section<'_>, data_dir: &Path) -> (Option<Membership>, Option<bundle::Place>) {
+    if let Some(stick) = section.text("bundle") {
+        let labels = Labels::try_from(section.free("labels")).map_err(|fault| section.reject("labels", fault)).unwrap_or_default();
+        let (pin, name) = (section.parse("ca_pin"), section.parse("name"));
+        section.finish();
+        // The data directory of the environment goes before that of the file.
+        let data_dir = std::env::var_os("SEDGED_DATA_DIR").map_or_else(|| data_dir.to_owned(), PathBuf::from);
+        let place = bundle::Place::new(PathBuf::from(stick), &data_dir);
+        return (place.membership(pin, (name, labels)), Some(place));
+    }
+    (read_membership(section), None)
+}
+
+fn read_membership(section: Section<'_>) -> Option<Membership> {
     if !section.is_present() {
         section.finish();
         return None;

@@ -10,7 +10,6 @@ use crate::bus::{self, Bus};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::dumps::Dumps;
-use crate::enrol::Vault;
 use crate::executor::Executors;
 use crate::fault::Errors;
 use crate::fetch::Fetcher;
@@ -23,15 +22,16 @@ use crate::invoke::Invoker;
 use crate::limits::{CA_FILE_BYTES_MAX, KEYVALUE_SHARED_MB};
 use crate::local::{self, Local};
 use crate::logs::Logs;
+use crate::member::{self, Door, Member};
 use crate::meter::Meter;
 use crate::os::{Updater, UpdaterParts};
-use crate::renewal::{self, Renewal};
 use crate::secrets::Secrets;
 use crate::session::{self, Link, Session};
 use crate::state::Places;
 use crate::supervisor::{Ended, Supervisor};
 use crate::telemetry::{self, Export, Sources, Tracer};
 use crate::usage_sync::{self, UsageSync};
+use crate::vault::{Credentials, Vault};
 use crate::{clock, http, timers, vitals, warm};
 use anyhow::Context as _;
 use sd_notify::NotifyState;
@@ -152,6 +152,11 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
         let (store, recovery) = open_store(&config.data_dir, settings)?;
         tell(&recovery);
         let files = Files::open(&config.data_dir.join("artifacts"), free_bytes_min).context("open the artifacts")?;
+        if let (Some(bundle), Some(fleet)) = (&config.bundle, &config.fleet)
+            && let Err(error) = bundle.take(fleet, &store, &files)
+        {
+            log::error!(reason:% = format!("{error:#}"); "the bundle was not taken");
+        }
         let assets = Assets::open(&config.data_dir.join("assets"), free_bytes_min).context("open the files of artifacts")?;
         let blobs = Blobs::open(&config.data_dir.join("blobs"), free_bytes_min).context("open the files of functions")?;
         let secrets = Secrets::open(&config.data_dir, &store)?;
@@ -239,7 +244,8 @@ struct Common {
     secrets: Secrets,
     link: watch::Sender<Link>,
     desired: watch::Sender<sedge_protocol::message::Desired>,
-    credentials: watch::Sender<Option<crate::enrol::Credentials>>,
+    credentials: watch::Sender<Option<Credentials>>,
+    door: watch::Sender<Door>,
     unsent: watch::Sender<u64>,
     os: watch::Sender<Option<sedge_protocol::image::OsReport>>,
     sources: Sources,
@@ -277,6 +283,7 @@ fn begin_common(
         desired: watch::channel(assigner::restore_desired(store)?).0,
         credentials: watch::channel(None).0,
         os: watch::channel(None).0,
+        door: watch::channel(Door::default()).0,
         unsent,
         sources,
         secrets,
@@ -410,10 +417,9 @@ async fn start_usage(supervisor: &Supervisor, store: &Store, common: &Common) ->
 
 fn start_fleet(config: &Config, supervisor: &Supervisor, (handle, store): (&bus::BusHandle, &Store), common: &Common) {
     let Some(fleet) = &config.fleet else { return };
-    let vault = Vault::new(&config.data_dir);
+    let (events, inbox) = member::inbox();
     let session = Session {
         fleet: fleet.clone(),
-        vault: vault.clone(),
         functions: common.functions.clone(),
         meter: common.meter.clone(),
         errors: common.errors.clone(),
@@ -421,20 +427,25 @@ fn start_fleet(config: &Config, supervisor: &Supervisor, (handle, store): (&bus:
         store: store.clone(),
         secrets: common.secrets.clone(),
         desired: common.desired.clone(),
-        credentials: common.credentials.clone(),
+        credentials: common.credentials.subscribe(),
+        door: common.door.subscribe(),
+        events,
+        instance: rand::random_range(1..=u64::MAX),
         link: common.link.clone(),
         os: common.os.subscribe(),
         supervisor: supervisor.clone(),
     };
     supervisor.service("session", session::run(session));
-    let renewal = Renewal {
-        ca_pin: fleet.ca_pin,
-        vault,
+    let member = Member {
+        fleet: fleet.clone(),
+        vault: Vault::new(&config.data_dir),
         credentials: common.credentials.clone(),
+        door: common.door.clone(),
         link: common.link.subscribe(),
+        inbox,
         supervisor: supervisor.clone(),
     };
-    supervisor.service("renewal", renewal::run(renewal));
+    supervisor.service("member", member::run(member));
 }
 
 /// What the sources need.
@@ -487,6 +498,7 @@ fn start_sources(
         files,
         link: common.link.subscribe(),
         credentials: common.credentials.subscribe(),
+        door: common.door.subscribe(),
         unsent: common.unsent.subscribe(),
         desired: config.fleet.is_none().then(|| local::Own::new(common.desired.clone())),
         http: http_address,

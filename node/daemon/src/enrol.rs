@@ -1,221 +1,126 @@
-//! Enrolment: from a claim to a certificate, and the file that keeps both key and certificate.
+//! The exchanges that bring a certificate without having a good one: the claim, and the way back for a key that the fleet knows.
 //!
-//! The decisions are those of `sedge_provisioning::Enrolment`; here is who carries them out. The key is on disk before the claim is
-//! presented, so that a power cut in between presents the same key again and gets the same node.
+//! The decisions are those of `sedge_provisioning::Enrolment`; here is who carries them out.
 
-use crate::clock;
-use anyhow::Context as _;
+use crate::vault::{Credentials, Vault};
 use sedge_protocol::Digest;
-use sedge_protocol::enrol::EnrolRequest;
-use sedge_provisioning::client::{EnrolError, enrol};
-use sedge_provisioning::enrolment::{Action, Enrolment, Event, Life};
-use sedge_provisioning::{Identity, KeyPem, Membership, csr, new_key};
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use sedge_protocol::enrol::{EnrolRequest, Enrolled, ReturnRequest};
+use sedge_provisioning::client::{self, EnrolError};
+use sedge_provisioning::enrolment::Event;
+use sedge_provisioning::{Identity, KeyPem, Membership, csr};
 
-/// Longest sleep before the clock is looked at again: it may have jumped.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// Everything a node needs to open a connection.
-#[derive(Debug, Clone)]
-pub(crate) struct Credentials {
-    pub(crate) identity: Identity,
-    pub(crate) ca_pem: String,
-    /// `host:port` of the fleet's QUIC endpoint.
-    pub(crate) sync: String,
+/// What an exchange came to.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) event: Event,
+    /// What was granted and is on disk.
+    pub(crate) credentials: Option<Credentials>,
 }
 
-impl Credentials {
-    /// Begin and end of the certificate.
-    pub(crate) fn life(&self) -> Life {
-        Life { not_before_ms: self.identity.not_before_ms, not_after_ms: self.identity.not_after_ms }
-    }
-}
-
-/// The file with key and certificate; only the daemon may read it.
-#[derive(Debug, Clone)]
-pub(crate) struct Vault {
-    path: PathBuf,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    ca_pin: Digest,
-    key: String,
-    granted: Option<Granted>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Granted {
-    certificate: String,
-    ca: String,
-    sync: String,
-}
-
-impl Vault {
-    pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { path: data_dir.join("identity.json") }
+impl Outcome {
+    pub(crate) fn of(event: Event) -> Self {
+        Self { event, credentials: None }
     }
 
-    /// The key for this fleet and what it was granted. A key that cannot be used, or belongs to another fleet, is put aside for a
-    /// new one; it is not deleted.
-    fn open(&self, ca_pin: Digest) -> anyhow::Result<(KeyPem, Option<Credentials>)> {
-        if let Some(kept) = self.read(ca_pin)? {
-            let key = KeyPem::new(kept.key);
-            let credentials = kept.granted.and_then(|granted| {
-                let identity = Identity::from_pem(&granted.certificate, key.clone()).ok()?;
-                Some(Credentials { identity, ca_pem: granted.ca, sync: granted.sync })
-            });
-            return Ok((key, credentials));
-        }
-        let key = new_key().context("make a key")?;
-        self.write(&Kept { ca_pin, key: key.secret().to_owned(), granted: None })?;
-        Ok((key, None))
-    }
-
-    fn read(&self, ca_pin: Digest) -> anyhow::Result<Option<Kept>> {
-        let bytes = match std::fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read {}", self.path.display())),
-        };
-        if let Some(kept) = serde_json::from_slice::<Kept>(&bytes).ok().filter(|kept| kept.ca_pin == ca_pin) {
-            return Ok(Some(kept));
-        }
-        let aside = self.path.with_extension("aside.json");
-        std::fs::rename(&self.path, &aside).with_context(|| format!("put {} aside", self.path.display()))?;
-        log::warn!(path:% = aside.display(); "the identity is damaged or of another fleet: put aside, a new one is made");
-        Ok(None)
-    }
-
-    /// Keeps what was granted.
-    pub(crate) fn keep(&self, ca_pin: Digest, credentials: &Credentials) -> anyhow::Result<()> {
-        let granted =
-            Granted { certificate: credentials.identity.cert_pem.clone(), ca: credentials.ca_pem.clone(), sync: credentials.sync.clone() };
-        self.write(&Kept { ca_pin, key: credentials.identity.key.secret().to_owned(), granted: Some(granted) })
-    }
-
-    fn write(&self, kept: &Kept) -> anyhow::Result<()> {
-        let bytes = serde_json::to_vec_pretty(kept).context("encode the identity")?;
-        sedge_store::durable::replace_private(&self.path, &bytes).with_context(|| format!("write {}", self.path.display()))
-    }
-}
-
-/// Enrols if need be. Answers `None` when the daemon stops first.
-pub(crate) async fn obtain(fleet: &Membership, vault: &Vault, stop: &CancellationToken) -> anyhow::Result<Option<Credentials>> {
-    let Some((key, credentials)) = open(fleet, vault, stop).await? else { return Ok(None) };
-    if credentials.is_some() {
-        return Ok(credentials);
-    }
-    let mut machine = Enrolment::unclaimed();
-    let mut event = Event::ClaimFound;
-    if fleet.claim.is_none() {
-        log::error!("this node is not enrolled and has no claim: put `claim` into [fleet]; functions of its own go on");
-        stop.cancelled().await;
-        return Ok(None);
-    }
-    loop {
-        let (next, action) = machine.on(event, clock::wall().0);
-        machine = next;
-        event = match action {
-            Some(Action::Enrol) => match present(fleet, vault, &key).await {
-                Ok(credentials) => {
-                    log::info!(node:% = credentials.identity.node; "enrolled");
-                    return Ok(Some(credentials));
-                }
-                Err(error) => explain(&error),
-            },
-            Some(Action::Renew) | None => {
-                if !wait(machine.due_ms(), stop).await {
-                    return Ok(None);
-                }
-                Event::Tick
-            }
-        };
-    }
-}
-
-/// Presents the claim of the configuration once more, for a node that the fleet has forgotten.
-pub(crate) async fn again(fleet: &Membership, vault: &Vault, key: &KeyPem) -> Option<Credentials> {
-    fleet.claim.as_ref()?;
-    match present(fleet, vault, key).await {
-        Ok(credentials) => {
-            log::info!(node:% = credentials.identity.node; "enrolled again");
-            Some(credentials)
-        }
-        Err(error) => {
-            explain(&error);
-            None
-        }
-    }
-}
-
-/// Opens the vault, again and again while the disk refuses: functions go on meanwhile.
-async fn open(fleet: &Membership, vault: &Vault, stop: &CancellationToken) -> anyhow::Result<Option<(KeyPem, Option<Credentials>)>> {
-    loop {
-        let (opened, pin) = (vault.clone(), fleet.ca_pin);
-        match tokio::task::spawn_blocking(move || opened.open(pin)).await? {
-            Ok(opened) => return Ok(Some(opened)),
-            Err(error) => log::error!(reason:% = format!("{error:#}"); "the identity cannot be used; trying again"),
-        }
-        if !wait(Some(u64::MAX), stop).await {
-            return Ok(None);
-        }
-    }
-}
-
-/// Waits until `due_ms` or a look at the clock; for ever when there is nothing to wait for. False when the daemon stops.
-pub(crate) async fn wait(due_ms: Option<u64>, stop: &CancellationToken) -> bool {
-    let pause = due_ms.map(|due| Duration::from_millis(due.saturating_sub(clock::wall().0)).min(LOOK_AGAIN));
-    tokio::select! {
-        () = stop.cancelled() => false,
-        () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => true,
+    pub(crate) fn issued(credentials: Credentials) -> Self {
+        Self { event: Event::Issued(credentials.life()), credentials: Some(credentials) }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum PresentError {
+enum ExchangeError {
     #[error(transparent)]
     Enrol(#[from] EnrolError),
     #[error("{0:#}")]
     Local(anyhow::Error),
 }
 
-async fn present(fleet: &Membership, vault: &Vault, key: &KeyPem) -> Result<Credentials, PresentError> {
-    let (fleet, vault, key) = (fleet.clone(), vault.clone(), key.clone());
-    let local = |error: anyhow::Error| PresentError::Local(error);
-    let task = tokio::task::spawn_blocking(move || {
-        let csr = csr(&key).map_err(|error| local(error.into()))?;
-        let claim = fleet.claim.clone().unwrap_or_default();
-        let request = EnrolRequest { claim, csr, name: fleet.name.clone(), labels: fleet.labels.clone() };
-        let (enrolled, ca_pem) = enrol(&fleet.url, fleet.ca_pin, &request)?;
-        let identity = Identity::from_pem(&enrolled.certificate, key).map_err(|error| local(error.into()))?;
-        let credentials = Credentials { identity, ca_pem, sync: enrolled.sync };
-        vault.keep(fleet.ca_pin, &credentials).map_err(local)?;
-        Ok(credentials)
-    });
-    task.await.map_err(|error| PresentError::Local(error.into()))?
+/// The random part of a pause, thousandths.
+pub(crate) fn jitter_milli() -> u32 {
+    rand::random_range(0..=1000)
 }
 
-fn explain(error: &PresentError) -> Event {
-    let jitter_milli = rand::random_range(0..=1000);
+/// The digest of the claim that the configuration holds.
+pub(crate) fn claim_digest(fleet: &Membership) -> Option<Digest> {
+    fleet.claim.as_ref().map(|claim| Digest::of(claim.trim().as_bytes()))
+}
+
+/// Presents the claim of the configuration.
+pub(crate) async fn present(fleet: Membership, vault: Vault, key: KeyPem) -> Outcome {
+    let Some(claim) = fleet.claim.clone() else {
+        log::error!("a new claim (`sedge claim create`) in [fleet] lets this node join again");
+        return Outcome::of(Event::Refused { reason: "there is no claim in [fleet]".to_owned() });
+    };
+    let digest = claim_digest(&fleet);
+    let task = tokio::task::spawn_blocking(move || {
+        let request = EnrolRequest { claim, csr: request(&key)?, name: fleet.name.clone(), labels: fleet.labels.clone() };
+        keep(&fleet, &vault, (key, digest), client::enrol(&fleet.url, fleet.ca_pin, &request)?)
+    });
+    match task.await.map_err(|error| ExchangeError::Local(error.into())).flatten() {
+        Ok(credentials) => {
+            log::info!(node:% = credentials.identity.node; "enrolled");
+            Outcome::issued(credentials)
+        }
+        Err(error) => Outcome::of(explain(&error)),
+    }
+}
+
+/// Asks for a certificate with the key that the fleet knows.
+pub(crate) async fn come_back(fleet: Membership, vault: Vault, known: Option<Credentials>) -> Outcome {
+    let Some(known) = known else { return Outcome::of(Event::Refused { reason: "not enrolled".to_owned() }) };
+    log::warn!(node:% = known.identity.node; "the certificate has expired: asking for another with the same key");
+    let new_claim = known.is_new(claim_digest(&fleet));
+    let task = tokio::task::spawn_blocking(move || {
+        let key = known.identity.key.clone();
+        let request = ReturnRequest { node: known.identity.node.clone(), csr: request(&key)? };
+        keep(&fleet, &vault, (key, known.claim), client::come_back(&fleet.url, fleet.ca_pin, &request)?)
+    });
+    match task.await.map_err(|error| ExchangeError::Local(error.into())).flatten() {
+        Ok(credentials) => {
+            log::info!(node:% = credentials.identity.node, until_ms = credentials.identity.not_after_ms; "the fleet has taken the node back");
+            Outcome::issued(credentials)
+        }
+        Err(ExchangeError::Enrol(EnrolError::Revoked { reason })) => {
+            Outcome::of(Event::Revoked { reason, new_claim, jitter_milli: jitter_milli() })
+        }
+        Err(error) => Outcome::of(explain(&error)),
+    }
+}
+
+fn request(key: &KeyPem) -> Result<String, ExchangeError> {
+    csr(key).map_err(|error| ExchangeError::Local(error.into()))
+}
+
+/// Writes down what was granted, before anybody uses it.
+fn keep(
+    fleet: &Membership,
+    vault: &Vault,
+    (key, claim): (KeyPem, Option<Digest>),
+    (enrolled, ca_pem): (Enrolled, String),
+) -> Result<Credentials, ExchangeError> {
+    let identity = Identity::from_pem(&enrolled.certificate, key).map_err(|error| ExchangeError::Local(error.into()))?;
+    let credentials = Credentials { identity, ca_pem, sync: enrolled.sync, claim };
+    vault.keep(fleet.ca_pin, &credentials).map_err(ExchangeError::Local)?;
+    Ok(credentials)
+}
+
+fn explain(error: &ExchangeError) -> Event {
+    let jitter_milli = jitter_milli();
     match error {
-        PresentError::Enrol(EnrolError::Refused { reason, retry_after_s: None }) => {
-            log::error!(reason; "the fleet refused the claim for good: make a new one with `sedge claim create` and put it into [fleet]");
+        ExchangeError::Enrol(EnrolError::Refused { reason, retry_after_s: None } | EnrolError::Revoked { reason }) => {
+            log::error!(reason; "the fleet refused for good: make a new claim with `sedge claim create` and put it into [fleet]");
             Event::Refused { reason: reason.clone() }
         }
-        PresentError::Enrol(EnrolError::Refused { reason, retry_after_s: Some(seconds) }) => {
-            log::warn!(reason, retry_after_s = seconds; "the fleet refused the claim for now");
+        ExchangeError::Enrol(EnrolError::Refused { reason, retry_after_s: Some(seconds) }) => {
+            log::warn!(reason, retry_after_s = seconds; "the fleet refused for now");
             Event::Failed { retry_after_ms: Some(seconds.saturating_mul(1000)), jitter_milli }
         }
-        PresentError::Enrol(EnrolError::NotTheFleet { .. }) => {
+        ExchangeError::Enrol(EnrolError::NotTheFleet { .. }) => {
             log::error!(reason:% = error; "wrong server or wrong `ca_pin`");
             Event::Failed { retry_after_ms: None, jitter_milli }
         }
-        PresentError::Enrol(EnrolError::Unreachable { .. } | EnrolError::Answer { .. }) | PresentError::Local(_) => {
-            log::warn!(reason:% = error; "not enrolled yet, trying again");
+        ExchangeError::Enrol(EnrolError::Unreachable { .. } | EnrolError::Answer { .. }) | ExchangeError::Local(_) => {
+            log::warn!(reason:% = error; "no certificate yet, trying again");
             Event::Failed { retry_after_ms: None, jitter_milli }
         }
     }

@@ -48,8 +48,6 @@ pub(crate) const USAGE_FLUSH: Duration = Duration::from_secs(4);
 pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(500);
 /// Longest wait before a lost connection is tried again.
 pub(crate) const RECONNECT_MAX: Duration = Duration::from_secs(60);
-/// Pause between two tries to join a fleet that does not know the node any more.
-pub(crate) const JOIN_AGAIN: Duration = Duration::from_secs(600);
 /// Longest wait for what the operating system's keeper says of the box, before the fleet is greeted without it.
 pub(crate) const BOARD_WAIT: Duration = Duration::from_secs(5);
 /// Longest wait for one answer of the fleet.

@@ -12,11 +12,11 @@ mod trace;
 use crate::asynchronous;
 use crate::bus::BusHandle;
 use crate::dead_letters::DeadLetters;
-use crate::enrol::Credentials;
 use crate::functions::Functions;
 use crate::invoke::Invoker;
 use crate::limits::LOCAL_CONNECTIONS_MAX;
 use crate::logs::Logs;
+use crate::member::Door;
 use crate::meter::Meter;
 use crate::secrets::Secrets;
 use crate::serve::{self, Where};
@@ -24,6 +24,7 @@ use crate::session::Link;
 use crate::state::Places;
 use crate::supervisor::Supervisor;
 use crate::telemetry::{Sources, TEXT_MEDIA};
+use crate::vault::Credentials;
 use crate::vitals;
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -36,7 +37,7 @@ use sedge_protocol::api::Problem;
 use sedge_protocol::limits::ARTIFACT_BYTES_MAX;
 use sedge_protocol::local::{LocalRevision, LocalStatus};
 use sedge_protocol::message::Assignment;
-use sedge_protocol::{Digest, FunctionName, RevisionId};
+use sedge_protocol::{Digest, FunctionName, RevisionId, Standing};
 use sedge_store::{Files, Store};
 use serde::Serialize;
 use std::path::Path;
@@ -66,6 +67,7 @@ pub(crate) struct Local {
     pub(crate) files: Files,
     pub(crate) link: watch::Receiver<Link>,
     pub(crate) credentials: watch::Receiver<Option<Credentials>>,
+    pub(crate) door: watch::Receiver<Door>,
     pub(crate) unsent: watch::Receiver<u64>,
     /// Set on a node without a fleet: what `PUT /v1/functions` changes.
     pub(crate) desired: Option<Own>,
@@ -175,6 +177,7 @@ async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: local.credentials.borrow().as_ref().map(|credentials| credentials.identity.node.clone()),
         fleet: local.link.borrow().state,
+        fleet_note: fleet_note(local),
         http: local.http.clone(),
         mqtt: local.mqtt.clone(),
         metrics: local.metrics.clone(),
@@ -186,6 +189,16 @@ async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
         store_bytes_written: store.write_bytes,
         calls: local.calls.counts(),
     })
+}
+
+/// What the fleet has against the node, or what is in the way to it.
+fn fleet_note(local: &Local) -> Option<String> {
+    let standing = match &local.link.borrow().standing {
+        Standing::Active => None,
+        Standing::Pending => Some("waits for approval: gets nothing until then".to_owned()),
+        standing @ (Standing::Quarantined { .. } | Standing::Revoked { .. }) => Some(standing.to_string()),
+    };
+    standing.or_else(|| local.door.borrow().note.clone())
 }
 
 async fn metrics(local: &Arc<Local>) -> Result<Response<LocalBody>, Refusal> {

@@ -15,6 +15,7 @@
 
 mod assigner;
 mod asynchronous;
+mod bundle;
 mod bundle_fetch;
 mod bus;
 mod chunks;
@@ -39,9 +40,9 @@ mod limits;
 mod local;
 mod log_setup;
 mod logs;
+mod member;
 mod meter;
 mod os;
-mod renewal;
 mod secrets;
 mod serve;
 mod session;
@@ -50,6 +51,7 @@ mod supervisor;
 mod telemetry;
 mod timers;
 mod usage_sync;
+mod vault;
 mod vitals;
 mod warm;
 mod watch;

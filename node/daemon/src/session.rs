@@ -1,9 +1,9 @@
 //! The connection to the fleet: opened again with jitter whenever it is lost; carries the control stream.
 //!
 //! ```text
-//! credentials ─▶ connect ─▶ Hello ─▶ Welcome ─▶ Desired ─▶ assigner
+//! door open ─▶ connect ─▶ Hello ─▶ Welcome ─▶ Desired ─▶ assigner
 //!      ▲            │                              Report ◀─ functions, meter, vitals
-//!      └─ pause ◀───┘ the connection itself is lent to fetch, usage_sync and renewal
+//!      └─ pause ◀───┘ the connection itself is lent to fetch, usage_sync and member
 //! ```
 
 mod control;
@@ -12,31 +12,37 @@ mod frames;
 pub(crate) use frames::{Exchange, Frames};
 
 use crate::bus::BusStats;
-use crate::enrol::{self, Credentials, Vault};
+use crate::enrol;
 use crate::fault::Errors;
 use crate::functions::Functions;
-use crate::limits::{FLEET_ANSWER_MAX, JOIN_AGAIN, RECONNECT_MAX, RECONNECT_MIN};
+use crate::limits::{FLEET_ANSWER_MAX, RECONNECT_MAX, RECONNECT_MIN};
+use crate::member::Door;
 use crate::meter::Meter;
 use crate::secrets::Secrets;
 use crate::supervisor::Supervisor;
+use crate::vault::Credentials;
 use anyhow::Context as _;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, TransportErrorCode, VarInt};
+use sedge_protocol::Standing;
 use sedge_protocol::image::OsReport;
 use sedge_protocol::local::FleetLink;
-use sedge_protocol::message::{CLOSE_UNKNOWN, Desired};
+use sedge_protocol::message::{CLOSE_REPLACED, CLOSE_REVOKED, CLOSE_UNKNOWN, Desired};
+use sedge_provisioning::enrolment::Event;
 use sedge_provisioning::{Membership, tls};
 use sedge_store::Store;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// The alert of TLS with which a server refuses a certificate that is not of this day (RFC 8446, 6.2).
+const CERTIFICATE_EXPIRED: u8 = 45;
 
 /// What the session reads and writes.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) fleet: Membership,
-    pub(crate) vault: Vault,
     pub(crate) functions: Functions,
     pub(crate) meter: Meter,
     pub(crate) errors: Errors,
@@ -44,7 +50,12 @@ pub(crate) struct Session {
     pub(crate) store: Store,
     pub(crate) secrets: Secrets,
     pub(crate) desired: watch::Sender<Desired>,
-    pub(crate) credentials: watch::Sender<Option<Credentials>>,
+    pub(crate) credentials: watch::Receiver<Option<Credentials>>,
+    pub(crate) door: watch::Receiver<Door>,
+    /// What the fleet says about the node's membership.
+    pub(crate) events: mpsc::Sender<Event>,
+    /// Drawn at this start of the daemon.
+    pub(crate) instance: u64,
     pub(crate) link: LinkWriter,
     /// How the operating system stands, where the node keeps it.
     pub(crate) os: watch::Receiver<Option<OsReport>>,
@@ -59,11 +70,13 @@ pub(crate) type LinkWriter = watch::Sender<Link>;
 pub(crate) struct Link {
     pub(crate) state: FleetLink,
     pub(crate) connection: Option<Connection>,
+    /// How the fleet said that the node stands.
+    pub(crate) standing: Standing,
 }
 
 impl Link {
     pub(crate) fn without(state: FleetLink) -> Self {
-        Self { state, connection: None }
+        Self { state, connection: None, standing: Standing::Active }
     }
 }
 
@@ -73,23 +86,28 @@ pub(crate) async fn connection(link: &mut watch::Receiver<Link>) -> Option<Conne
     link.connection.clone()
 }
 
-/// Runs until the daemon stops.
-pub(crate) async fn run(session: Session) -> anyhow::Result<()> {
+/// Runs until the daemon stops. Connects while the door is open; what the fleet says against the node goes to who decides about the door.
+pub(crate) async fn run(mut session: Session) -> anyhow::Result<()> {
     let stop = session.supervisor.stop().clone();
-    let Some(credentials) = enrol::obtain(&session.fleet, &session.vault, &stop).await? else { return Ok(()) };
-    session.credentials.send_replace(Some(credentials));
-    session.link.send_replace(Link::without(FleetLink::Offline));
-    let (mut failures, mut joined_again) = (0, None);
+    let mut failures = 0;
     loop {
+        let open = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            open = session.door.wait_for(|door| door.open) => open.is_ok(),
+        };
+        if !open {
+            return Ok(());
+        }
+        session.link.send_replace(Link::without(FleetLink::Offline));
         let lost = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             lost = once(&session) => lost,
         };
         session.link.send_replace(Link::without(FleetLink::Offline));
         log::info!(reason:% = format!("{:#}", lost.error); "no connection to the fleet");
-        failures = if lost.greeted { 0 } else { failures + 1 };
-        if lost.unknown && join_again(&session, &mut joined_again).await {
-            continue;
+        failures = if lost.greeted && !lost.replaced { 0 } else { failures + 1 };
+        if let Some(event) = lost.event {
+            drop(session.events.send(event).await);
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -98,52 +116,67 @@ pub(crate) async fn run(session: Session) -> anyhow::Result<()> {
     }
 }
 
-/// Enrols once more with a fleet that does not know the node: it was removed there, or the fleet lost its database. The key stays, the
-/// claim is that of the configuration. True when there are new credentials.
-async fn join_again(session: &Session, tried: &mut Option<Instant>) -> bool {
-    // Who presents a wrong claim often is slowed down, and others behind the same address with it.
-    if tried.is_some_and(|tried| tried.elapsed() < JOIN_AGAIN) {
-        return false;
-    }
-    *tried = Some(Instant::now());
-    let Some(credentials) = session.credentials.borrow().clone() else { return false };
-    log::error!("the fleet does not know this node: a new claim (`sedge claim create`) in [fleet] lets it join again");
-    let Some(credentials) = enrol::again(&session.fleet, &session.vault, &credentials.identity.key).await else { return false };
-    session.credentials.send_replace(Some(credentials));
-    true
-}
-
 /// How a connection ended, or did not begin.
 struct Lost {
     error: anyhow::Error,
     /// It had come as far as the greeting.
     greeted: bool,
-    /// The fleet does not know the node.
-    unknown: bool,
+    /// Another connection of this node took its place. When it is not of this box, they would chase each other.
+    replaced: bool,
+    /// What the fleet said against the node.
+    event: Option<Event>,
 }
 
-impl From<anyhow::Error> for Lost {
-    fn from(error: anyhow::Error) -> Self {
-        Self { error, greeted: false, unknown: false }
+impl Lost {
+    fn new(error: anyhow::Error, greeted: bool, session: &Session) -> Self {
+        let cause = error.chain().find_map(|cause| cause.downcast_ref::<ConnectionError>()).cloned();
+        let code = |cause: &ConnectionError| match cause {
+            ConnectionError::ApplicationClosed(close) => Some(close.error_code),
+            _ => None,
+        };
+        let replaced = cause.as_ref().and_then(code) == Some(VarInt::from_u32(CLOSE_REPLACED));
+        Self { error, greeted, replaced, event: cause.and_then(|cause| said(&cause, session)) }
+    }
+}
+
+/// What the way in which the fleet has closed a connection means for the node.
+fn said(cause: &ConnectionError, session: &Session) -> Option<Event> {
+    match cause {
+        ConnectionError::ApplicationClosed(close) if close.error_code == VarInt::from_u32(CLOSE_UNKNOWN) => {
+            log::error!("the fleet does not know this node: a new claim (`sedge claim create`) in [fleet] lets it join again");
+            Some(Event::Unknown)
+        }
+        ConnectionError::ApplicationClosed(close) if close.error_code == VarInt::from_u32(CLOSE_REVOKED) => {
+            let reason: String = String::from_utf8_lossy(&close.reason).chars().filter(|c| !c.is_control()).collect();
+            log::error!(reason; "the fleet does not want this node any more; its functions go on, a new claim in [fleet] lets it join again");
+            let claim = enrol::claim_digest(&session.fleet);
+            let new_claim = session.credentials.borrow().as_ref().is_some_and(|known| known.is_new(claim));
+            Some(Event::Revoked { reason, new_claim, jitter_milli: enrol::jitter_milli() })
+        }
+        ConnectionError::ConnectionClosed(close) if close.error_code == TransportErrorCode::crypto(CERTIFICATE_EXPIRED) => {
+            Some(Event::Expired)
+        }
+        _ => None,
     }
 }
 
 /// One connection from its begin to its end.
 async fn once(session: &Session) -> Lost {
-    let Some(credentials) = session.credentials.borrow().clone() else { return anyhow::anyhow!("not enrolled").into() };
+    let Some(credentials) = session.credentials.borrow().clone() else { return Lost::new(anyhow::anyhow!("not enrolled"), false, session) };
     let (endpoint, connection) = match connect(&credentials).await {
         Ok(connected) => connected,
-        Err(error) => return error.into(),
+        Err(error) => return Lost::new(error, false, session),
     };
     let ended = control::run(session, &connection).await;
-    let unknown = match connection.close_reason() {
-        Some(ConnectionError::ApplicationClosed(close)) => close.error_code == VarInt::from_u32(CLOSE_UNKNOWN),
-        _ => false,
-    };
+    let greeted = ended.is_ok();
+    let mut error = ended.unwrap_or_else(|error| error);
+    // A stream that fails says less than the end of its connection.
+    if let Some(reason) = connection.close_reason() {
+        error = anyhow::Error::new(reason).context(format!("{error:#}"));
+    }
     connection.close(VarInt::from_u32(0), b"bye");
     drop(tokio::time::timeout(Duration::from_secs(1), endpoint.wait_idle()).await);
-    let greeted = ended.is_ok();
-    Lost { error: ended.unwrap_or_else(|error| error), greeted, unknown }
+    Lost::new(error, greeted, session)
 }
 
 async fn connect(credentials: &Credentials) -> anyhow::Result<(Endpoint, Connection)> {

@@ -113,6 +113,14 @@ impl Client {
         self.exchange(request)
     }
 
+    /// `POST` of a JSON body, answered by bytes of any number. Answers how many were announced.
+    pub(crate) fn download(&self, path: &str, body: &impl Serialize) -> Result<(Option<u64>, impl Read), Failure> {
+        let body = serde_json::to_vec(body).expect("bodies are made of strings and numbers");
+        let answer = self.send(Method::POST, path, Some("application/json"), body)?;
+        let length = answer.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        Ok((length, answer.into_body().into_with_config().limit(u64::MAX).reader()))
+    }
+
     /// `DELETE`.
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send(Method::DELETE, path, None, ()).map(|_| ())

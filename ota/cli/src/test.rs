@@ -4,7 +4,7 @@ use sedge_protocol::api::{Function, Node, NodeState, Revision, Rollout, Running,
 use sedge_protocol::artifact::Kind;
 use sedge_protocol::message::{FunctionReport, FunctionState, Health, Vitals};
 use sedge_protocol::usage::Counters;
-use sedge_protocol::{Digest, Labels, Manifest, RevisionId};
+use sedge_protocol::{Digest, Labels, Manifest, RevisionId, Standing};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -74,6 +74,8 @@ pub(crate) fn node() -> Node {
         id: "gw-1".parse().unwrap(),
         state: NodeState::Offline,
         labels,
+        standing: Standing::Active,
+        standing_ms: 0,
         daemon: "0.1.0".to_owned(),
         architecture: "x86_64".to_owned(),
         enrolled_ms: 0,

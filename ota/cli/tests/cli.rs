@@ -241,7 +241,31 @@ fn a_claim_is_asked_for_with_labels_and_time() {
     let expected = format!("[fleet]\nurl = \"https://f:1\"\nca_pin = \"{}\"\nclaim = \"t\"\n", Digest::of(b"ca"));
     assert!(ended.out.ends_with(&expected), "{}", ended.out);
     let body: Value = serde_json::from_slice(&server.asked()[0].body).unwrap();
-    assert_eq!(body, json!({ "uses": 5, "ttl_s": 7200, "labels": { "line": "1", "site": "a" } }));
+    assert_eq!(body, json!({ "uses": 5, "ttl_s": 7200, "labels": { "line": "1", "site": "a" }, "approval": false, "replaces": null }));
+    // This fleet is older and has read no more than it knows: its claim would do less than was asked for.
+    for more in [&["--approve"][..], &["--replaces", "gate-7"]] {
+        let ended = Home::new().at(&url, &[&["claim", "create"], more].concat());
+        assert!(ended.code == 1 && ended.err.contains("older"), "{}", ended.err);
+        assert!(!ended.out.contains("claim = "), "{}", ended.out);
+    }
+}
+
+#[test]
+fn decisions_about_nodes_reach_the_fleet() {
+    let (url, server) = tcp(|_, _| (204, String::new()));
+    let home = Home::new();
+    for words in [&["node", "rm", "gate-7"][..], &["node", "revoke", "gate-7", "gate-8"]] {
+        let ended = home.at(&url, words);
+        assert!(ended.code == 64 && ended.err.contains("add --yes"), "{}", ended.err);
+    }
+    assert!(server.asked().is_empty());
+    assert_eq!(home.at(&url, &["node", "rm", "gate-7", "gate-8", "-y"]).code, 0);
+    assert_eq!(home.at(&url, &["claim", "revoke", "a/b"]).code, 0);
+    assert_eq!(server.lines(), ["DELETE /api/v1/nodes/gate-7", "DELETE /api/v1/nodes/gate-8", "DELETE /api/v1/claims/a%2Fb"]);
+    let (url, server) = tcp(|_, _| (200, "[]".to_owned()));
+    let ended = home.at(&url, &["node", "approve", "--nodes", "site=x"]);
+    assert!(ended.code == 64 && ended.err.contains("no node matches"), "{}", ended.err);
+    assert_eq!(server.lines(), ["GET /api/v1/nodes?filter=site%3Dx"]);
 }
 
 #[test]
@@ -387,6 +411,7 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
         version: "0".to_owned(),
         node: None,
         fleet: FleetLink::None,
+        fleet_note: None,
         http: Some("127.0.0.1:9".to_owned()),
         mqtt: Some("127.0.0.1:8".to_owned()),
         metrics: None,

@@ -3,7 +3,7 @@
 use crate::Filter;
 use crate::plan::{Step, Waiting};
 use sedge_protocol::image::{ImageVersion, OsPhase, OsReport};
-use sedge_protocol::{Labels, NodeId};
+use sedge_protocol::{Labels, NodeId, Standing};
 
 /// Moves the nodes of one board that match to an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,18 @@ pub fn desired_image<'a>(
 ) -> Option<&'a ImageRollout> {
     let fitting = rollouts.into_iter().filter(|rollout| rollout.board == board && rollout.filter.matches(node, labels));
     fitting.max_by_key(|rollout| rollout.number)
+}
+
+/// The number of the rollout whose image a node of this standing is told, of what it is told now and of what it should be told.
+#[must_use]
+pub fn allowed_image(standing: &Standing, current: Option<u64>, wanted: Option<u64>) -> Option<u64> {
+    match standing {
+        Standing::Active => wanted,
+        Standing::Pending => None,
+        // Nothing new; what is to go goes.
+        Standing::Quarantined { .. } => current.filter(|_| current == wanted),
+        Standing::Revoked { .. } => current,
+    }
 }
 
 /// How far a node is with `version`, as it last said.

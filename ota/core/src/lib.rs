@@ -3,6 +3,8 @@
 //! ```text
 //!  "site=berlin,!canary" ─▶ Filter ─┐
 //!  rollouts, newest last ───────────┼─▶ desired(node) ─▶ revisions ─▶ DesiredState::advance ─▶ new epoch, or nothing to say
+//!  its standing ──────────────────────── allowed ──┘
+//!  greetings of one node ─▶ Greetings ─▶ two boxes with one key, or not
 //!  snapshot of the fleet ─▶ Fleet ──┴─▶ plan(rollout) ─▶ Plan: done, failed, and for every waiting node its reason
 //! ```
 //!
@@ -14,8 +16,10 @@ pub mod filter;
 pub mod image;
 pub mod plan;
 pub mod rollout;
+pub mod twin;
 
 pub use filter::{Filter, FilterError};
-pub use image::{ImageRollout, desired_image, image_step};
+pub use image::{ImageRollout, allowed_image, desired_image, image_step};
 pub use plan::{Fleet, NodeFacts, Plan, Step, Waiting, plan};
-pub use rollout::{DesiredState, Revisions, Rollout, desired};
+pub use rollout::{DesiredState, Revisions, Rollout, allowed, desired};
+pub use twin::{Greetings, Twins};

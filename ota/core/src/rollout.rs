@@ -1,7 +1,7 @@
 //! Which revisions a node is told to run, and when that is news.
 
 use crate::Filter;
-use sedge_protocol::{FunctionName, Labels, NodeId, RevisionId};
+use sedge_protocol::{FunctionName, Labels, NodeId, RevisionId, Standing};
 use std::collections::BTreeMap;
 
 /// The revisions of one node, at most one per function.
@@ -31,6 +31,21 @@ pub fn desired<'a>(node: &NodeId, labels: &Labels, rollouts: impl IntoIterator<I
         }
     }
     newest.into_values().map(|rollout| (rollout.function.clone(), rollout.revision)).collect()
+}
+
+/// What of `wanted` a node is told, given how it stands and what it was told before.
+#[must_use]
+pub fn allowed(standing: &Standing, current: &Revisions, wanted: Revisions) -> Revisions {
+    match standing {
+        Standing::Active => wanted,
+        Standing::Pending => Revisions::new(),
+        // Nothing new, but what is to go goes.
+        Standing::Quarantined { .. } => {
+            current.iter().filter(|(function, _)| wanted.contains_key(*function)).map(|(function, id)| (function.clone(), *id)).collect()
+        }
+        // It is told nothing, so nothing changes.
+        Standing::Revoked { .. } => current.clone(),
+    }
 }
 
 /// The one desired state of a node. Epoch 0 is the empty state that nobody needs to be told.
@@ -85,6 +100,21 @@ mod tests {
         let state = DesiredState::default().advance(Revisions::new(), Some(1)).unwrap();
         assert_eq!((state.epoch, state.advance(Revisions::new(), Some(1))), (1, None));
         assert_eq!(state.advance(Revisions::new(), None).unwrap().epoch, 2);
+    }
+
+    #[test]
+    fn a_node_gets_what_its_standing_allows() {
+        let of = |list: &[(&str, &str)]| -> Revisions { list.iter().map(|(name, text)| (name.parse().unwrap(), revision(text))).collect() };
+        let (current, wanted) = (of(&[("a", "old"), ("b", "b")]), of(&[("a", "new"), ("c", "c")]));
+        let reason = || "r".to_owned();
+        for (standing, expected) in [
+            (Standing::Active, wanted.clone()),
+            (Standing::Pending, Revisions::new()),
+            (Standing::Quarantined { reason: reason() }, of(&[("a", "old")])),
+            (Standing::Revoked { reason: reason() }, current.clone()),
+        ] {
+            assert_eq!(allowed(&standing, &current, wanted.clone()), expected, "{standing}");
+        }
     }
 
     proptest! {

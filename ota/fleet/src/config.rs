@@ -1,9 +1,11 @@
 //! The configuration: one TOML, strict, every fault at once. Every key has a default.
 
+use crate::limits::{CERTIFICATE_LIFE_S, CERTIFICATE_LIFE_S_RANGE, RETURN_DAYS};
 use sedge_protocol::strict::{Faults, Reader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// How a fleet runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,23 @@ pub struct Config {
     pub names: Vec<String>,
     /// A PostgreSQL database, `postgres://…`; a file in `data_dir` when absent.
     pub database: Option<DatabaseUrl>,
+    /// Certificates of nodes.
+    pub certificates: Certificates,
+}
+
+/// How long certificates of nodes are good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Certificates {
+    /// From their making; nodes ask for the next at two thirds of it.
+    pub life: Duration,
+    /// How many days after its end a node whose key is known gets another; none when zero.
+    pub return_days: u32,
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self { life: Duration::from_secs(CERTIFICATE_LIFE_S), return_days: RETURN_DAYS }
+    }
 }
 
 impl Default for Config {
@@ -35,6 +54,7 @@ impl Default for Config {
             public_sync: None,
             names: Vec::new(),
             database: None,
+            certificates: Certificates::default(),
         }
     }
 }
@@ -48,7 +68,7 @@ impl Config {
         let reader = Reader::new(file, text)?;
         let default = Self::default();
         let root = reader.root();
-        let (https, sync) = (root.section("https"), root.section("sync"));
+        let (https, sync, certificates) = (root.section("https"), root.section("sync"), root.section("certificates"));
         let config = Self {
             data_dir: root.parse("data_dir").unwrap_or(default.data_dir),
             https_listen: https.parse("listen").unwrap_or(default.https_listen),
@@ -57,7 +77,15 @@ impl Config {
             public_sync: root.parse("public_sync"),
             names: root.list::<ServerName>("names").into_iter().map(|name| name.0).collect(),
             database: root.parse("database"),
+            certificates: Certificates {
+                life: certificates.integer("life_s", CERTIFICATE_LIFE_S_RANGE).map_or(default.certificates.life, Duration::from_secs),
+                return_days: certificates
+                    .integer("return_days", 0..=36_600)
+                    .and_then(|days| u32::try_from(days).ok())
+                    .unwrap_or(RETURN_DAYS),
+            },
         };
+        certificates.finish();
         https.finish();
         sync.finish();
         root.finish();
@@ -213,6 +241,14 @@ mod tests {
         ] {
             assert!(faults.contains(part), "{part} in\n{faults}");
         }
+    }
+
+    #[test]
+    fn certificates_live_as_long_as_it_says() {
+        let read = |text: &str| Config::from_toml("f", &format!("[certificates]\n{text}")).map(|config| config.certificates);
+        assert_eq!(read("life_s = 60\nreturn_days = 0"), Ok(Certificates { life: Duration::from_secs(60), return_days: 0 }));
+        assert_eq!(read(""), Ok(Certificates::default()));
+        assert!(read("life_s = 9").is_err() && read("days = 1").is_err());
     }
 
     #[test]

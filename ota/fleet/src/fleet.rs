@@ -1,11 +1,11 @@
 //! Starts a fleet in this process and ends it: the daemon, the demo and the tests do it the same way.
 
 use crate::artifacts::Artifacts;
-use crate::config::Config;
+use crate::config::{Certificates, Config};
 use crate::hub::Hub;
 use crate::keys::{Keys, KeysError};
 use crate::limits::{HEAD_TIMEOUT, SHUTDOWN_GRACE, UPLOADS_MAX, WATCHERS_MAX};
-use crate::rate::Tries;
+use crate::rate::{Returns, Tries};
 use crate::store::{Store, StoreError};
 use crate::supervisor::Supervisor;
 use crate::{durable, http, sync, view};
@@ -102,7 +102,9 @@ pub(crate) struct Shared {
     pub(crate) admin_file: PathBuf,
     pub(crate) public_https: String,
     pub(crate) public_sync: String,
+    pub(crate) certificates: Certificates,
     pub(crate) tries: Mutex<Tries>,
+    pub(crate) returns: Mutex<Returns>,
     pub(crate) uploads: Semaphore,
     pub(crate) watchers: Arc<Semaphore>,
     pub(crate) status: watch::Receiver<Arc<Status>>,
@@ -170,7 +172,9 @@ impl Fleet {
             admin_file: keys.admin_file,
             public_https: addresses.https.clone(),
             public_sync: addresses.sync.clone(),
+            certificates: config.certificates,
             tries: Mutex::default(),
+            returns: Mutex::default(),
             uploads: Semaphore::new(UPLOADS_MAX),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             status,

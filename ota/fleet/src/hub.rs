@@ -1,14 +1,18 @@
 //! Who is connected and what each node last said. One task owns it; everybody else holds a [`Hub`].
 //!
 //! ```text
-//!  session ─ connect ─▶ Seat { desired: watch, replaced }      a second connection of a node replaces the first
+//!  session ─ connect ─▶ Seat { desired: watch, end: watch }     a second connection of a node replaces the first
+//!  operator ─ end ────▶ the seat of a node that is not wanted any more
+//!  session ─ greeted ─▶ Greetings: one box that comes back, or two with one key
 //!  session ─ report ──▶ Live ── every two seconds, what changed ──▶ store
 //!  rollout ─ push ────▶ watch of each node that changed: the larger epoch wins, so that the order of pushes does not matter
 //! ```
 
+use crate::farewell::Farewell;
 use crate::limits::{FLUSH_INTERVAL, HUB_QUEUE};
 use crate::store::{Changed, Store};
 use log::{error, info};
+use sedge_fleet_core::{Greetings, Twins};
 use sedge_protocol::message::{Desired, Report};
 use sedge_protocol::{FunctionName, NodeId};
 use sedge_provisioning::clock::now_ms;
@@ -35,13 +39,16 @@ pub(crate) struct Live {
 pub(crate) struct Seat {
     pub(crate) connection: u64,
     pub(crate) desired: watch::Receiver<Option<Arc<Desired>>>,
-    /// Cancelled when another connection of the node takes the place.
-    pub(crate) replaced: CancellationToken,
+    /// Says when and why the node loses the place.
+    pub(crate) end: watch::Receiver<Option<Farewell>>,
 }
 
 enum Command {
     Connect(NodeId, oneshot::Sender<Seat>),
     Leave(NodeId, u64),
+    End(NodeId, Farewell),
+    Greeted(NodeId, u64, String, oneshot::Sender<Option<Twins>>),
+    Pardon(NodeId),
     Report(NodeId, u64, Box<Report>),
     Push(Vec<Changed>),
     View(oneshot::Sender<BTreeMap<NodeId, Live>>),
@@ -71,6 +78,23 @@ impl Hub {
     /// Leaves the place, unless another connection has it by now.
     pub(crate) async fn leave(&self, node: &NodeId, connection: u64) {
         self.send(Command::Leave(node.clone(), connection)).await;
+    }
+
+    /// Takes the place from whoever has it.
+    pub(crate) async fn end(&self, node: &NodeId, farewell: Farewell) {
+        self.send(Command::End(node.clone(), farewell)).await;
+    }
+
+    /// Which start of a node's daemon has greeted from where. Answers with what follows when two boxes have one key.
+    pub(crate) async fn greeted(&self, node: &NodeId, instance: u64, from: String) -> Option<Twins> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Greeted(node.clone(), instance, from, reply)).await;
+        answer.await.ok().flatten()
+    }
+
+    /// Forgets the greetings of a node: whether it is one box is found out anew.
+    pub(crate) async fn pardon(&self, node: &NodeId) {
+        self.send(Command::Pardon(node.clone())).await;
     }
 
     /// What a node says now.
@@ -108,6 +132,7 @@ struct Task {
 struct Place {
     live: Live,
     connection: Option<Connection>,
+    greetings: Greetings,
     /// What the store does not have yet.
     unkept: Unkept,
 }
@@ -123,7 +148,7 @@ enum Unkept {
 struct Connection {
     number: u64,
     desired: watch::Sender<Option<Arc<Desired>>>,
-    replaced: CancellationToken,
+    end: watch::Sender<Option<Farewell>>,
 }
 
 impl Task {
@@ -151,10 +176,23 @@ impl Task {
             }
             Command::Leave(node, connection) => {
                 if let Some(place) = self.place_of(&node, connection) {
-                    place.connection = None;
-                    place.live.online = false;
-                    place.live.rates.clear();
+                    place.leave();
                     info!(node:%; "node disconnected");
+                }
+            }
+            Command::End(node, farewell) => {
+                if let Some(connection) = self.places.get_mut(&node).and_then(Place::leave) {
+                    info!(node:%, reason = farewell.reason.as_str(); "connection ended");
+                    connection.end.send_replace(Some(farewell));
+                }
+            }
+            Command::Greeted(node, instance, from, reply) => {
+                let place = self.places.entry(node).or_default();
+                drop(reply.send(place.greetings.greeted(instance, &from, now_ms)));
+            }
+            Command::Pardon(node) => {
+                if let Some(place) = self.places.get_mut(&node) {
+                    place.greetings = Greetings::default();
                 }
             }
             Command::Report(node, connection, report) => {
@@ -180,16 +218,16 @@ impl Task {
         self.last_connection += 1;
         let number = self.last_connection;
         let (sender, desired) = watch::channel(None);
-        let replaced = CancellationToken::new();
+        let (end, ended) = watch::channel(None);
         let place = self.places.entry(node.clone()).or_default();
-        if let Some(before) = place.connection.replace(Connection { number, desired: sender, replaced: replaced.clone() }) {
-            before.replaced.cancel();
+        if let Some(before) = place.connection.replace(Connection { number, desired: sender, end }) {
+            before.end.send_replace(Some(Farewell::replaced()));
         }
         place.live.online = true;
         place.live.seen_ms = now_ms;
         place.unkept = place.unkept.or(Unkept::Seen);
         info!(node:%; "node connected");
-        Seat { connection: number, desired, replaced }
+        Seat { connection: number, desired, end: ended }
     }
 
     /// The place of a node, if this connection still has it.
@@ -219,6 +257,13 @@ impl Task {
 }
 
 impl Place {
+    /// Gives up the connection, if there is one.
+    fn leave(&mut self) -> Option<Connection> {
+        self.live.online = false;
+        self.live.rates.clear();
+        self.connection.take()
+    }
+
     fn take(&mut self, report: Report, now_ms: u64) {
         if let Some(before) = &self.live.report
             && let Some(rates) = rates(before, &report)

@@ -16,6 +16,7 @@
 mod artifacts;
 pub mod config;
 mod durable;
+mod farewell;
 mod fleet;
 mod http;
 mod hub;
@@ -27,5 +28,5 @@ mod supervisor;
 mod sync;
 mod view;
 
-pub use config::Config;
+pub use config::{Certificates, Config};
 pub use fleet::{Addresses, Fleet, ListenFault, Running, StartError};

@@ -6,12 +6,22 @@ use std::time::Duration;
 pub(crate) const DATABASE_CONNECTIONS: u32 = 6;
 /// Longest wait for one of them.
 pub(crate) const DATABASE_WAIT: Duration = Duration::from_secs(20);
-/// Life of a node's certificate.
-pub(crate) const CERTIFICATE_DAYS: u32 = 30;
+/// Life of a node's certificate, unless the configuration says otherwise.
+pub(crate) const CERTIFICATE_LIFE_S: u64 = 30 * 24 * 3600;
+/// Shortest and longest that the configuration may say.
+pub(crate) const CERTIFICATE_LIFE_S_RANGE: std::ops::RangeInclusive<u64> = 10..=10 * 366 * 24 * 3600;
+/// How long after its end a known key gets another, unless the configuration says otherwise.
+pub(crate) const RETURN_DAYS: u32 = 365;
+/// Certificates that a node is given at once on its way back.
+pub(crate) const RETURNS_BURST: u32 = 5;
+/// One more in this time.
+pub(crate) const RETURN_REFILL_MS: u64 = 60_000;
 /// Most nodes that one claim lets in.
 pub(crate) const CLAIM_USES_MAX: u32 = 1_000_000;
 /// Longest life of a claim: a year.
 pub(crate) const CLAIM_TTL_S_MAX: u64 = 366 * 24 * 3600;
+/// All artifacts of a bundle together.
+pub(crate) const BUNDLE_BYTES_MAX: u64 = 1 << 30;
 /// How often a node reports when nothing changes.
 pub(crate) const HEARTBEAT_MS: u64 = 2_000;
 /// How often what nodes last said is written down.

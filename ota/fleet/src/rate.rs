@@ -1,6 +1,7 @@
-//! Slows down who guesses: a bucket of tries per source, refilled with time. Time is an argument.
+//! Slows down who guesses, and who asks too often: a bucket of tries for each, refilled with time. Time is an argument.
 
-use crate::limits::{SOURCES_MAX, TRIES_BURST, TRY_REFILL_MS};
+use crate::limits::{RETURN_REFILL_MS, RETURNS_BURST, SOURCES_MAX, TRIES_BURST, TRY_REFILL_MS};
+use sedge_protocol::NodeId;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -35,6 +36,36 @@ impl Tries {
     }
 }
 
+/// Certificates that nodes were given on their way back lately.
+#[derive(Debug, Default)]
+pub(crate) struct Returns {
+    /// Until when those of a node weigh on it.
+    nodes: BTreeMap<NodeId, u64>,
+}
+
+impl Returns {
+    /// Takes a turn.
+    ///
+    /// # Errors
+    /// Seconds to wait.
+    pub(crate) fn take(&mut self, node: NodeId, now_ms: u64) -> Result<(), u64> {
+        if self.nodes.len() >= SOURCES_MAX {
+            self.nodes.retain(|_, until_ms| *until_ms > now_ms);
+        }
+        if self.nodes.len() >= SOURCES_MAX {
+            self.nodes.pop_first();
+        }
+        let until_ms = self.nodes.entry(node).or_insert(now_ms);
+        let debt_ms = until_ms.saturating_sub(now_ms);
+        let allowed_ms = RETURN_REFILL_MS * u64::from(RETURNS_BURST - 1);
+        if debt_ms > allowed_ms {
+            return Err((debt_ms - allowed_ms).div_ceil(1000));
+        }
+        *until_ms = (*until_ms).max(now_ms) + RETURN_REFILL_MS;
+        Ok(())
+    }
+}
+
 /// Who has one IPv6 address has 2^64 of them.
 fn network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
@@ -58,6 +89,22 @@ mod tests {
         assert_eq!(tries.check(one, 0), Err(TRY_REFILL_MS.div_ceil(1000)));
         assert_eq!(tries.check(other, 0), Ok(()));
         assert_eq!(tries.check(one, TRY_REFILL_MS), Ok(()));
+    }
+
+    #[test]
+    fn a_node_comes_back_so_often_and_others_do_not_wait_for_it() {
+        let mut returns = Returns::default();
+        let (one, other): (NodeId, NodeId) = ("one".parse().unwrap(), "other".parse().unwrap());
+        for _ in 0..RETURNS_BURST {
+            assert_eq!(returns.take(one.clone(), 0), Ok(()));
+        }
+        assert_eq!(returns.take(one.clone(), 0), Err(RETURN_REFILL_MS.div_ceil(1000)));
+        assert_eq!(returns.take(other, 0), Ok(()));
+        assert_eq!(returns.take(one, RETURN_REFILL_MS), Ok(()));
+        for i in 0..SOURCES_MAX + 5 {
+            assert_eq!(returns.take(format!("n{i}").parse().unwrap(), 0), Ok(()));
+        }
+        assert!(returns.nodes.len() <= SOURCES_MAX);
     }
 
     #[test]

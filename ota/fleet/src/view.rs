@@ -106,6 +106,8 @@ fn node_of(row: NodeRow, live: &BTreeMap<NodeId, Live>) -> Node {
         state: if now.is_some_and(|live| live.online) { NodeState::Online } else { NodeState::Offline },
         seen_ms: now.map(|live| live.seen_ms).max(row.seen_ms),
         labels: row.labels,
+        standing: row.standing,
+        standing_ms: row.standing_ms,
         daemon: row.daemon,
         architecture: row.architecture,
         enrolled_ms: row.enrolled_ms,
@@ -121,7 +123,8 @@ fn node_of(row: NodeRow, live: &BTreeMap<NodeId, Live>) -> Node {
 
 async fn nodes_as_facts(shared: &Shared) -> Result<BTreeMap<NodeId, NodeFacts>, StoreError> {
     let (rows, live) = (shared.store.nodes().await?, shared.hub.view().await);
-    let facts = rows.into_iter().map(|row| {
+    // A node that is not wanted any more holds no rollout up.
+    let facts = rows.into_iter().filter(|row| !row.standing.is_revoked()).map(|row| {
         let desired = row.desired.clone();
         let node = node_of(row, &live);
         let online = node.state == NodeState::Online;

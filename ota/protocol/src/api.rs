@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! GET  /api/v1/status                       Status          PUT  /api/v1/artifacts/{digest}   raw Wasm ─▶ ArtifactStored
-//! GET  /api/v1/nodes                        [Node]          POST /api/v1/revisions            NewRevision ─▶ Revision
+//! GET  /api/v1/nodes?filter=                [Node]          POST /api/v1/revisions            NewRevision ─▶ Revision
 //! GET  /api/v1/nodes/{id}                   Node            GET  /api/v1/functions/{name}/revisions  [Revision]
+//! PUT  /api/v1/nodes/{id}/standing  Standing ─▶ Node        DELETE /api/v1/nodes/{id}         forgets the node
+//! PATCH /api/v1/nodes/{id}/labels  LabelChange ─▶ Node      DELETE /api/v1/claims/{id}        nobody joins with it any more
 //! GET  /api/v1/functions                    [Function]      DELETE /api/v1/functions/{name}   takes it off every node
 //! POST /api/v1/claims  NewClaim ─▶ CreatedClaim             GET  /api/v1/claims               [Claim]
+//! POST /api/v1/claims/bundle  NewClaim ─▶ a file            (see `sedge_provisioning::bundle`)
 //! POST /api/v1/rollouts  NewRollout ─▶ Rollout              GET  /api/v1/rollouts             [Rollout]
 //! GET  /api/v1/usage?function=&node=&since_ms=  [UsageRow]  GET  /api/v1/errors               [NodeError]
 //! PUT  /api/v1/images/{digest}  bundle ─▶ Image             GET  /api/v1/images               [Image]
@@ -18,7 +21,7 @@ use crate::artifact::Kind;
 use crate::image::{ImageVersion, OsReport, Restart};
 use crate::message::{FunctionReport, Health, Vitals};
 use crate::usage::Counters;
-use crate::{Digest, FunctionName, Labels, Manifest, NodeId, RevisionId};
+use crate::{Digest, FunctionName, Labels, Manifest, NodeId, RevisionId, Standing};
 use serde::{Deserialize, Serialize};
 
 /// A refusal: what was wrong and what to do.
@@ -81,8 +84,14 @@ pub struct Node {
     pub id: NodeId,
     /// Whether it is connected.
     pub state: NodeState,
-    /// Labels of its claim and its own configuration.
+    /// Labels that the fleet gave it, that of its claim and of its own configuration.
     pub labels: Labels,
+    /// How it stands with the fleet.
+    #[serde(default)]
+    pub standing: Standing,
+    /// Since when, milliseconds since 1970.
+    #[serde(default)]
+    pub standing_ms: u64,
     /// Version of its daemon.
     pub daemon: String,
     /// Processor architecture.
@@ -104,6 +113,16 @@ pub struct Node {
     /// How its operating system stands, as it last said; none where the node does not keep it.
     #[serde(default)]
     pub os: Option<OsReport>,
+}
+
+/// Asks for other labels of a node, those that the fleet gives it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LabelChange {
+    /// Labels to give or to change.
+    pub set: Labels,
+    /// Keys of labels to take away. Labels of the claim and of the node's own configuration stay.
+    pub remove: Vec<String>,
 }
 
 /// One function and who runs what of it.
@@ -195,11 +214,15 @@ pub struct NewClaim {
     pub ttl_s: u64,
     /// Labels that nodes get which use it.
     pub labels: Labels,
+    /// Whether nodes that use it get nothing until somebody approves of them.
+    pub approval: bool,
+    /// The node whose entry the box takes over that uses it, with id, labels and what it is to run; its former key is let in no more.
+    pub replaces: Option<NodeId>,
 }
 
 impl Default for NewClaim {
     fn default() -> Self {
-        Self { uses: 1, ttl_s: 24 * 3600, labels: Labels::default() }
+        Self { uses: 1, ttl_s: 24 * 3600, labels: Labels::default(), approval: false, replaces: None }
     }
 }
 
@@ -235,6 +258,15 @@ pub struct Claim {
     pub expires_ms: u64,
     /// Labels that nodes get which use it.
     pub labels: Labels,
+    /// Whether nodes that use it wait for somebody's approval.
+    #[serde(default)]
+    pub approval: bool,
+    /// The node whose entry is taken over by who uses it.
+    #[serde(default)]
+    pub replaces: Option<NodeId>,
+    /// Whether it was revoked.
+    #[serde(default)]
+    pub revoked: bool,
 }
 
 /// Asks to move nodes to a revision.

@@ -1,7 +1,8 @@
 //! Bodies of enrolment, JSON over HTTPS: the one exchange that happens without a client certificate.
 //!
 //! ```text
-//! POST /enrol  {claim, csr, name, labels}  ─▶ 200 Enrolled | 403, 429 Refused      TLS with the fleet's CA pinned
+//! POST /enrol         {claim, csr, name, labels}  ─▶ 200 Enrolled | 403, 429 Refused      TLS with the fleet's CA pinned
+//! POST /enrol/return  {node, csr}                 ─▶ 200 Enrolled | 403, 429 Refused      a known key whose certificate has expired
 //! ```
 //! Renewal is a stream of the mutually authenticated connection (`message::FromNode::Renew`).
 
@@ -29,6 +30,16 @@ impl std::fmt::Debug for EnrolRequest {
     }
 }
 
+/// What a node sends whose certificate has expired. The request is signed by the key that the fleet knows: that is the proof. It needs no
+/// nonce, since a certificate is of no use to who does not have the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnRequest {
+    /// Its id.
+    pub node: NodeId,
+    /// Certificate signing request, PEM, with the node's key.
+    pub csr: String,
+}
+
 /// What a node gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
@@ -45,4 +56,7 @@ pub struct Enrolled {
 pub struct Refused {
     /// Why.
     pub error: String,
+    /// Whether the node was revoked: no other try helps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revoked: bool,
 }

@@ -37,6 +37,11 @@ impl Labels {
         if self.0.len() > LABELS_MAX { Err(LabelError::TooMany) } else { Ok(()) }
     }
 
+    /// Takes a label away.
+    pub fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
     /// The value of `key`.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&str> {

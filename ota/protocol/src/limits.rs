@@ -102,6 +102,8 @@ pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 pub const CONTENT_TYPE_BYTES_MAX: usize = 1024;
 /// Chunk in which an artifact is sent.
 pub const ARTIFACT_CHUNK_BYTES: usize = 64 * 1024;
+/// Longest reason for the standing of a node: it has to fit into the packet that closes a connection.
+pub const STANDING_REASON_CHARS_MAX: usize = 200;
 /// Largest enrolment request or answer.
 pub const ENROL_BYTES_MAX: usize = 64 * 1024;
 /// Longest reason of a function's last failure in a report.

@@ -45,6 +45,9 @@ pub struct LocalStatus {
     pub node: Option<NodeId>,
     /// How it stands with its fleet.
     pub fleet: FleetLink,
+    /// What the fleet has to say against the node: revoked, quarantined, waiting for approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet_note: Option<String>,
     /// Where HTTP triggers are served.
     pub http: Option<String>,
     /// Where MQTT is served.

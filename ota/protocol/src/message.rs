@@ -11,7 +11,7 @@
 use crate::image::{ImageAssignment, OsReport};
 use crate::manifest::{Route, SecretName};
 use crate::usage::{Counters, LedgerEpoch, UsageRecord};
-use crate::{Digest, FunctionName, Labels, Manifest, RevisionId};
+use crate::{Digest, FunctionName, Labels, Manifest, RevisionId, Standing};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -20,6 +20,12 @@ pub const ALPN: &[u8] = b"sedge/1";
 
 /// Code with which the fleet closes the connection of a node that it does not know: removed, or the fleet lost its database.
 pub const CLOSE_UNKNOWN: u32 = 1;
+
+/// Code with which the fleet closes the connection of a node for which another connection of the same node has come.
+pub const CLOSE_REPLACED: u32 = 3;
+
+/// Code with which the fleet closes the connection of a node that it does not want any more. The reason stands beside it.
+pub const CLOSE_REVOKED: u32 = 4;
 
 /// Version of the messages; grows when a change needs to be noticed by the other side.
 pub const VERSION: u32 = 1;
@@ -111,6 +117,9 @@ pub struct Hello {
     /// Labels of the node's own configuration.
     #[serde(default)]
     pub labels: Labels,
+    /// Drawn at each start of the daemon: tells a box that comes back from two that have one key. Zero from nodes that draw none.
+    #[serde(default)]
+    pub instance: u64,
 }
 
 /// The fleet's greeting.
@@ -122,6 +131,9 @@ pub struct Welcome {
     pub time_ms: u64,
     /// How often to report when nothing changed, milliseconds.
     pub heartbeat_ms: u64,
+    /// How the node stands with the fleet.
+    #[serde(default)]
+    pub standing: Standing,
 }
 
 /// What one node is told to run. A larger epoch replaces a smaller one as a whole.

@@ -224,6 +224,7 @@ mod tests {
             version: String::new(),
             node: None,
             fleet: FleetLink::Online,
+            fleet_note: None,
             http: None,
             mqtt: None,
             metrics: None,

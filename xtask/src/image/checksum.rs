@@ -49,6 +49,8 @@ mod tests {
             work: PathBuf::new(),
             out: out.path().to_owned(),
             mirror: String::new(),
+            minimum: None,
+            overlay: None,
             epoch_s: 0,
         };
         let image = out.path().join(format!("{}.img.zst", build.name()));

@@ -6,9 +6,11 @@ use crate::limits::{BOARD_WAIT, HEARTBEAT_MAX, HEARTBEAT_MIN, REASON_SHORT_BYTES
 use crate::vitals;
 use anyhow::Context as _;
 use quinn::{Connection, SendStream};
+use sedge_protocol::Standing;
 use sedge_protocol::frame::{FrameError, encode};
 use sedge_protocol::local::FleetLink;
 use sedge_protocol::message::{FromFleet, FromNode, FunctionState, Hello, Report, VERSION, Welcome};
+use sedge_provisioning::enrolment::Event;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ pub(super) async fn run(session: &Session, connection: &Connection) -> anyhow::R
         architecture: std::env::consts::ARCH.to_owned(),
         board,
         labels: session.fleet.labels.clone(),
+        instance: session.instance,
     };
     let mut exchange = Exchange::open(connection, &FromNode::Hello(hello)).await?;
     let welcome = match exchange.answer().await? {
@@ -29,7 +32,12 @@ pub(super) async fn run(session: &Session, connection: &Connection) -> anyhow::R
         other => anyhow::bail!("the fleet answered {other:?} instead of a greeting"),
     };
     log::info!(fleet:% = connection.remote_address(), version = welcome.version; "connected to the fleet");
-    session.link.send_replace(Link { state: FleetLink::Online, connection: Some(connection.clone()) });
+    drop(session.events.send(Event::Greeted { fleet_ms: welcome.time_ms }).await);
+    let standing = welcome.standing.clone();
+    if standing != Standing::Active {
+        log::warn!(standing:%; "the fleet gives this node nothing new");
+    }
+    session.link.send_replace(Link { state: FleetLink::Online, connection: Some(connection.clone()), standing });
     let (send, frames) = exchange.split();
     let error = tokio::select! {
         error = report(session, send, &welcome) => error,

@@ -1,23 +1,33 @@
-//! `sedge claim create` and `sedge claim ls`
+//! `sedge claim create`, `sedge claim ls` and `sedge claim revoke`
+
+mod bundle;
 
 use crate::arguments::Context;
+use crate::client::escape;
+use crate::failure::Failure;
 use crate::style::{Style, Tone};
 use crate::table::{Cell, Table, facts};
 use crate::text;
 use clap::{Args, Subcommand};
-use sedge_protocol::Labels;
 use sedge_protocol::api::{self, CreatedClaim, NewClaim};
 use sedge_protocol::label::Label;
 use sedge_protocol::schedule::Interval;
+use sedge_protocol::{Labels, NodeId};
 use sedge_provisioning::ClaimFile;
+use serde_json::json;
 use std::process::ExitCode;
 use ureq::http::Method;
+
+/// What to do about a claim that does less than was asked for.
+const HINT_OLDER: &str = "its token is shown to nobody, so nobody can use it; bring `sedge-fleet` up to date";
 
 /// Rights to join the fleet
 #[derive(Debug, Subcommand)]
 pub(crate) enum Claim {
     Create(Create),
+    Bundle(bundle::Bundle),
     Ls(Ls),
+    Revoke(Revoke),
 }
 
 /// Create a claim and print what a node needs to join
@@ -34,9 +44,23 @@ pub(crate) struct Create {
     /// Label of the nodes that use it; can be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<Label>,
+    /// Nodes that use it get nothing until `sedge node approve`
+    #[arg(long)]
+    approve: bool,
+    /// The box that uses it takes over this node: its id, its labels and what it is to run; the former key is let in no more
+    #[arg(long, value_name = "NODE", conflicts_with = "uses")]
+    replaces: Option<NodeId>,
     /// Print the `[fleet]` table alone, to append it to a node's configuration
     #[arg(long, conflicts_with = "json")]
     toml: bool,
+}
+
+/// Let nobody join with a claim any more; who has joined stays
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// Which claims, as `sedge claim ls` names them
+    #[arg(required = true, value_name = "CLAIM")]
+    claims: Vec<String>,
 }
 
 /// List claims
@@ -47,9 +71,20 @@ impl Claim {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         match self {
             Self::Create(create) => create.run(context)?,
+            Self::Bundle(bundle) => bundle.run(context)?,
             Self::Ls(Ls {}) => {
                 let claims: Vec<api::Claim> = context.connection.client()?.get("/api/v1/claims")?;
                 context.output.show(&claims, |style| list(&claims, text::now_ms(), style))?;
+            }
+            Self::Revoke(Revoke { claims }) => {
+                let client = context.connection.client()?;
+                for claim in &claims {
+                    client.delete(&format!("/api/v1/claims/{}", escape(claim)))?;
+                    context.output.said("revoked", Tone::Good, claim);
+                }
+                if context.output.is_json() {
+                    context.output.show(&json!({ "revoked": claims }), |_| String::new())?;
+                }
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -62,8 +97,13 @@ impl Create {
         for Label { key, value } in &self.label {
             labels.insert(key, value)?;
         }
-        let new = NewClaim { uses: self.uses, ttl_s: self.ttl.as_ms().div_ceil(1000), labels };
+        let (ttl_s, replaces) = (self.ttl.as_ms().div_ceil(1000), self.replaces.clone());
+        let new = NewClaim { uses: self.uses, ttl_s, labels, approval: self.approve, replaces };
         let created: CreatedClaim = context.connection.client()?.send_json(Method::POST, "/api/v1/claims", &new)?;
+        if created.claim.approval != new.approval || created.claim.replaces != new.replaces {
+            let what = "the fleet is older than this command: it has made a claim without --approve or --replaces";
+            return Err(Failure::Refused { status: 200, error: what.to_owned(), hint: Some(HINT_OLDER.to_owned()) }.into());
+        }
         if self.toml {
             context.output.show(&created, |_| node_toml(&created))?;
             context.output.note("the token in it is not shown again");
@@ -92,6 +132,12 @@ fn describe(created: &CreatedClaim, now_ms: u64, style: Style) -> String {
     if !claim.labels.is_empty() {
         known.push(("labels", claim.labels.to_string().into()));
     }
+    if claim.approval {
+        known.push(("then", "nodes wait for `sedge node approve`".into()));
+    }
+    if let Some(node) = &claim.replaces {
+        known.push(("replaces", node.as_str().into()));
+    }
     let heading = style.paint("# for the node's sedged.toml; the token is not shown again", Tone::Dim);
     format!("{}\n\n{heading}\n{}", facts(style, &known), node_toml(created))
 }
@@ -99,12 +145,13 @@ fn describe(created: &CreatedClaim, now_ms: u64, style: Style) -> String {
 fn list(claims: &[api::Claim], now_ms: u64, style: Style) -> String {
     let mut table = Table::new(&["CLAIM", ">USED", ">USES", "ENDS", "LABELS"]);
     for claim in claims {
-        let over = claim.expires_ms <= now_ms || claim.used >= claim.uses;
+        let over = claim.expires_ms <= now_ms || claim.used >= claim.uses || claim.revoked;
+        let ends = if claim.revoked { "revoked".to_owned() } else { text::until(now_ms, claim.expires_ms) };
         table.row([
             Cell::toned(&claim.id, if over { Tone::Dim } else { Tone::Plain }),
             text::count(claim.used.into()).into(),
             text::count(claim.uses.into()).into(),
-            text::until(now_ms, claim.expires_ms).into(),
+            ends.into(),
             claim.labels.to_string().into(),
         ]);
     }
@@ -119,7 +166,7 @@ mod tests {
     fn claim() -> api::Claim {
         let mut labels = Labels::default();
         labels.insert("site", "berlin").unwrap();
-        api::Claim { id: "c1".to_owned(), uses: 3, used: 1, expires_ms: 90_000, labels }
+        api::Claim { id: "c1".to_owned(), uses: 3, used: 1, expires_ms: 90_000, labels, approval: false, replaces: None, revoked: false }
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) mod rollout;
 pub(crate) mod rollouts;
 pub(crate) mod run;
 pub(crate) mod secret;
+pub(crate) mod standing;
 pub(crate) mod status;
 pub(crate) mod test;
 pub(crate) mod usage;

@@ -1,15 +1,16 @@
-//! `sedge node ls` and `sedge node show`
+//! `sedge node ls` and `sedge node show`; what an operator decides about nodes is in [`super::standing`]
 
-use super::ls;
+use super::{ls, standing};
 use crate::arguments::Context;
+use crate::client::query;
 use crate::style::{Style, Tone};
 use crate::table::{Cell, Table, facts};
 use crate::text;
 use clap::{Args, Subcommand};
-use sedge_protocol::NodeId;
 use sedge_protocol::api::{self, NodeState};
 use sedge_protocol::image::{OsPhase, OsReport, SlotChange};
 use sedge_protocol::message::Vitals;
+use sedge_protocol::{NodeId, Standing};
 use std::process::ExitCode;
 
 /// The nodes of the fleet
@@ -17,11 +18,20 @@ use std::process::ExitCode;
 pub(crate) enum Node {
     Ls(Ls),
     Show(Show),
+    Approve(standing::Approve),
+    Quarantine(standing::Quarantine),
+    Revoke(standing::Revoke),
+    Rm(standing::Rm),
+    Label(standing::LabelNode),
 }
 
 /// List nodes
 #[derive(Debug, Args)]
-pub(crate) struct Ls {}
+pub(crate) struct Ls {
+    /// Only those that match a label filter, such as site=berlin
+    #[arg(long = "nodes", value_name = "FILTER")]
+    filter: Option<String>,
+}
 
 /// Show one node: its state, its box and its functions
 #[derive(Debug, Args)]
@@ -32,16 +42,20 @@ pub(crate) struct Show {
 
 impl Node {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
-        let client = context.connection.client()?;
         match self {
-            Self::Ls(Ls {}) => {
-                let nodes: Vec<api::Node> = client.get("/api/v1/nodes")?;
+            Self::Ls(Ls { filter }) => {
+                let nodes: Vec<api::Node> = context.connection.client()?.get(&query("/api/v1/nodes", &[("filter", filter)]))?;
                 context.output.show(&nodes, |style| list(&nodes, text::now_ms(), style))?;
             }
             Self::Show(Show { node }) => {
-                let node: api::Node = client.get(&format!("/api/v1/nodes/{node}"))?;
+                let node: api::Node = context.connection.client()?.get(&format!("/api/v1/nodes/{node}"))?;
                 context.output.show(&node, |style| describe(&node, text::now_ms(), style))?;
             }
+            Self::Approve(approve) => return approve.run(context),
+            Self::Quarantine(quarantine) => return quarantine.run(context),
+            Self::Revoke(revoke) => return revoke.run(context),
+            Self::Rm(rm) => return rm.run(context),
+            Self::Label(label) => return label.run(context),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -52,7 +66,7 @@ fn list(nodes: &[api::Node], now_ms: u64, style: Style) -> String {
     for node in nodes {
         table.row([
             Cell::toned(node.id.as_str(), Tone::Strong),
-            state(node.state),
+            state(node),
             seen(node, now_ms).into(),
             text::count(node.functions.len() as u64).into(),
             text::count(node.functions.iter().map(|report| report.totals.calls()).sum()).into(),
@@ -70,7 +84,7 @@ fn describe(node: &api::Node, now_ms: u64, style: Style) -> String {
     };
     let mut known = vec![
         ("node", Cell::toned(node.id.as_str(), Tone::Strong)),
-        ("state", state(node.state)),
+        ("state", state(node)),
         ("seen", seen(node, now_ms).into()),
         ("labels", node.labels.to_string().into()),
         ("sedged", format!("{} on {}", node.daemon, node.architecture).into()),
@@ -78,12 +92,28 @@ fn describe(node: &api::Node, now_ms: u64, style: Style) -> String {
         ("certificate", format!("ends {}", text::until(now_ms, node.certificate_until_ms)).into()),
         ("desired state", epochs.into()),
     ];
+    if node.standing != Standing::Active {
+        let since = text::ago(now_ms, node.standing_ms);
+        known.insert(2, ("standing", Cell::toned(format!("{}, {since}", node.standing), Tone::Bad)));
+    }
     known.extend(vitals(&node.vitals));
     known.extend(node.os.iter().flat_map(|os| system(os, now_ms)));
     format!("{}\n\n{}", facts(style, &known), ls::of_node(&node.functions, now_ms, style))
 }
 
-fn state(state: NodeState) -> Cell {
+fn state(node: &api::Node) -> Cell {
+    match (&node.standing, node.state) {
+        (Standing::Active, state) => connection(state),
+        // It is refused: whether it is there is not known.
+        (Standing::Revoked { .. }, _) => Cell::toned("revoked", Tone::Bad),
+        (standing @ (Standing::Pending | Standing::Quarantined { .. }), NodeState::Online) => Cell::toned(standing.word(), Tone::Busy),
+        (standing @ (Standing::Pending | Standing::Quarantined { .. }), NodeState::Offline) => {
+            Cell::toned(format!("{}, offline", standing.word()), Tone::Bad)
+        }
+    }
+}
+
+fn connection(state: NodeState) -> Cell {
     match state {
         NodeState::Online => Cell::toned("online", Tone::Good),
         NodeState::Offline => Cell::toned("offline", Tone::Bad),
@@ -144,6 +174,20 @@ mod tests {
         let expected =
             "NODE  STATE    SEEN     FUNCTIONS  CALLS  VERSION  LABELS\ngw-1  offline  5 s ago          1      0  0.1.0    site=berlin";
         assert_eq!(list(&[node()], 6000, Style::PLAIN), expected);
+    }
+
+    #[test]
+    fn a_node_that_is_not_in_order_says_so() {
+        let reason = || "two boxes have its key".to_owned();
+        for (standing, listed) in [
+            (Standing::Pending, "pending, offline"),
+            (Standing::Quarantined { reason: reason() }, "quarantined, offline"),
+            (Standing::Revoked { reason: reason() }, "revoked"),
+        ] {
+            let node = api::Node { standing: standing.clone(), ..node() };
+            assert!(list(std::slice::from_ref(&node), 6000, Style::PLAIN).contains(listed), "{standing}");
+            assert!(describe(&node, 6000, Style::PLAIN).contains(&format!("standing       {standing}, 6 s ago")), "{standing}");
+        }
     }
 
     #[test]

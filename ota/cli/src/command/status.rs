@@ -66,7 +66,10 @@ fn of_node(status: &LocalStatus, style: Style) -> String {
     let mut known = vec![
         ("node", status.node.as_ref().map_or("-", |node| node.as_str()).into()),
         ("sedged", status.version.as_str().into()),
-        ("fleet", Cell::toned(fleet, tone)),
+        (
+            "fleet",
+            status.fleet_note.as_ref().map_or_else(|| Cell::toned(fleet, tone), |note| Cell::toned(format!("{fleet}, {note}"), Tone::Bad)),
+        ),
         ("http", or_none(&status.http)),
         ("mqtt", or_none(&status.mqtt)),
         ("usage unsent", text::count(status.usage_unsent).into()),
@@ -121,6 +124,7 @@ hello     1,234       4        12.3  2.50 s  1.50 GiB·s";
             version: "0.1.0".to_owned(),
             node: None,
             fleet: FleetLink::None,
+            fleet_note: None,
             http: Some("127.0.0.1:80".to_owned()),
             mqtt: None,
             metrics: None,

@@ -1,16 +1,18 @@
 //! The HTTPS side: enrolment, REST API, console.
 //!
 //! ```text
-//!  /enrol                 nobody signed in; slowed down per source when it fails
+//!  /enrol, /enrol/return  nobody signed in; slowed down per source when it fails
 //!  /api/v1/…              bearer token; reading also with the console's cookie
 //!  /, /login, /logout     the console: pages over the same API
 //!  /healthz, /openapi.json
 //! ```
 
 mod auth;
+mod bundle;
 mod console;
 mod enrol;
 mod image;
+mod node;
 mod problem;
 mod publish;
 mod rest;
@@ -22,7 +24,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use problem::Refusal;
 use std::sync::Arc;
 
@@ -35,8 +37,11 @@ type Routes = Vec<(&'static str, &'static str, MethodRouter<Arc<Shared>>)>;
 fn api() -> Routes {
     vec![
         ("get", "/status", get(rest::status)),
-        ("get", "/nodes", get(rest::nodes)),
-        ("get", "/nodes/{id}", get(rest::node)),
+        ("get", "/nodes", get(node::nodes)),
+        ("get", "/nodes/{id}", get(node::node)),
+        ("delete", "/nodes/{id}", delete(node::remove)),
+        ("put", "/nodes/{id}/standing", put(node::set_standing)),
+        ("patch", "/nodes/{id}/labels", patch(node::label)),
         ("get", "/functions", get(rest::functions)),
         ("get", "/functions/{name}/revisions", get(rest::revisions)),
         ("delete", "/functions/{name}", delete(rest::remove_function)),
@@ -45,6 +50,8 @@ fn api() -> Routes {
         ("post", "/revisions", post(publish::revision)),
         ("get", "/claims", get(rest::claims)),
         ("post", "/claims", post(rest::create_claim)),
+        ("post", "/claims/bundle", post(bundle::create)),
+        ("delete", "/claims/{id}", delete(rest::revoke_claim)),
         ("get", "/rollouts", get(rest::rollouts)),
         ("post", "/rollouts", post(rest::create_rollout)),
         ("get", "/images", get(image::images)),
@@ -59,7 +66,12 @@ fn api() -> Routes {
 
 /// What needs no token.
 fn open() -> Routes {
-    vec![("post", "/enrol", post(enrol::enrol)), ("get", "/healthz", get(healthz)), ("get", "/openapi.json", get(openapi))]
+    vec![
+        ("post", "/enrol", post(enrol::enrol)),
+        ("post", "/enrol/return", post(enrol::come_back)),
+        ("get", "/healthz", get(healthz)),
+        ("get", "/openapi.json", get(openapi)),
+    ]
 }
 
 /// All routes.
@@ -166,7 +178,8 @@ mod tests {
 
     #[test]
     fn bodies_are_described_as_they_are_sent() {
-        use sedge_protocol::api::{Claim, FunctionUsage, NewClaim, NewRollout, Problem, Status};
+        use sedge_protocol::api::{Claim, FunctionUsage, LabelChange, NewClaim, NewRollout, Problem, Status};
+        use sedge_protocol::enrol::ReturnRequest;
         use sedge_protocol::message::Vitals;
         use sedge_protocol::usage::Counters;
         let function: sedge_protocol::FunctionName = "f".parse().unwrap();
@@ -177,6 +190,10 @@ mod tests {
         check("NewClaim", &NewClaim::default());
         check("NewRollout", &NewRollout { function, revision: None, filter: String::new() });
         check("Problem", &Problem { error: String::new(), hint: Some(String::new()) });
-        check("Claim", &Claim { id: String::new(), uses: 1, used: 0, expires_ms: 0, labels: sedge_protocol::Labels::default() });
+        let labels = sedge_protocol::Labels::default();
+        let claim = Claim { id: String::new(), uses: 1, used: 0, expires_ms: 0, labels, approval: false, replaces: None, revoked: false };
+        check("Claim", &claim);
+        check("LabelChange", &LabelChange::default());
+        check("ReturnRequest", &ReturnRequest { node: "n".parse().unwrap(), csr: String::new() });
     }
 }

@@ -1,11 +1,12 @@
 //! Refusals as the API gives them: a status, one sentence, and what to do next.
 
-use crate::store::{RolloutFault, StoreError};
+use crate::store::{NodeFault, RolloutFault, StoreError};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use log::error;
 use sedge_protocol::api::Problem;
+use sedge_protocol::enrol::Refused;
 use std::error::Error;
 
 /// A request that is not granted.
@@ -14,11 +15,12 @@ pub(crate) struct Refusal {
     status: StatusCode,
     problem: Problem,
     retry_after_s: Option<u64>,
+    revoked: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, problem: Problem { error: error.into(), hint: None }, retry_after_s: None }
+        Self { status, problem: Problem { error: error.into(), hint: None }, retry_after_s: None, revoked: false }
     }
 
     /// Something is wrong with what was sent.
@@ -30,6 +32,11 @@ impl Refusal {
     pub(crate) fn slow_down(retry_after_s: u64) -> Self {
         let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, format!("too many failed tries from this address: wait {retry_after_s} s"));
         Self { retry_after_s: Some(retry_after_s), ..refusal }
+    }
+
+    /// The node that asks is not wanted any more: it reads that, beside the sentence for people.
+    pub(crate) fn revoked(self) -> Self {
+        Self { revoked: true, ..self }
     }
 
     /// What to do next.
@@ -69,9 +76,23 @@ impl From<RolloutFault> for Refusal {
     }
 }
 
+impl From<NodeFault> for Refusal {
+    fn from(fault: NodeFault) -> Self {
+        match fault {
+            NodeFault::Unknown(_) => Self::new(StatusCode::NOT_FOUND, fault.to_string()).hint("`sedge node ls` lists them"),
+            NodeFault::Label(_) => Self::input(fault),
+            NodeFault::Rollout(fault) => fault.into(),
+            NodeFault::Store(cause) => cause.into(),
+        }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.problem)).into_response();
+        let mut response = match self.revoked {
+            true => (self.status, Json(Refused { error: self.problem.error, revoked: true })).into_response(),
+            false => (self.status, Json(self.problem)).into_response(),
+        };
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

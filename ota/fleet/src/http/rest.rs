@@ -4,7 +4,7 @@ use super::problem::Refusal;
 use crate::fleet::Shared;
 use crate::keys::new_token;
 use crate::limits::{CLAIM_TTL_S_MAX, CLAIM_USES_MAX, ERRORS_LISTED_MAX};
-use crate::store::UsageFilter;
+use crate::store::{NodeFault, UsageFilter};
 use crate::view;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use log::info;
 use sedge_fleet_core::Filter;
-use sedge_protocol::api::{Claim, CreatedClaim, Function, NewClaim, NewRollout, Node, NodeError, Revision, Rollout, Status, UsageRow};
+use sedge_protocol::api::{Claim, CreatedClaim, Function, NewClaim, NewRollout, NodeError, Revision, Rollout, Status, UsageRow};
 use sedge_protocol::{Digest, FunctionName, NodeId};
 use sedge_provisioning::clock::now_ms;
 use serde::Deserialize;
@@ -27,16 +27,6 @@ type Answer<T> = Result<Json<T>, Refusal>;
 
 pub(super) async fn status(State(shared): App) -> Answer<Status> {
     Ok(Json(view::status(&shared).await?))
-}
-
-pub(super) async fn nodes(State(shared): App) -> Answer<Vec<Node>> {
-    Ok(Json(view::nodes(&shared).await?))
-}
-
-pub(super) async fn node(State(shared): App, id: Result<Path<NodeId>, PathRejection>) -> Answer<Node> {
-    let id = path(id)?;
-    let missing = || Refusal::new(StatusCode::NOT_FOUND, format!("there is no node `{id}`")).hint("`sedge node ls` lists them");
-    view::node(&shared, &id).await?.map(Json).ok_or_else(missing)
 }
 
 pub(super) async fn functions(State(shared): App) -> Answer<Vec<Function>> {
@@ -65,18 +55,40 @@ pub(super) async fn claims(State(shared): App) -> Answer<Vec<Claim>> {
 }
 
 pub(super) async fn create_claim(State(shared): App, new: Result<Json<NewClaim>, JsonRejection>) -> Answer<CreatedClaim> {
-    let new = body(new)?;
+    Ok(Json(made(&shared, body(new)?).await?))
+}
+
+/// Makes a claim.
+pub(super) async fn made(shared: &Shared, new: NewClaim) -> Result<CreatedClaim, Refusal> {
     if !(1..=CLAIM_USES_MAX).contains(&new.uses) {
         return Err(Refusal::input(format!("`uses` is from 1 to {CLAIM_USES_MAX}")));
     }
     if !(1..=CLAIM_TTL_S_MAX).contains(&new.ttl_s) {
         return Err(Refusal::input(format!("`ttl_s` is from 1 to {CLAIM_TTL_S_MAX}")));
     }
+    if let Some(node) = &new.replaces {
+        if new.uses != 1 {
+            return Err(Refusal::input("a claim that replaces a node is for one box: `uses` is 1"));
+        }
+        shared.store.entry(node).await?.ok_or_else(|| NodeFault::Unknown(node.clone()))?;
+    }
     let (token, now_ms) = (new_token(), now_ms());
-    let claim = Claim { id: new_id(), uses: new.uses, used: 0, expires_ms: now_ms + new.ttl_s * 1000, labels: new.labels };
+    let NewClaim { uses, ttl_s, labels, approval, replaces } = new;
+    let expires_ms = now_ms + ttl_s * 1000;
+    let claim = Claim { id: new_id(), uses, used: 0, expires_ms, labels, approval, replaces, revoked: false };
     shared.store.create_claim(&claim, Digest::of(token.as_bytes()), now_ms).await?;
     info!(claim = claim.id.as_str(), uses = claim.uses; "claim created");
-    Ok(Json(CreatedClaim { claim, token, fleet: shared.public_https.clone(), ca_pin: shared.authority.pin() }))
+    Ok(CreatedClaim { claim, token, fleet: shared.public_https.clone(), ca_pin: shared.authority.pin() })
+}
+
+pub(super) async fn revoke_claim(State(shared): App, id: Result<Path<String>, PathRejection>) -> Result<StatusCode, Refusal> {
+    let id = path(id)?;
+    if !shared.store.revoke_claim(&id, now_ms()).await? {
+        let id: String = id.chars().filter(|c| !c.is_control()).take(80).collect();
+        return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no claim `{id}`")).hint("`sedge claim ls` lists them"));
+    }
+    info!(claim = id.as_str(); "claim revoked");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn rollouts(State(shared): App) -> Answer<Vec<Rollout>> {

@@ -9,14 +9,16 @@ mod node;
 mod revision;
 mod rollout;
 mod session;
+mod standing;
 mod usage;
 
-pub use claim::{Admission, ClaimRefusal, EnrolFault};
+pub use claim::{Admission, ClaimRefusal, EnrolFault, Joined};
 pub use image::{ImageFault, ImageRolloutRow, WantedRollout};
 pub use node::NodeRow;
 pub use revision::FunctionRow;
 pub use rollout::{Changed, RolloutFault, RolloutRow};
 pub use session::Session;
+pub use standing::{Entry, NodeFault};
 pub use usage::{UsageFault, UsageFilter};
 
 use crate::limits::{DATABASE_CONNECTIONS, DATABASE_WAIT};
@@ -136,6 +138,13 @@ impl<'a> Columns<'a> {
     /// A text in its parsed form.
     fn parse<T: FromStr<Err: Display>>(&mut self, what: &'static str) -> Result<T, StoreError> {
         self.text()?.parse().map_err(|cause: T::Err| StoreError::Corrupt { what, cause: cause.to_string() })
+    }
+
+    /// The same, none when it is empty.
+    fn optional<T: FromStr<Err: Display>>(&mut self, what: &'static str) -> Result<Option<T>, StoreError> {
+        let text = self.text()?;
+        let parse = |text: String| text.parse().map_err(|cause: T::Err| StoreError::Corrupt { what, cause: cause.to_string() });
+        Some(text).filter(|text| !text.is_empty()).map(parse).transpose()
     }
 
     fn json<T: DeserializeOwned>(&mut self, what: &'static str) -> Result<T, StoreError> {

@@ -4,7 +4,7 @@ use super::rollout::{Changed, RolloutFault, reconcile};
 use super::{Columns, Store, StoreError, big, to_json};
 use sedge_fleet_core::{DesiredState, Revisions};
 use sedge_protocol::message::{Hello, Report};
-use sedge_protocol::{Labels, NodeId};
+use sedge_protocol::{Labels, NodeId, Standing};
 use sqlx::any::AnyRow;
 
 /// One node as it is kept.
@@ -12,8 +12,12 @@ use sqlx::any::AnyRow;
 pub struct NodeRow {
     /// Its id.
     pub id: NodeId,
-    /// Labels of its configuration under those of its claim: the operator decides.
+    /// Labels of its configuration under those of its claim under those that the fleet gave it: the operator decides.
     pub labels: Labels,
+    /// How it stands with the fleet.
+    pub standing: Standing,
+    /// Since when.
+    pub standing_ms: u64,
     /// Version of its daemon.
     pub daemon: String,
     /// Processor architecture.
@@ -32,8 +36,8 @@ pub struct NodeRow {
     pub report: Report,
 }
 
-pub(super) const COLUMNS: &str = "id, claim_labels, own_labels, daemon, architecture, enrolled_ms, certificate_until_ms, seen_ms, desired_epoch, desired, image, \
-     board, report";
+pub(super) const COLUMNS: &str = "id, claim_labels, own_labels, fleet_labels, standing, standing_ms, daemon, architecture, enrolled_ms, certificate_until_ms, seen_ms, \
+     desired_epoch, desired, image, board, report";
 
 impl NodeRow {
     pub(super) fn of(row: &AnyRow) -> Result<Self, StoreError> {
@@ -42,9 +46,12 @@ impl NodeRow {
         let claim_labels: Labels = columns.json("node's labels")?;
         let mut labels: Labels = columns.json("node's labels")?;
         labels.extend(&claim_labels);
+        labels.extend(&columns.json("node's labels")?);
         Ok(Self {
             id,
             labels,
+            standing: columns.json("standing")?,
+            standing_ms: columns.number()?,
             daemon: columns.text()?,
             architecture: columns.text()?,
             enrolled_ms: columns.number()?,

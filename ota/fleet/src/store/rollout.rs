@@ -3,10 +3,10 @@
 use super::image;
 use super::node::{self, NodeRow};
 use super::{Columns, Store, StoreError, big, to_json};
-use sedge_fleet_core::{DesiredState, Filter, Revisions, Rollout, desired, desired_image};
+use sedge_fleet_core::{DesiredState, Filter, Revisions, Rollout, allowed, allowed_image, desired, desired_image};
 use sedge_protocol::limits::{ASSIGNED_MAX, FRAME_BYTES_MAX};
 use sedge_protocol::message::{Assignment, Desired, FromFleet};
-use sedge_protocol::{FunctionName, NodeId, RevisionId};
+use sedge_protocol::{FunctionName, Labels, NodeId, RevisionId};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Transaction};
 
@@ -138,6 +138,16 @@ impl Store {
         Ok(changed)
     }
 
+    /// What a node of this id and these labels would be told, if it joined now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn foreseen(&self, node: &NodeId, labels: &Labels) -> Result<Desired, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let revisions = desired(node, labels, &active(&mut connection).await?);
+        message(&mut connection, &DesiredState { epoch: 0, revisions, image: None }).await
+    }
+
     /// What a node is told, as a message.
     ///
     /// # Errors
@@ -172,21 +182,27 @@ async fn revision_of(
 
 /// Brings the desired state of one node, or of all, up to what the rollouts say. Repeating it changes nothing.
 pub(super) async fn reconcile(transaction: &mut Transaction<'_, Any>, only: Option<&NodeId>) -> Result<Vec<Changed>, RolloutFault> {
-    let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM rollouts WHERE active = 1 ORDER BY number"));
-    let rows = sqlx::query(statement).fetch_all(&mut **transaction).await.map_err(StoreError::from)?;
-    let rollouts: Vec<Rollout> = rows.iter().map(|row| RolloutRow::of(row).map(|row| row.rollout)).collect::<Result<_, _>>()?;
-    let images = image::rollouts(transaction).await?;
+    let (rollouts, images) = (active(transaction).await?, image::rollouts(transaction).await?);
     let statement = sqlx::AssertSqlSafe(format!("SELECT {} FROM nodes WHERE $1 = '' OR id = $1", node::COLUMNS));
     let nodes = sqlx::query(statement).bind(only.map_or("", NodeId::as_str)).fetch_all(&mut **transaction).await;
     let mut changed = Vec::new();
     for row in &nodes.map_err(StoreError::from)? {
         let node = NodeRow::of(row)?;
+        let wanted = desired(&node.id, &node.labels, &rollouts);
         let image = desired_image(&node.id, (&node.labels, &node.board), &images).map(|rollout| rollout.number);
-        if let Some(next) = node.desired.advance(desired(&node.id, &node.labels, &rollouts), image) {
+        let image = allowed_image(&node.standing, node.desired.image, image);
+        if let Some(next) = node.desired.advance(allowed(&node.standing, &node.desired.revisions, wanted), image) {
             changed.push(advance(transaction, &node, next).await?);
         }
     }
     Ok(changed)
+}
+
+/// The rollouts that decide something.
+async fn active(connection: &mut sqlx::AnyConnection) -> Result<Vec<Rollout>, StoreError> {
+    let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM rollouts WHERE active = 1 ORDER BY number"));
+    let rows = sqlx::query(statement).fetch_all(&mut *connection).await?;
+    rows.iter().map(|row| RolloutRow::of(row).map(|row| row.rollout)).collect()
 }
 
 /// Keeps the next desired state of a node, if nobody else has meanwhile.

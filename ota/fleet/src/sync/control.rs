@@ -3,6 +3,7 @@
 use super::Session;
 use super::frames::{Frames, StreamFault, send};
 use crate::limits::HEARTBEAT_MS;
+use log::warn;
 use quinn::SendStream;
 use sedge_protocol::limits::{ASSIGNED_MAX, REPORT_ERRORS_MAX};
 use sedge_protocol::message::{Desired, FromFleet, FromNode, Hello, Report, VERSION, Welcome};
@@ -20,7 +21,9 @@ pub(super) async fn serve(
     mut desired: DesiredWatch,
 ) -> Result<(), StreamFault> {
     let (store, hub) = (&session.shared.store, &session.shared.hub);
-    let welcome = Welcome { version: VERSION, time_ms: now_ms(), heartbeat_ms: HEARTBEAT_MS };
+    watch_for_twins(session, &hello).await?;
+    let standing = store.entry(&session.node).await?.map(|entry| entry.standing).unwrap_or_default();
+    let welcome = Welcome { version: VERSION, time_ms: now_ms(), heartbeat_ms: HEARTBEAT_MS, standing };
     send(answer, &FromFleet::Welcome(welcome)).await?;
     hub.push(store.greet(&session.node, &hello, now_ms()).await?).await;
     // The seat was taken before: a change between this reading and now has been pushed already, and the larger epoch wins.
@@ -47,6 +50,19 @@ pub(super) async fn serve(
             }
         }
     }
+}
+
+/// Two boxes with one key take the place from each other: the node is quarantined, and both connections with it, until somebody has looked.
+async fn watch_for_twins(session: &Session, hello: &Hello) -> Result<(), StreamFault> {
+    let (shared, node) = (&session.shared, &session.node);
+    let from = session.connection.remote_address().to_string();
+    let Some(twins) = shared.hub.greeted(node, hello.instance, from).await else { return Ok(()) };
+    let [one, other] = twins.from;
+    let reason = format!("two boxes have its key, at {one} and at {other}");
+    if shared.store.quarantine(node, reason.clone(), now_ms()).await? {
+        warn!(node:%, reason; "node quarantined");
+    }
+    Ok(())
 }
 
 /// Errors are kept at once, since the node tells them once; the rest waits for the next flush, since it comes again.

@@ -1,7 +1,7 @@
 //! The QUIC side: one connection a node, mutual TLS, every stream opened by the node.
 //!
 //! ```text
-//!  accept ─▶ handshake ─▶ node id from the certificate ─▶ known? ─▶ seat ─▶ streams
+//!  accept ─▶ handshake ─▶ node id and key from the certificate ─▶ wanted? ─▶ seat ─▶ still wanted? ─▶ streams
 //!                                                                            ├─ control   Hello, Welcome, Desired ⇄ Report
 //!                                                                            ├─ artifact  Fetch ─▶ Head, bytes
 //!                                                                            ├─ usage     Usage ─▶ UsageApplied
@@ -14,27 +14,29 @@ mod control;
 mod frames;
 mod usage;
 
+use crate::farewell::{Farewell, refusal};
 use crate::fleet::Shared;
 use crate::hub::Seat;
-use crate::limits::{CERTIFICATE_DAYS, CONNECTIONS_MAX, IDLE_TIMEOUT, STREAMS_MAX};
+use crate::limits::{CONNECTIONS_MAX, IDLE_TIMEOUT, STREAMS_MAX};
 use crate::supervisor::Supervisor;
 use frames::{Frames, StreamFault, send};
 use log::{debug, info, warn};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use rustls_pki_types::CertificateDer;
-use sedge_protocol::NodeId;
 use sedge_protocol::message;
 use sedge_protocol::message::{FromFleet, FromNode};
+use sedge_protocol::{Digest, NodeId};
 use sedge_provisioning::clock::now_ms;
-use sedge_provisioning::identity::node_of;
+use sedge_provisioning::identity::{key_of, node_of};
+use sedge_provisioning::issuer::request_key;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Codes with which the fleet closes a connection; nodes read the reason beside it.
 const CLOSE_STOPPING: VarInt = VarInt::from_u32(0);
 const CLOSE_UNKNOWN: VarInt = VarInt::from_u32(message::CLOSE_UNKNOWN);
 const CLOSE_PROTOCOL: VarInt = VarInt::from_u32(2);
-const CLOSE_REPLACED: VarInt = VarInt::from_u32(3);
 
 /// QUIC's settings for TLS of ours.
 pub(crate) fn server_config(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, quinn::crypto::rustls::NoInitialCipherSuite> {
@@ -73,6 +75,8 @@ pub(crate) async fn run(endpoint: Endpoint, shared: Arc<Shared>, supervisor: Sup
 #[derive(Clone)]
 struct Session {
     node: NodeId,
+    /// Digest of its key.
+    key: Digest,
     number: u64,
     connection: Connection,
     shared: Arc<Shared>,
@@ -85,28 +89,48 @@ impl Session {
             Ok(connection) => connection,
             Err(cause) => return debug!(from:%, cause:err; "handshake failed"),
         };
-        let Some(node) = node_of_connection(&connection) else {
+        let Some((node, key)) = node_of_connection(&connection) else {
             return connection.close(CLOSE_UNKNOWN, b"the certificate names no node");
         };
-        match shared.store.node(&node).await {
-            Ok(Some(_)) => {}
-            Ok(None) => {
-                warn!(node:%, from:%; "unknown node refused");
-                return connection.close(CLOSE_UNKNOWN, b"this fleet does not know the node: it was removed, or the fleet was set up anew");
-            }
-            Err(cause) => {
-                warn!(node:%, cause:err; "node not looked up");
-                return connection.close(CLOSE_STOPPING, b"the fleet's database does not answer");
-            }
+        let mut session = Self { node, key, number: 0, connection, shared };
+        // Before the seat: who is refused must not take it from who is not.
+        if !session.is_wanted().await {
+            return;
         }
-        let Some(seat) = shared.hub.connect(&node).await else { return };
-        let session = Self { node, number: seat.connection, connection, shared };
-        session.serve(seat, &supervisor).await;
+        let Some(seat) = session.shared.hub.connect(&session.node).await else { return };
+        session.number = seat.connection;
+        // And with the seat: a revocation in between found nobody to send away.
+        if session.is_wanted().await {
+            session.serve(seat, &supervisor).await;
+        }
         session.shared.hub.leave(&session.node, session.number).await;
     }
 
+    /// Whether the node is let in; closes the connection when it is not. The TLS handshake has verified the certificate; what an operator has
+    /// decided is told here, since an alert of TLS has no room for a reason.
+    async fn is_wanted(&self) -> bool {
+        let from = self.connection.remote_address();
+        let refusal = match self.shared.store.entry(&self.node).await {
+            Ok(entry) => refusal(entry.as_ref(), self.key),
+            Err(cause) => {
+                warn!(node:% = self.node, cause:err; "node not looked up");
+                self.connection.close(CLOSE_STOPPING, b"the fleet's database does not answer");
+                return false;
+            }
+        };
+        if let Some(farewell) = &refusal {
+            warn!(node:% = self.node, from:%, reason = farewell.reason.as_str(); "node refused");
+            self.close(farewell);
+        }
+        refusal.is_none()
+    }
+
+    fn close(&self, farewell: &Farewell) {
+        self.connection.close(VarInt::from_u32(farewell.code), farewell.reason.as_bytes());
+    }
+
     /// Serves streams until the connection ends.
-    async fn serve(&self, seat: Seat, supervisor: &Supervisor) {
+    async fn serve(&self, mut seat: Seat, supervisor: &Supervisor) {
         loop {
             tokio::select! {
                 stream = self.connection.accept_bi() => match stream {
@@ -116,9 +140,9 @@ impl Session {
                     }
                     Err(cause) => return debug!(node:% = self.node, cause:err; "connection ended"),
                 },
-                () = seat.replaced.cancelled() => {
-                    info!(node:% = self.node; "replaced by a newer connection of the node");
-                    return self.connection.close(CLOSE_REPLACED, b"another connection of this node took its place");
+                farewell = ended(&mut seat.end) => {
+                    info!(node:% = self.node, reason = farewell.reason.as_str(); "connection closed");
+                    return self.close(&farewell);
                 }
                 () = supervisor.token().cancelled() => return self.connection.close(CLOSE_STOPPING, b"the fleet is stopping"),
             }
@@ -154,9 +178,16 @@ impl Session {
 
     /// The next certificate for the node that this connection's certificate names.
     async fn renew(&self, csr: &str, answer: &mut SendStream) -> Result<(), StreamFault> {
-        let issued = match self.shared.authority.issue_node(csr, &self.node, now_ms(), CERTIFICATE_DAYS) {
+        let shared = &self.shared;
+        let issued = match request_key(csr) {
+            // Another key would be another node: who is let in is looked up by the key.
+            Ok(key) if key != self.key => Err("the request is of another key than the node's".to_owned()),
+            Ok(_) => shared.authority.issue_node(csr, &self.node, now_ms(), shared.certificates.life).map_err(|cause| cause.to_string()),
+            Err(cause) => Err(cause.to_string()),
+        };
+        let issued = match issued {
             Ok(issued) => issued,
-            Err(cause) => return send(answer, &FromFleet::Refused { reason: cause.to_string() }).await,
+            Err(reason) => return send(answer, &FromFleet::Refused { reason }).await,
         };
         self.shared.store.renewed(&self.node, issued.not_after_ms).await?;
         info!(node:% = self.node; "certificate renewed");
@@ -164,7 +195,17 @@ impl Session {
     }
 }
 
-fn node_of_connection(connection: &Connection) -> Option<NodeId> {
+/// Waits until the place is lost. Cancel safe. It is never lost to a hub that has ended: then the fleet stops.
+async fn ended(end: &mut watch::Receiver<Option<Farewell>>) -> Farewell {
+    let farewell = end.wait_for(Option::is_some).await.ok().and_then(|farewell| farewell.clone());
+    match farewell {
+        Some(farewell) => farewell,
+        None => std::future::pending().await,
+    }
+}
+
+fn node_of_connection(connection: &Connection) -> Option<(NodeId, Digest)> {
     let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    node_of(identity.first()?).ok()
+    let certificate = identity.first()?;
+    Some((node_of(certificate).ok()?, key_of(certificate).ok()?))
 }

@@ -1,5 +1,6 @@
 use crate::support::{Operator, World};
 use sedge_protocol::message::{ErrorReport, FromNode, Report};
+use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 /// Status, headers and body of a request without the bearer token.
@@ -81,5 +82,21 @@ async fn what_nodes_say_is_escaped() {
         if page.contains("alert(1)") {
             break assert!(page.contains("&#60;script&#62;alert(1)"));
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_how_a_node_stands_and_why() {
+    let world = World::new().await;
+    world.node("gate", &[]).await;
+    let operator = world.operator();
+    let cookie = sign_in(&operator).await;
+    for (standing, shown) in [
+        (json!({ "is": "quarantined", "reason": "<b>odd</b>" }), "quarantined: &#60;b&#62;odd&#60;/b&#62;"),
+        (json!({ "is": "revoked", "reason": "stolen" }), "revoked: stolen"),
+    ] {
+        let _: Value = operator.send("PUT", "/api/v1/nodes/gate/standing", &standing).await.unwrap();
+        let (_, _, page) = ask(&operator, "GET", "/live", vec![("cookie", cookie.clone())], "").await;
+        assert!(page.contains(shown), "{page}");
     }
 }

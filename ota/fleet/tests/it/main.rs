@@ -5,6 +5,7 @@
 mod api;
 mod console;
 mod enrolment;
+mod identity;
 mod postgres;
 mod start;
 mod storage;

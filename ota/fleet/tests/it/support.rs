@@ -2,7 +2,7 @@
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
-use sedge_fleet::{Addresses, Config, Fleet, Running};
+use sedge_fleet::{Addresses, Certificates, Config, Fleet, Running};
 use sedge_protocol::api::{CreatedClaim, NewClaim, Problem, Revision, Rollout};
 use sedge_protocol::enrol::EnrolRequest;
 use sedge_protocol::frame::{Decoder, encode};
@@ -34,6 +34,18 @@ impl World {
     pub(crate) async fn new() -> Self {
         let data = tempfile::tempdir().unwrap();
         Self { running: Fleet::start(config(data.path())).await.unwrap(), data }
+    }
+
+    /// A fleet whose certificates live otherwise.
+    pub(crate) async fn with(certificates: Certificates) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        Self { running: Fleet::start(Config { certificates, ..config(data.path()) }).await.unwrap(), data }
+    }
+
+    /// The node that has this identity.
+    pub(crate) fn of(&self, identity: Identity) -> Node {
+        let ca_pem = std::fs::read_to_string(self.data.path().join("ca.pem")).unwrap();
+        Node { identity, ca_pem, labels: Labels::default(), instance: 0 }
     }
 
     /// Ends the fleet and starts it again on its data.
@@ -68,7 +80,7 @@ impl World {
         let (fleet, pin) = (claim.fleet, claim.ca_pin);
         let (enrolled, ca_pem) = spawn_blocking(move || enrol(&fleet, pin, &request)).await.unwrap().unwrap();
         assert_eq!(enrolled.sync, self.addresses().sync);
-        Node { identity: Identity::from_pem(&enrolled.certificate, key).unwrap(), ca_pem, labels: own }
+        Node { identity: Identity::from_pem(&enrolled.certificate, key).unwrap(), ca_pem, labels: own, instance: 0 }
     }
 
     /// Publishes a function made of `marker`, rolls it out to `filter`.
@@ -153,6 +165,8 @@ pub(crate) struct Node {
     pub(crate) identity: Identity,
     pub(crate) ca_pem: String,
     pub(crate) labels: Labels,
+    /// What it draws at its start.
+    pub(crate) instance: u64,
 }
 
 impl Node {
@@ -172,6 +186,7 @@ impl Node {
             architecture: "x86_64".into(),
             board: None,
             labels: self.labels.clone(),
+            instance: self.instance,
         })
     }
 

@@ -33,6 +33,9 @@ pub(super) struct Joining {
     /// How long a new claim is good for [default: 7d]
     #[arg(long, conflicts_with_all = ["claim", "no_claim"])]
     ttl: Option<Interval>,
+    /// The node whose place the box takes, with its name and its functions; the key it had before is let in no more
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["claim", "no_claim"])]
+    replaces: Option<NodeId>,
     /// Label of the node; can be given several times
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "no_claim")]
     label: Vec<Label>,
@@ -128,7 +131,7 @@ impl Joining {
         let client = context.connection.client()?;
         let _status: Status = client.get("/api/v1/status")?;
         let ttl_s = self.ttl.map_or(CLAIM_S, |ttl| ttl.as_ms().div_ceil(1000));
-        Ok(Some(Claims::New(Box::new(client), NewClaim { uses: 1, ttl_s, labels })))
+        Ok(Some(Claims::New(Box::new(client), NewClaim { uses: 1, ttl_s, labels, approval: false, replaces: self.replaces.clone() })))
     }
 
     fn labels(&self) -> anyhow::Result<Labels> {
@@ -163,6 +166,9 @@ impl Claims {
                 let created: CreatedClaim = client
                     .send_json(Method::POST, "/api/v1/claims", &new)
                     .context("make a claim; what was written has no partition table yet and does not boot")?;
+                if created.claim.replaces != new.replaces {
+                    anyhow::bail!("the fleet is older than this command: its claim {} replaces no node", created.claim.id);
+                }
                 (joining.file(created.fleet, created.ca_pin, created.token), Some(created.claim))
             }
         };

@@ -4,9 +4,9 @@ use super::words::{ago, bytes, count, memory_time, milli, span_us};
 use crate::fleet::Shared;
 use crate::store::StoreError;
 use crate::view;
-use sedge_protocol::RevisionId;
 use sedge_protocol::api::{Function, Node, NodeError, NodeState, Status};
 use sedge_protocol::message::{FunctionReport, FunctionState};
+use sedge_protocol::{RevisionId, Standing};
 
 /// Most errors on the page.
 const ERRORS_SHOWN_MAX: u64 = 30;
@@ -125,6 +125,12 @@ impl NodeLine {
             (true, false) => ("good", "online".to_owned()),
             (true, true) => ("busy", "changing".to_owned()),
             (false, _) => ("off", "offline".to_owned()),
+        };
+        let (dot, state) = match &node.standing {
+            Standing::Active => (dot, state),
+            Standing::Pending => ("busy", format!("{state}, waits for approval")),
+            Standing::Quarantined { .. } => ("bad", format!("{state}, {}", node.standing)),
+            Standing::Revoked { .. } => ("bad", node.standing.to_string()),
         };
         let mut trouble = Vec::new();
         let letters = if vitals.dead_letters == 1 { "dead letter" } else { "dead letters" };

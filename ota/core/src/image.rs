@@ -94,6 +94,20 @@ mod tests {
     }
 
     #[test]
+    fn a_node_gets_what_its_standing_allows() {
+        let reason = || "r".to_owned();
+        for (standing, wanted, expected) in [
+            (Standing::Active, Some(2), Some(2)),
+            (Standing::Pending, Some(2), None),
+            (Standing::Quarantined { reason: reason() }, Some(2), None),
+            (Standing::Quarantined { reason: reason() }, Some(1), Some(1)),
+            (Standing::Revoked { reason: reason() }, Some(2), Some(1)),
+        ] {
+            assert_eq!(allowed_image(&standing, Some(1), wanted), expected, "{standing}");
+        }
+    }
+
+    #[test]
     fn a_step_is_what_the_node_says_of_this_version() {
         let report = |running: &str, phase| OsReport {
             board: "x".to_owned(),

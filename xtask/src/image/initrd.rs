@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::recipe::Recipe;
 use super::stage::Modules;
-use super::tools::{Tools, output};
+use super::tools::{Tools, output, overlay};
 use super::{Arch, Build};
 use crate::progress;
 use crate::workspace;
@@ -48,7 +48,7 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, i
         fs::write(directory.join(name), text).with_context(|| format!("write the list `{name}`"))?;
     }
     if let Some(over) = build.overlay.as_ref().map(|over| over.join("initrd")).filter(|over| over.exists()) {
-        tools.run("cp", &["-a", "--remove-destination", "-T", &over.to_string_lossy(), &tree.to_string_lossy()])?;
+        overlay(&over, &tree)?;
     }
     output(tools.command("sh").args(["-c", PACK, "sh"]).args([&tree, &archive])).context("pack the initrd")?;
     Ok(archive)

@@ -23,6 +23,7 @@ mod keys;
 mod recipe;
 mod sbom;
 mod security;
+pub(crate) mod series;
 mod stage;
 mod tools;
 

@@ -59,9 +59,8 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, parts: &Parts<
     fs::write(tree.join("usr/lib/os-release"), os_release(build)).context("write os-release")?;
     // Empty: each boot gets a number of its own, and none is the first.
     fs::write(tree.join("etc/machine-id"), "").context("write /etc/machine-id")?;
-    if let Some(over) = &build.overlay {
-        // With the tool, since it may hold devices and pipes.
-        tools.run("cp", &["-a", "--remove-destination", "-T", &over.join("root").to_string_lossy(), &tree.to_string_lossy()])?;
+    if let Some(over) = build.overlay.as_ref().map(|over| over.join("root")).filter(|over| over.exists()) {
+        overlay(&over, &tree)?;
     }
     let root = format!("--root={}", tree.display());
     tools.run("systemd-sysusers", &[&root])?;

@@ -38,3 +38,4 @@ mod systemd;
 mod telemetry;
 mod templates;
 mod update;
+mod warnings;

@@ -39,3 +39,4 @@ mod telemetry;
 mod templates;
 mod update;
 mod update_booted;
+mod warnings;

@@ -6,19 +6,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sedge_protocol::Digest;
 
-use super::Build;
-
 const ENDING: &str = "sha256";
 
-/// Writes `NAME.sha256` with a line for each file of this build, and one beside the image itself, which is what `sedge flash` reads.
-pub(super) fn write(build: &Build, image: &Path) -> Result<()> {
-    let own = format!("{}.", build.name());
-    let entries = fs::read_dir(&build.out).with_context(|| format!("read {}", build.out.display()))?;
+/// Writes `BUILD.sha256` with a line for each file of that build in `out`, and one beside the image itself, which is what `sedge flash` reads.
+pub(super) fn write(out: &Path, build: &str, image: &Path) -> Result<()> {
+    let own = format!("{build}.");
+    let entries = fs::read_dir(out).with_context(|| format!("read {}", out.display()))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| name(path).starts_with(&own) && path.extension().is_none_or(|ending| ending != ENDING));
     files.sort();
     let lines = files.iter().map(|path| line(path)).collect::<Result<Vec<_>>>()?;
-    let list = build.out.join(format!("{own}{ENDING}"));
+    let list = out.join(format!("{own}{ENDING}"));
     fs::write(&list, lines.concat()).with_context(|| format!("write {}", list.display()))?;
     let beside = image.with_file_name(format!("{}.{ENDING}", name(image)));
     fs::write(&beside, line(image)?).with_context(|| format!("write {}", beside.display()))
@@ -35,31 +33,19 @@ fn line(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Arch, Variant};
     use super::*;
 
     #[test]
     fn files_of_this_build_are_listed_and_no_others() {
         let out = tempfile::tempdir().unwrap();
-        let build = Build {
-            arch: Arch::X86_64,
-            variant: Variant::Test,
-            version: "1.0.0".to_owned(),
-            cache: PathBuf::new(),
-            work: PathBuf::new(),
-            out: out.path().to_owned(),
-            mirror: String::new(),
-            minimum: None,
-            overlay: None,
-            epoch_s: 0,
-        };
-        let image = out.path().join(format!("{}.img.zst", build.name()));
-        for file in [&image, &out.path().join(format!("{}.cdx.json", build.name())), &out.path().join("sedge-test-x86-64-1.0.01.img.zst")] {
+        let build = "sedge-test-x86-64-1.0.0";
+        let image = out.path().join(format!("{build}.img.zst"));
+        for file in [&image, &out.path().join(format!("{build}.cdx.json")), &out.path().join("sedge-test-x86-64-1.0.01.img.zst")] {
             fs::write(file, "x").unwrap();
         }
-        write(&build, &image).unwrap();
+        write(out.path(), build, &image).unwrap();
         // Once more: the lists themselves are not listed.
-        write(&build, &image).unwrap();
+        write(out.path(), build, &image).unwrap();
         let digest = Digest::of(b"x").hex();
         let list = fs::read_to_string(out.path().join("sedge-test-x86-64-1.0.0.sha256")).unwrap();
         assert_eq!(list, format!("{digest}  sedge-test-x86-64-1.0.0.cdx.json\n{digest}  sedge-test-x86-64-1.0.0.img.zst\n"));

@@ -231,7 +231,7 @@ pub(crate) fn build(options: &Options) -> Result<Built> {
     }
     let image = step("disk", || disk::make(&build, &tools, &stage, &kernel, &keys))?;
     step("parts", || sbom::write(&build, &base, &stage.tree))?;
-    checksum::write(&build, &image.path)?;
+    checksum::write(&build.out, &build.name(), &image.path)?;
     progress::say(&format!("{}: {} MB, SHA-256 {}", image.path.display(), image.bytes / 1_000_000, image.digest));
     Ok(Built { image: image.path, tools: tools.root().to_owned() })
 }

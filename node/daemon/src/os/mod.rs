@@ -183,7 +183,7 @@ impl Os {
     fn carry_out(&self, request: &Request) -> anyhow::Result<Answer> {
         match request {
             Request::ClaimUsed => self.boot.write(claim::erase)?,
-            Request::Status => return Ok(Answer::Status { report: self.updates.report(&self.boot)? }),
+            Request::Status => return Ok(Answer::Status { report: self.updates.report() }),
             Request::Waits { what } => self.updates.on(&self.boot, Event::Waits(what.clone()))?,
             Request::Healthy => self.updates.healthy(&self.boot)?,
             Request::Activate { version, rollout } => self.updates.activate(&self.boot, version, *rollout)?,

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use sedge_bundle::{Head, Manifest, Trust};
 use sedge_node_core::boot_entry::ImageVersion;
 use sedge_node_core::update::{Disk, Effect, Event, Offer, Update};
-use sedge_protocol::image::{OsPhase, OsReport};
+use sedge_protocol::image::{OsPhase, OsReport, SlotChange};
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Updates {
     place: Place,
+    /// The last changes of the slot that runs, the newest first; none is added while it runs.
+    changes: Vec<SlotChange>,
     state: Mutex<Update>,
     /// Held by who writes the other slot.
     writing: Mutex<()>,
@@ -69,12 +71,11 @@ impl Updates {
         }
         let state = Update::at_start(&disk, clock::mono(), trial);
         log::info!(version:% = place.running, slot = place.slot.as_str(), update:% = state; "the operating system that runs");
-        Ok(Self { place, state: Mutex::new(state), writing: Mutex::new(()) })
+        Ok(Self { place, changes: record.changes, state: Mutex::new(state), writing: Mutex::new(()) })
     }
 
     /// How things stand.
-    pub(super) fn report(&self, boot: &BootPartition) -> anyhow::Result<OsReport> {
-        let changes = boot.read(|boot| Ok(Record::read(boot).changes))?;
+    pub(super) fn report(&self) -> OsReport {
         let phase = match &*self.state() {
             Update::Idle => OsPhase::Idle,
             Update::Fetching { target } => OsPhase::Fetching { version: target.clone(), bytes: 0, total: 0 },
@@ -84,7 +85,8 @@ impl Updates {
             Update::RolledBack { target, reason } => OsPhase::RolledBack { version: target.clone(), reason: reason.clone() },
         };
         let Place { board, running, slot, .. } = &self.place;
-        Ok(OsReport { board: board.clone(), slot: slot.clone(), version: running.clone(), phase, changes })
+        let changes = self.changes.clone();
+        OsReport { board: board.clone(), slot: slot.clone(), version: running.clone(), phase, changes }
     }
 
     /// Brings a new version into the other slot. `exchange` is told which chunks are missing and answers where they come from.

@@ -229,6 +229,8 @@ impl Gateway {
         fs::write(at("os-release"), format!("IMAGE_ID=sedge-{BOARD}\nIMAGE_VERSION=\"{}\"\n", version.version))?;
         fs::write(at("slot"), format!("{slot} {}\n", version.root.len()))?;
         drop(fs::remove_file(self.socket()));
+        // Forgotten with the machine.
+        drop(fs::remove_file(at("trial-began")));
         let listener = UnixListener::bind(self.socket())?;
         let mut command = Command::new(binary("sedged")?);
         command.arg("os").arg("--boot-partition").arg(at("esp")).arg("--claim").arg(at("claim.toml")).arg("--network").arg(at("network"));

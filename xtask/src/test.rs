@@ -190,8 +190,9 @@ mod tests {
     #[test]
     fn the_image_is_booted_unless_others_are_named() {
         let options = |names: &[&str]| Options { all: false, filter: names.iter().map(|name| (*name).to_owned()).collect() };
-        let booted = [&[][..], &["image"], &["claim", "update::"], &["claim"], &["a_image"]].map(|names| boots(&options(names)));
-        assert_eq!(booted, [true, true, true, false, false]);
+        let booted = [&[][..], &["image"], &["claim", "update_booted::"], &["claim"], &["update::"], &["a_image"]]
+            .map(|names| boots(&options(names)));
+        assert_eq!(booted, [true, true, true, false, false, false]);
     }
 
     #[test]

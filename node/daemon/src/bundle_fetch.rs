@@ -58,7 +58,7 @@ impl BundleFetch {
         head: &[u8],
         chunks: &[u32],
         mut sending: Sending,
-        progress: impl Fn(u64, u64),
+        mut progress: impl FnMut(u64, u64),
     ) -> Result<Sending, FetchFault> {
         // The keeper has verified it; here it only says where things lie.
         let Unproven(manifest) =
@@ -87,7 +87,9 @@ impl BundleFetch {
         Ok(sending)
     }
 
-    async fn open(&self, ranges: Vec<(u64, u64)>) -> anyhow::Result<Ranges> {
+    async fn open(&mut self, ranges: Vec<(u64, u64)>) -> anyhow::Result<Ranges> {
+        // Time in which nothing was asked for is no credit.
+        self.pace.begin();
         let waiting = ranges.iter().copied().collect();
         let mut exchange = Exchange::open(&self.connection, &FromNode::FetchRanges { digest: self.artifact, ranges }).await?;
         let FromFleet::Head { size } = exchange.answer().await? else { anyhow::bail!("the fleet answered no head") };
@@ -145,6 +147,10 @@ struct Pace {
 }
 
 impl Pace {
+    fn begin(&mut self) {
+        (self.began, self.bytes) = (Instant::now(), 0);
+    }
+
     async fn took(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         let Some(rate) = self.rate else { return };

@@ -45,6 +45,9 @@ pub fn allowed_image(standing: &Standing, current: Option<u64>, wanted: Option<u
 #[must_use]
 pub fn image_step(version: &ImageVersion, online: bool, report: Option<&OsReport>) -> Step {
     let Some(report) = report else { return Step::Waiting(if online { Waiting::Unanswered } else { Waiting::Offline }) };
+    if let Some(trouble) = report.trouble.as_ref().filter(|_| online && report.version < *version) {
+        return Step::Waiting(Waiting::Trouble { reason: trouble.clone() });
+    }
     match &report.phase {
         OsPhase::Trial { .. } if report.version == *version && online => Step::Waiting(Waiting::Trying),
         OsPhase::Trial { .. } if report.version == *version => Step::Waiting(Waiting::Offline),
@@ -114,6 +117,7 @@ mod tests {
             slot: "a".to_owned(),
             version: version(running),
             phase,
+            trouble: None,
             changes: Vec::new(),
         };
         let step = |report: &OsReport| image_step(&version("2"), true, Some(report));

@@ -78,6 +78,11 @@ pub enum Waiting {
     },
     /// An image runs and has not shown yet that it works.
     Trying,
+    /// Something is in the way of an image, which is tried again.
+    Trouble {
+        /// What.
+        reason: String,
+    },
 }
 
 /// What `rollout` has to do with every node it moves: all that match, at once, unless a newer rollout has them.
@@ -134,6 +139,7 @@ impl fmt::Display for Waiting {
             Self::Leaving => f.write_str("stopping"),
             Self::Restart { waits } => write!(f, "staged, {waits}"),
             Self::Trying => f.write_str("on trial"),
+            Self::Trouble { reason } => write!(f, "trying again: {reason}"),
         }
     }
 }

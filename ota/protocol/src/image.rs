@@ -175,6 +175,9 @@ pub struct OsReport {
     pub version: ImageVersion,
     /// How far an update is.
     pub phase: OsPhase,
+    /// What keeps an update from going on, while it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// The last changes of the slot that runs, the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<SlotChange>,

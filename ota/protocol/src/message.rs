@@ -33,6 +33,7 @@ pub const VERSION: u32 = 1;
 /// First and later frames from a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on its way into a frame or out of one")]
 pub enum FromNode {
     /// Opens the control stream.
     Hello(Hello),

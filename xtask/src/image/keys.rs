@@ -1,7 +1,8 @@
 //! The keys that sign what the firmware starts, and what boxes take as a new version.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -41,8 +42,12 @@ pub(crate) fn ensure(build: &Build, tools: &Tools) -> Result<Keys> {
     }
     if !keys.bundle.exists() {
         progress::say(&format!("  making a key for bundles in {}", directory.display()));
-        fs::write(&keys.bundle, SigningKey::generate()?).context("keep a key for bundles")?;
-        fs::set_permissions(&keys.bundle, Permissions::from_mode(0o600)).context("keep a key for bundles")?;
+        // Whole or not at all, and nobody else ever reads it.
+        let beside = directory.join("bundle.pk8.new");
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).context("keep a key for bundles")?;
+        file.write_all(&SigningKey::generate()?).and_then(|()| file.sync_all()).context("keep a key for bundles")?;
+        fs::rename(&beside, &keys.bundle).context("keep a key for bundles")?;
     }
     Ok(keys)
 }

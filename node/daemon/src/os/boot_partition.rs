@@ -1,6 +1,7 @@
 //! The boot partition: mounted only while something of it is read or written, so that a power cut rarely finds it open.
 
 use anyhow::Context as _;
+use rustix::fs::{Advice, fadvise};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use sedge_node_core::boot_entry::Tries;
 use sedge_node_core::boot_entry::{BootEntry, ImageVersion};
@@ -114,8 +115,11 @@ pub(super) fn forget(boot: &Path, keep: &ImageVersion) -> anyhow::Result<()> {
     {
         return Err(error).context("remove what was said of a version");
     }
+    let twice = format!("{keep}{STAGED}");
     for file in fs::read_dir(&directory).with_context(|| format!("read {ENTRIES}"))?.flatten() {
-        if file.file_name().to_str().is_some_and(|name| name.ends_with(STAGED) || name.ends_with(PART)) {
+        let name = file.file_name();
+        // A cut in a rename can leave a file of FAT under both names. Removing one would free what the other, which runs, is made of.
+        if name.to_str().is_some_and(|name| name != twice && (name.ends_with(STAGED) || name.ends_with(PART))) {
             fs::remove_file(file.path()).with_context(|| format!("remove {}", file.path().display()))?;
         }
     }
@@ -126,12 +130,24 @@ pub(super) fn forget(boot: &Path, keep: &ImageVersion) -> anyhow::Result<()> {
 pub(super) fn stage(boot: &Path, version: &ImageVersion, (from, bytes): (&mut impl Read, u64), digest: &Digest) -> anyhow::Result<()> {
     let name = |suffix| boot.join(ENTRIES).join(format!("{version}{suffix}"));
     let part = name(PART);
-    let mut file = File::create(&part).with_context(|| format!("create {}", part.display()))?;
+    let result = write_whole(&part, (from, bytes), digest)
+        .and_then(|()| fs::rename(&part, name(STAGED)).context("put the kernel image into its place"));
+    if result.is_err() {
+        // Its room is needed by the next try; the error that matters is the one before.
+        drop(fs::remove_file(&part));
+    }
+    result
+}
+
+fn write_whole(part: &Path, (from, bytes): (&mut impl Read, u64), digest: &Digest) -> anyhow::Result<()> {
+    let mut file = File::create(part).with_context(|| format!("create {}", part.display()))?;
     let written = io::copy(&mut from.take(bytes), &mut file).context("write the kernel image")?;
     file.sync_all().context("sync the kernel image")?;
-    let right = written == bytes && sedge_bundle::digest(File::open(&part)?).context("read the kernel image back")? == *digest;
+    // Read from the disk, not from memory.
+    fadvise(&file, 0, None, Advice::DontNeed).context("forget the kernel image's pages")?;
+    let right = written == bytes && sedge_bundle::digest(File::open(part)?).context("read the kernel image back")? == *digest;
     anyhow::ensure!(right, "the kernel image is not what the manifest says");
-    fs::rename(&part, name(STAGED)).context("put the kernel image into its place")
+    Ok(())
 }
 
 /// Shows a staged version to the boot loader, with all its tries. One that is shown already is left alone.
@@ -139,7 +155,8 @@ pub(super) fn show(boot: &Path, version: &ImageVersion) -> anyhow::Result<()> {
     let directory = boot.join(ENTRIES);
     let staged = directory.join(format!("{version}{STAGED}"));
     let entry = BootEntry { version: version.clone(), tries: Some(Tries { left: TRIES, done: 0 }) };
-    if !staged.exists() && entries(boot)?.contains(&entry) {
+    // Also when it is there under both names, after a cut in the rename below: then nothing is removed.
+    if entries(boot)?.contains(&entry) {
         return Ok(());
     }
     for old in entries(boot)?.iter().filter(|old| old.version == *version) {
@@ -154,6 +171,10 @@ pub(super) fn bless(boot: &Path, version: &ImageVersion) -> anyhow::Result<bool>
     let ours: Vec<&BootEntry> = all.iter().filter(|entry| entry.version == *version).collect();
     anyhow::ensure!(!ours.is_empty(), "the boot partition has no kernel image of {version}, which runs");
     let counted: Vec<&BootEntry> = ours.iter().copied().filter(|entry| entry.tries.is_some()).collect();
+    if ours.iter().any(|entry| entry.tries.is_none()) {
+        // Under both names after a cut in the rename: renaming over it would free what it is made of. The boot loader takes the good name.
+        return Ok(false);
+    }
     for entry in &counted {
         let name = |entry: &BootEntry| boot.join(ENTRIES).join(entry.to_string());
         fs::rename(name(entry), name(&entry.blessed())).with_context(|| format!("rename {entry}"))?;

@@ -87,7 +87,8 @@ impl Sending {
     /// Sends the next chunk. Cancel safe: a chunk that was begun is sent.
     pub(crate) async fn chunk(mut self, chunk: Vec<u8>) -> anyhow::Result<Self> {
         blocking(move || {
-            self.peer.write_all(&chunk).context("hand a chunk over")?;
+            // At once: what is on the disk is not fetched again.
+            self.peer.write_all(&chunk).and_then(|()| self.peer.flush()).context("hand a chunk over")?;
             Ok(self)
         })
         .await

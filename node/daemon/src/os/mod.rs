@@ -42,7 +42,7 @@ use words::{Answer, Request};
 /// How long a peer may take for one request.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the next chunk of a new version may take: the line may be slow.
-const CHUNK_PATIENCE: Duration = Duration::from_secs(120);
+const CHUNK_PATIENCE: Duration = Duration::from_secs(600);
 /// How often the daemon of a version on trial is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 const LOOK_MIN: Duration = Duration::from_secs(1);
@@ -152,6 +152,7 @@ fn place(arguments: &Arguments) -> anyhow::Result<Place> {
     };
     let slot = fs::read_to_string(&arguments.slot).with_context(|| format!("read {}", arguments.slot.display()))?;
     let (partition, bytes) = slot.trim().split_once(' ').context("the slot that runs is not named")?;
+    anyhow::ensure!(["root-a", "root-b"].contains(&partition), "`{partition}` is no slot");
     Ok(Place {
         board: value("IMAGE_ID")?.trim_start_matches("sedge-").to_owned(),
         running: value("IMAGE_VERSION")?.parse()?,
@@ -161,6 +162,7 @@ fn place(arguments: &Arguments) -> anyhow::Result<Place> {
         trust: arguments.trust.clone(),
         unit: arguments.unit.clone(),
         restart: arguments.restart.clone(),
+        trial_began: arguments.claim.with_file_name("trial-began"),
     })
 }
 
@@ -184,7 +186,7 @@ impl Os {
         match request {
             Request::ClaimUsed => self.boot.write(claim::erase)?,
             Request::Status => return Ok(Answer::Status { report: self.updates.report() }),
-            Request::Waits { what } => self.updates.on(&self.boot, Event::Waits(what.clone()))?,
+            Request::Waits { what } => self.updates.on(&self.boot, Event::Waits(crate::fault::clip(what)))?,
             Request::Healthy => self.updates.healthy(&self.boot)?,
             Request::Activate { version, rollout } => self.updates.activate(&self.boot, version, *rollout)?,
             // Is answered where its peer is at hand.

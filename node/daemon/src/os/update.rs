@@ -6,18 +6,21 @@ use super::slot::{self, Source, Writing};
 use crate::clock;
 use anyhow::Context as _;
 use sedge_bundle::{Head, Manifest, Trust};
+use sedge_node_core::Mono;
 use sedge_node_core::boot_entry::ImageVersion;
 use sedge_node_core::update::{Disk, Effect, Event, Offer, Update};
 use sedge_protocol::image::{OsPhase, OsReport, SlotChange};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// How often the daemon may begin anew before a version on trial is given up.
 const BEGINS_MAX: u32 = 5;
+/// How long a restart may take before it is asked for again.
+const RESTART_MAX: Duration = Duration::from_secs(180);
 
 /// What this box is and where its parts are.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Place {
     pub(super) unit: String,
     /// What restarts the box.
     pub(super) restart: Vec<String>,
+    /// Where the keeper notes when it first started since the machine did; forgotten with the machine.
+    pub(super) trial_began: PathBuf,
 }
 
 /// The machine and what it works on.
@@ -47,6 +52,8 @@ pub(super) struct Updates {
     /// The last changes of the slot that runs, the newest first; none is added while it runs.
     changes: Vec<SlotChange>,
     state: Mutex<Update>,
+    /// When the box was told to restart.
+    restarted: Mutex<Option<Mono>>,
     /// Held by who writes the other slot.
     writing: Mutex<()>,
 }
@@ -66,12 +73,15 @@ impl Updates {
     /// Reads from the boot partition where an update stands, and notes what runs.
     pub(super) fn open(place: Place, boot: &BootPartition, trial: Duration) -> anyhow::Result<Self> {
         let (disk, mut record) = boot.read(|boot| Ok((disk(boot, &place.running)?, Record::read(boot))))?;
-        if record.note(&place.running, &place.slot, clock::wall().0) {
-            boot.write(|boot| record.write(boot))?;
+        if record.note(&place.running, &place.slot, clock::wall().0)
+            && let Err(error) = boot.write(|boot| record.write(boot))
+        {
+            // Nothing but what people are told depends on it.
+            log::error!(reason:% = format!("{error:#}"); "what runs could not be noted on the boot partition");
         }
-        let state = Update::at_start(&disk, clock::mono(), trial);
+        let state = Update::at_start(&disk, began(&place.trial_began), trial);
         log::info!(version:% = place.running, slot = place.slot.as_str(), update:% = state; "the operating system that runs");
-        Ok(Self { place, changes: record.changes, state: Mutex::new(state), writing: Mutex::new(()) })
+        Ok(Self { place, changes: record.changes, state: Mutex::new(state), restarted: Mutex::new(None), writing: Mutex::new(()) })
     }
 
     /// How things stand.
@@ -86,7 +96,7 @@ impl Updates {
         };
         let Place { board, running, slot, .. } = &self.place;
         let changes = self.changes.clone();
-        OsReport { board: board.clone(), slot: slot.clone(), version: running.clone(), phase, changes }
+        OsReport { board: board.clone(), slot: slot.clone(), version: running.clone(), phase, trouble: None, changes }
     }
 
     /// Brings a new version into the other slot. `exchange` is told which chunks are missing and answers where they come from.
@@ -106,9 +116,10 @@ impl Updates {
         if matches!(&*self.state(), Update::Staged { target: staged } if *staged == target) {
             return Ok(());
         }
-        self.on(boot, Event::Begin { target })?;
         let device = self.place.devices.join(if self.place.slot == "a" { "root-b" } else { "root-a" });
+        // Before anything is forgotten: what does not fit costs nothing.
         let writing = Writing::open(&device, &manifest)?;
+        self.on(boot, Event::Begin { target })?;
         let missing = self.gather(boot, &writing)?;
         let mut from = exchange(&missing)?;
         writing.receive(&missing, &mut from)?;
@@ -179,7 +190,8 @@ impl Updates {
         let manifest = Head::parse(head).and_then(|head| head.verify(&trust)).map_err(|fault| refused(&fault))?;
         let offer = Offer { board: manifest.board.clone(), version: manifest.version.clone(), minimum: manifest.minimum.clone() };
         let (disk, record) = boot.read(|boot| Ok((disk(boot, &self.place.running)?, Record::read(boot))))?;
-        let again = record.tried.as_ref().is_some_and(|(version, tried)| *version == offer.version && *tried != rollout);
+        // A record that was lost must not keep a version away for ever.
+        let again = record.tried.as_ref().is_none_or(|(version, tried)| *version != offer.version || *tried != rollout);
         disk.admit(&offer, &self.place.board, again).map_err(|refusal| refused(&refusal))?;
         Ok(manifest)
     }
@@ -214,6 +226,7 @@ impl Updates {
                 log::warn!(version:% = target; "restarting into a new version");
                 self.restart()
             }
+            Effect::GiveUp { .. } if self.is_restarting() => Ok(()),
             Effect::GiveUp { reason } => {
                 log::error!(version:% = self.place.running, reason = reason.as_str(); "this version does not work: restarting");
                 let noted = boot.write(|boot| {
@@ -232,7 +245,14 @@ impl Updates {
         rustix::fs::sync();
         let status = Command::new(program).args(arguments).status().with_context(|| format!("run {program}"))?;
         anyhow::ensure!(status.success(), "{program} failed ({status})");
+        *self.restarted.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::mono());
         Ok(())
+    }
+
+    /// Whether the box was told to restart a moment ago.
+    fn is_restarting(&self) -> bool {
+        let restarted = *self.restarted.lock().unwrap_or_else(PoisonError::into_inner);
+        restarted.is_some_and(|restarted| clock::mono() < restarted.after(RESTART_MAX))
     }
 
     fn state(&self) -> MutexGuard<'_, Update> {
@@ -240,8 +260,20 @@ impl Updates {
     }
 }
 
+/// When the keeper first started since the machine did, by the keeper's own clock: a keeper that begins anew does not lengthen a trial.
+fn began(note: &Path) -> Mono {
+    let uptime_ms = clock::moment().uptime_ms;
+    let first_ms = fs::read_to_string(note).ok().and_then(|text| text.trim().parse().ok()).filter(|first| *first <= uptime_ms);
+    if first_ms.is_none()
+        && let Err(error) = fs::write(note, uptime_ms.to_string())
+    {
+        log::warn!(reason:% = error; "the begin of a trial could not be noted");
+    }
+    Mono(clock::mono().0.saturating_sub(uptime_ms.saturating_sub(first_ms.unwrap_or(uptime_ms))))
+}
+
 /// What the boot partition says.
-fn disk(boot: &std::path::Path, running: &ImageVersion) -> anyhow::Result<Disk> {
+fn disk(boot: &Path, running: &ImageVersion) -> anyhow::Result<Disk> {
     Ok(Disk {
         running: running.clone(),
         entries: boot_partition::entries(boot)?,

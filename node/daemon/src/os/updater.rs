@@ -21,7 +21,7 @@ use sedge_protocol::{FunctionName, image::ImageVersion};
 use sedge_store::Store;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,11 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_secs(1);
 /// And while nothing is.
 const REST: Duration = Duration::from_secs(30);
-/// Pause after something that did not work.
+/// First pause after something that did not work; doubles up to [`AGAIN_MAX`].
 const AGAIN: Duration = Duration::from_secs(15);
+const AGAIN_MAX: Duration = Duration::from_secs(3600);
+/// How often the fleet is told how much has come.
+const TELL: Duration = Duration::from_secs(2);
 
 /// What the updater reads and writes.
 #[derive(Debug)]
@@ -74,13 +77,17 @@ impl Updater {
     /// Runs until the daemon stops.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let (mut desired, mut link) = (self.parts.desired.clone(), self.parts.link.clone());
+        let mut failures = 0;
         loop {
+            let wanted = desired.borrow_and_update().image.clone();
             let pause = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                pause = self.step() => pause.unwrap_or_else(|error| {
-                    log::warn!(reason:% = format!("{error:#}"); "the operating system's keeper did not do it; trying again");
-                    AGAIN
-                }),
+                // What is not wanted any more is not fetched to its end.
+                other = desired.wait_for(|desired| desired.image != wanted) => { other?; continue; }
+                pause = self.step() => match pause {
+                    Ok(pause) => { failures = 0; pause }
+                    Err(error) => { failures += 1; self.trouble(&error, failures) }
+                },
             };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -89,6 +96,20 @@ impl Updater {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Says what did not work, here and at the fleet; answers when to try again.
+    fn trouble(&self, error: &anyhow::Error, failures: u32) -> Duration {
+        let trouble = format!("{error:#}");
+        log::warn!(reason = trouble.as_str(); "an update of the operating system did not go on; trying again");
+        self.parts.report.send_if_modified(|told| {
+            let Some(told) = told else { return false };
+            let trouble = Some(crate::fault::clip(&trouble));
+            let changed = told.trouble != trouble;
+            told.trouble = trouble;
+            changed
+        });
+        AGAIN.saturating_mul(1 << (failures - 1).min(16)).min(AGAIN_MAX)
     }
 
     /// One look; answers when to look again. Cancel safe: what was written stays in the slot and is found there.
@@ -191,8 +212,13 @@ impl Updater {
             Staging::Refused(reason) => self.refuse(image, reason),
             Staging::Missing(chunks, sending) => {
                 let told = self.parts.report.clone();
+                let mut last = None::<Instant>;
                 let progress = |bytes, total| {
-                    told.send_replace(Some(OsReport { phase: phase(bytes, total), ..report.clone() }));
+                    // Each is a whole report to the fleet.
+                    if bytes == total || last.is_none_or(|last| last.elapsed() >= TELL) {
+                        last = Some(Instant::now());
+                        told.send_replace(Some(OsReport { phase: phase(bytes, total), ..report.clone() }));
+                    }
                 };
                 let sending = match bundle.send(&head, &chunks, sending, progress).await {
                     Ok(sending) => sending,

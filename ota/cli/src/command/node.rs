@@ -157,6 +157,7 @@ fn system(os: &OsReport, now_ms: u64) -> Vec<(&'static str, Cell)> {
         ("image", format!("{} for {}, slot {}", os.version, os.board, os.slot).into()),
         ("update", Cell::toned(text::clean(&os.phase.to_string()), tone)),
     ];
+    known.extend(os.trouble.as_ref().map(|trouble| ("trouble", Cell::toned(text::clean(trouble), Tone::Bad))));
     let slot = |change: &SlotChange| {
         format!("{} in slot {} since {}: {}", change.to, change.slot, text::ago(now_ms, change.time_ms), change.reason)
     };

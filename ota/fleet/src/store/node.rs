@@ -115,7 +115,7 @@ impl Store {
     /// When the database fails or too much would be assigned.
     pub async fn greet(&self, id: &NodeId, hello: &Hello, now_ms: u64) -> Result<Vec<Changed>, RolloutFault> {
         let mut transaction = self.write().await.map_err(StoreError::from)?;
-        sqlx::query("UPDATE nodes SET daemon = $1, architecture = $2, own_labels = $3, seen_ms = $4, board = $5 WHERE id = $6")
+        sqlx::query("UPDATE nodes SET daemon = $1, architecture = $2, own_labels = $3, seen_ms = $4, board = CASE WHEN $5 = '' THEN board ELSE $5 END WHERE id = $6")
             .bind(&hello.daemon)
             .bind(&hello.architecture)
             .bind(to_json(&hello.labels))

@@ -257,10 +257,15 @@ async fn a_box_that_was_written_anew_takes_over_its_entry_or_gets_another_as_the
 async fn expires(world: &World, node: &Node) {
     loop {
         let connection = node.connect(world).await;
-        let mut control = Stream::open(&connection).await;
-        // A connection that is being closed takes no more.
-        drop(control.asks.write_all(&sedge_protocol::frame::encode(&node.hello(0)).unwrap()).await);
-        if control.next().await.is_none() {
+        let answer = match Stream::try_open(&connection).await {
+            Some(mut control) => {
+                // A connection that is being closed takes no more.
+                drop(control.asks.write_all(&sedge_protocol::frame::encode(&node.hello(0)).unwrap()).await);
+                control.next().await
+            }
+            None => None,
+        };
+        if answer.is_none() {
             match connection.closed().await {
                 ConnectionError::ConnectionClosed(close) if close.error_code == TransportErrorCode::crypto(45) => return,
                 other => panic!("{other:?}"),

@@ -211,8 +211,13 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) async fn open(connection: &Connection) -> Self {
-        let (asks, answers) = connection.open_bi().await.unwrap();
-        Self { answers, asks, decoder: Decoder::default(), buffer: vec![0; 4096] }
+        Self::try_open(connection).await.unwrap()
+    }
+
+    /// [`Stream::open`] on a connection that may be closed at any moment.
+    pub(crate) async fn try_open(connection: &Connection) -> Option<Self> {
+        let (asks, answers) = connection.open_bi().await.ok()?;
+        Some(Self { answers, asks, decoder: Decoder::default(), buffer: vec![0; 4096] })
     }
 
     pub(crate) async fn send(&mut self, message: &FromNode) {

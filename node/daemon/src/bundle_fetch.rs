@@ -64,8 +64,9 @@ impl BundleFetch {
         let Unproven(manifest) =
             Head::parse(head).and_then(|head| head.unproven()).map_err(|fault| FetchFault::Bundle(fault.to_string()))?;
         let wanted: BTreeSet<u32> = chunks.iter().copied().collect();
-        let Missing { chunks, ranges } = missing(&manifest, |number| wanted.contains(&number));
-        let total: u64 = ranges.iter().map(|(_, length)| length).sum();
+        let lacking = missing(&manifest, |number| wanted.contains(&number));
+        let total = lacking.bytes();
+        let Missing { chunks, ranges } = lacking;
         let (mut come, mut chunks) = (0, VecDeque::from(chunks));
         progress(0, total);
         for batch in ranges.chunks(RANGES_MAX) {

@@ -142,15 +142,6 @@ pub struct Head {
 pub struct Unproven(pub Manifest);
 
 impl Head {
-    /// Length of the head of which `begin` is the begin, bytes; none when more of it is needed to tell.
-    ///
-    /// # Errors
-    /// When it is none, or too long.
-    pub fn length(begin: &[u8]) -> Result<Option<usize>, HeadError> {
-        let Some(manifest) = section(begin, MAGIC.len())? else { return Ok(None) };
-        section(begin, manifest)
-    }
-
     /// Takes a head apart.
     ///
     /// # Errors

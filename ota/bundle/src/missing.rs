@@ -49,7 +49,7 @@ mod tests {
         let mut bytes = Vec::new();
         let written = write(&mut bytes, &about, (numbers(0).as_slice(), numbers(500_000).as_slice()), &[key]).unwrap();
         assert_eq!(written.bytes, bytes.len() as u64);
-        assert_eq!(Head::length(&bytes).unwrap(), Some(usize::try_from(written.head).unwrap()));
+        assert_eq!(Head::parse(&bytes).unwrap().bytes() as u64, written.head);
         (bytes, trust)
     }
 
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn any_flipped_bit_of_the_head_is_noticed() {
         let (bytes, trust) = bundle();
-        let length = Head::length(&bytes).unwrap().unwrap();
+        let length = Head::parse(&bytes).unwrap().bytes();
         for at in (0..length).step_by(31).chain(length - 64..length) {
             let mut other = bytes[..length].to_vec();
             other[at] ^= 1;
@@ -95,7 +95,7 @@ mod tests {
         for cut in [0, 4, 12, 100, length - 1] {
             assert!(Head::parse(&bytes[..cut]).is_err(), "{cut}");
         }
-        assert_eq!(Head::length(b"sedge-os\xff\xff\xff\xff"), Err(HeadError::TooLong(usize::try_from(u32::MAX).unwrap() + 12)));
-        assert_eq!(Head::length(b"#!/bin/sh"), Err(HeadError::NotABundle));
+        assert_eq!(Head::parse(b"sedge-os\xff\xff\xff\xff").unwrap_err(), HeadError::TooLong(usize::try_from(u32::MAX).unwrap() + 12));
+        assert_eq!(Head::parse(b"#!/bin/sh").unwrap_err(), HeadError::NotABundle);
     }
 }

@@ -3,8 +3,7 @@
 use anyhow::Context as _;
 use rustix::fs::{Advice, fadvise};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use sedge_node_core::boot_entry::Tries;
-use sedge_node_core::boot_entry::{BootEntry, ImageVersion};
+use sedge_node_core::boot_entry::{BootEntry, ImageVersion, Tries};
 use sedge_node_core::update::TRIES;
 use sedge_protocol::Digest;
 use std::fs::{self, File};
@@ -155,11 +154,12 @@ pub(super) fn show(boot: &Path, version: &ImageVersion) -> anyhow::Result<()> {
     let directory = boot.join(ENTRIES);
     let staged = directory.join(format!("{version}{STAGED}"));
     let entry = BootEntry { version: version.clone(), tries: Some(Tries { left: TRIES, done: 0 }) };
+    let all = entries(boot)?;
     // Also when it is there under both names, after a cut in the rename below: then nothing is removed.
-    if entries(boot)?.contains(&entry) {
+    if all.contains(&entry) {
         return Ok(());
     }
-    for old in entries(boot)?.iter().filter(|old| old.version == *version) {
+    for old in all.iter().filter(|old| old.version == *version) {
         fs::remove_file(directory.join(old.to_string())).with_context(|| format!("remove {old}"))?;
     }
     fs::rename(staged, directory.join(entry.to_string())).with_context(|| format!("show version {version} to the boot loader"))
@@ -170,16 +170,15 @@ pub(super) fn bless(boot: &Path, version: &ImageVersion) -> anyhow::Result<bool>
     let all = entries(boot)?;
     let ours: Vec<&BootEntry> = all.iter().filter(|entry| entry.version == *version).collect();
     anyhow::ensure!(!ours.is_empty(), "the boot partition has no kernel image of {version}, which runs");
-    let counted: Vec<&BootEntry> = ours.iter().copied().filter(|entry| entry.tries.is_some()).collect();
     if ours.iter().any(|entry| entry.tries.is_none()) {
         // Under both names after a cut in the rename: renaming over it would free what it is made of. The boot loader takes the good name.
         return Ok(false);
     }
-    for entry in &counted {
+    for entry in ours {
         let name = |entry: &BootEntry| boot.join(ENTRIES).join(entry.to_string());
         fs::rename(name(entry), name(&entry.blessed())).with_context(|| format!("rename {entry}"))?;
     }
-    Ok(!counted.is_empty())
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -171,26 +171,21 @@ impl Os {
         peer.set_read_timeout(Some(PEER_PATIENCE))?;
         peer.set_write_timeout(Some(PEER_PATIENCE))?;
         let request = words::read(&mut peer)?;
-        let carried_out = match request {
-            Request::Stage { head, rollout } => self.stage(&peer, (head, rollout)),
-            _ => self.carry_out(&request),
-        };
-        let answer = carried_out.unwrap_or_else(|error| {
+        let answer = self.carry_out(&request, &peer).unwrap_or_else(|error| {
             log::error!(request:? = request, reason:% = format!("{error:#}"); "the operating system was not changed");
             Answer::Failed { reason: format!("{error:#}") }
         });
         words::write(&mut peer, &answer)
     }
 
-    fn carry_out(&self, request: &Request) -> anyhow::Result<Answer> {
+    fn carry_out(&self, request: &Request, peer: &UnixStream) -> anyhow::Result<Answer> {
         match request {
             Request::ClaimUsed => self.boot.write(claim::erase)?,
             Request::Status => return Ok(Answer::Status { report: self.updates.report() }),
             Request::Waits { what } => self.updates.on(&self.boot, Event::Waits(crate::fault::clip(what)))?,
             Request::Healthy => self.updates.healthy(&self.boot)?,
             Request::Activate { version, rollout } => self.updates.activate(&self.boot, version, *rollout)?,
-            // Is answered where its peer is at hand.
-            Request::Stage { .. } => {}
+            Request::Stage { head, rollout } => return self.stage(peer, (*head, *rollout)),
         }
         Ok(Answer::Done)
     }

@@ -45,6 +45,18 @@ pub(super) struct Place {
     pub(super) trial_began: PathBuf,
 }
 
+impl Place {
+    /// The slot that runs.
+    fn device(&self) -> PathBuf {
+        self.devices.join(format!("root-{}", self.slot))
+    }
+
+    /// The other one.
+    fn other_device(&self) -> PathBuf {
+        self.devices.join(if self.slot == "a" { "root-b" } else { "root-a" })
+    }
+}
+
 /// The machine and what it works on.
 #[derive(Debug)]
 pub(super) struct Updates {
@@ -72,7 +84,7 @@ pub(super) enum StageError {
 impl Updates {
     /// Reads from the boot partition where an update stands, and notes what runs.
     pub(super) fn open(place: Place, boot: &BootPartition, trial: Duration) -> anyhow::Result<Self> {
-        let (disk, mut record) = boot.read(|boot| Ok((disk(boot, &place.running)?, Record::read(boot))))?;
+        let (disk, mut record) = boot.read(|boot| look(boot, &place.running))?;
         if record.note(&place.running, &place.slot, clock::wall().0)
             && let Err(error) = boot.write(|boot| record.write(boot))
         {
@@ -116,9 +128,8 @@ impl Updates {
         if matches!(&*self.state(), Update::Staged { target: staged } if *staged == target) {
             return Ok(());
         }
-        let device = self.place.devices.join(if self.place.slot == "a" { "root-b" } else { "root-a" });
         // Before anything is forgotten: what does not fit costs nothing.
-        let writing = Writing::open(&device, &manifest)?;
+        let writing = Writing::open(&self.place.other_device(), &manifest)?;
         self.on(boot, Event::Begin { target })?;
         let missing = self.gather(boot, &writing)?;
         let mut from = exchange(&missing)?;
@@ -150,7 +161,7 @@ impl Updates {
     /// The version that runs works: it is kept, and what counts its starts begins anew.
     pub(super) fn healthy(&self, boot: &BootPartition) -> anyhow::Result<()> {
         self.on(boot, Event::Healthy)?;
-        slot::came_up(&self.place.devices.join(format!("root-{}", self.place.slot)))
+        slot::came_up(&self.place.device())
     }
 
     /// The staged version is tried now.
@@ -189,7 +200,7 @@ impl Updates {
         let trust = Trust::read(&self.place.trust).context("the keys that this box trusts")?;
         let manifest = Head::parse(head).and_then(|head| head.verify(&trust)).map_err(|fault| refused(&fault))?;
         let offer = Offer { board: manifest.board.clone(), version: manifest.version.clone(), minimum: manifest.minimum.clone() };
-        let (disk, record) = boot.read(|boot| Ok((disk(boot, &self.place.running)?, Record::read(boot))))?;
+        let (disk, record) = boot.read(|boot| look(boot, &self.place.running))?;
         // A record that was lost must not keep a version away for ever.
         let again = record.tried.as_ref().is_none_or(|(version, tried)| *version != offer.version || *tried != rollout);
         disk.admit(&offer, &self.place.board, again).map_err(|refusal| refused(&refusal))?;
@@ -198,7 +209,7 @@ impl Updates {
 
     /// What the box has: the slot that runs and its kernel image.
     fn gather(&self, boot: &BootPartition, writing: &Writing<'_>) -> anyhow::Result<Vec<u32>> {
-        let running = self.place.devices.join(format!("root-{}", self.place.slot));
+        let running = self.place.device();
         boot.read(|boot| {
             let root = File::open(&running).with_context(|| format!("open {}", running.display()));
             let kernel = boot_partition::kernel(boot, &self.place.running);
@@ -272,14 +283,11 @@ fn began(note: &Path) -> Mono {
     Mono(clock::mono().0.saturating_sub(uptime_ms.saturating_sub(first_ms.unwrap_or(uptime_ms))))
 }
 
-/// What the boot partition says.
-fn disk(boot: &Path, running: &ImageVersion) -> anyhow::Result<Disk> {
-    Ok(Disk {
-        running: running.clone(),
-        entries: boot_partition::entries(boot)?,
-        staged: boot_partition::staged(boot)?,
-        last_words: Record::read(boot).last_words,
-    })
+/// What the boot partition says, and the record on it.
+fn look(boot: &Path, running: &ImageVersion) -> anyhow::Result<(Disk, Record)> {
+    let record = Record::read(boot);
+    let (entries, staged, last_words) = (boot_partition::entries(boot)?, boot_partition::staged(boot)?, record.last_words.clone());
+    Ok((Disk { running: running.clone(), entries, staged, last_words }, record))
 }
 
 /// Why a daemon of which systemd says this does not come up, if it does not.

@@ -14,10 +14,10 @@ use crate::clock;
 use crate::functions::Functions;
 use crate::gate::Gate;
 use crate::session::Link;
-use sedge_protocol::image::{ImageAssignment, OsPhase, OsReport};
+use sedge_protocol::FunctionName;
+use sedge_protocol::image::{ImageAssignment, ImageVersion, OsPhase, OsReport, Restart};
 use sedge_protocol::local::FleetLink;
 use sedge_protocol::message::Desired;
-use sedge_protocol::{FunctionName, image::ImageVersion};
 use sedge_store::Store;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -191,7 +191,7 @@ impl Updater {
             return Ok(REST);
         }
         let waits = match image.restart {
-            sedge_protocol::image::Restart::Window { .. } => format!("restarts at {} UTC when nothing runs", image.restart),
+            Restart::Window { .. } => format!("restarts at {} UTC when nothing runs", image.restart),
             _ => format!("restarts when nothing runs; {running} invocations do"),
         };
         self.tell(OsReport { phase: OsPhase::Staged { version: image.version.clone(), waits }, ..report });

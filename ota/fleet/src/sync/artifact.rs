@@ -7,26 +7,16 @@ use sedge_protocol::Digest;
 use sedge_protocol::limits::{ARTIFACT_CHUNK_BYTES, RANGES_MAX};
 use sedge_protocol::message::FromFleet;
 use std::io::SeekFrom;
+use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 pub(super) async fn serve(session: &Session, digest: Digest, offset: u64, answer: &mut SendStream) -> Result<(), StreamFault> {
-    let found = session.shared.artifacts.file(digest).await.map_err(StreamFault::Artifact)?;
-    let Some((mut file, size)) = found else {
-        return send(answer, &FromFleet::Refused { reason: format!("there is no artifact {digest}") }).await;
-    };
-    if offset > size {
+    let Some((file, size)) = find(session, digest, answer).await? else { return Ok(()) };
+    let Some(length) = size.checked_sub(offset) else {
         let reason = format!("the artifact has {size} bytes, byte {offset} was asked for");
         return send(answer, &FromFleet::Refused { reason }).await;
-    }
-    send(answer, &FromFleet::Head { size }).await?;
-    file.seek(SeekFrom::Start(offset)).await.map_err(StreamFault::Artifact)?;
-    let mut chunk = vec![0; ARTIFACT_CHUNK_BYTES];
-    loop {
-        match file.read(&mut chunk).await.map_err(StreamFault::Artifact)? {
-            0 => return Ok(()),
-            length => answer.write_all(&chunk[..length]).await?,
-        }
-    }
+    };
+    send_parts(file, size, &[(offset, length)], answer).await
 }
 
 /// The parts that are asked for, one after the other behind one head.
@@ -36,18 +26,29 @@ pub(super) async fn serve_ranges(
     ranges: &[(u64, u64)],
     answer: &mut SendStream,
 ) -> Result<(), StreamFault> {
-    let found = session.shared.artifacts.file(digest).await.map_err(StreamFault::Artifact)?;
-    let Some((mut file, size)) = found else {
-        return send(answer, &FromFleet::Refused { reason: format!("there is no artifact {digest}") }).await;
-    };
-    let outside = ranges.iter().find(|(begin, length)| begin.checked_add(*length).is_none_or(|end| end > size));
-    if outside.is_some() || ranges.len() > RANGES_MAX {
+    let Some((file, size)) = find(session, digest, answer).await? else { return Ok(()) };
+    let outside = ranges.iter().any(|(begin, length)| begin.checked_add(*length).is_none_or(|end| end > size));
+    if outside || ranges.len() > RANGES_MAX {
         let reason = format!("the artifact has {size} bytes and {RANGES_MAX} ranges are answered at once; other ones were asked for");
         return send(answer, &FromFleet::Refused { reason }).await;
     }
+    send_parts(file, size, ranges, answer).await
+}
+
+/// The artifact and its size; who asked for one that is not here is told so.
+async fn find(session: &Session, digest: Digest, answer: &mut SendStream) -> Result<Option<(File, u64)>, StreamFault> {
+    let found = session.shared.artifacts.file(digest).await.map_err(StreamFault::Artifact)?;
+    if found.is_none() {
+        send(answer, &FromFleet::Refused { reason: format!("there is no artifact {digest}") }).await?;
+    }
+    Ok(found)
+}
+
+/// The head, then the parts, which lie in the file.
+async fn send_parts(mut file: File, size: u64, parts: &[(u64, u64)], answer: &mut SendStream) -> Result<(), StreamFault> {
     send(answer, &FromFleet::Head { size }).await?;
     let mut chunk = vec![0; ARTIFACT_CHUNK_BYTES];
-    for (begin, length) in ranges {
+    for (begin, length) in parts {
         file.seek(SeekFrom::Start(*begin)).await.map_err(StreamFault::Artifact)?;
         let mut rest = *length;
         while rest > 0 {

@@ -26,6 +26,7 @@ pub mod gateway;
 pub mod http;
 pub mod link;
 pub mod load;
+pub mod lossy;
 pub mod machine;
 pub mod node;
 pub mod process;

@@ -1,13 +1,17 @@
 //! A whole machine that boots the image: QEMU, its disk, its serial line.
 
 use crate::cli;
+use crate::lossy::{LossyDisk, Lost};
 use crate::node::Membership;
 use crate::process::Process;
 use crate::wire::Wire;
 use anyhow::{Context as _, Result};
 use sedge_image_tools::{Tools, output};
 use std::fs;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// The name by which a machine knows the one that emulates it.
@@ -15,8 +19,11 @@ pub const HOST: &str = "10.0.2.2";
 /// Size of a disk, larger than the image: the rest becomes the data partition.
 const DISK_SIZE: &str = "2GiB";
 const DISK_BYTES: u64 = 2 << 30;
-/// Where the boot partition begins.
+/// Where the boot partition begins, and its bytes.
 const BOOT_PARTITION: &str = "@@1M";
+const BOOT_PARTITION_BYTES: Range<u64> = 1 << 20..(1 + 192) << 20;
+/// Bytes of the slot that a flashed box does not run.
+const OTHER_SLOT_BYTES: Range<u64> = (1 + 192 + 256) << 20..DATA_PARTITION;
 /// Where the data partition begins, bytes: behind the boot partition and two slots.
 const DATA_PARTITION: u64 = (1 + 192 + 2 * 256) << 20;
 /// Firmware.
@@ -28,6 +35,8 @@ const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 pub struct Disk {
     tools: Tools,
     path: PathBuf,
+    /// What stands between it and the machine when it may lose what was not flushed.
+    lossy: Option<LossyDisk>,
 }
 
 impl Disk {
@@ -46,7 +55,70 @@ impl Disk {
         let (fleet, pin) = (["--fleet", url], ca_pin.to_string());
         let arguments = [&["flash", from, "--to", to, "--size", DISK_SIZE, "--claim", claim, "--ca-pin", &pin], &fleet[..]].concat();
         cli::sedge(None, &arguments)?.success()?;
-        Ok(Self { tools, path })
+        Ok(Self { tools, path, lossy: None })
+    }
+
+    /// From now on it loses what was not flushed when the power is cut, drawn from `seed`.
+    ///
+    /// # Errors
+    /// When it cannot be served.
+    pub fn make_lossy(&mut self, seed: u64) -> Result<()> {
+        self.lossy = Some(LossyDisk::start(&self.path, &self.path.with_extension("nbd"), seed)?);
+        Ok(())
+    }
+
+    /// The power goes after so many more writes to the boot partition.
+    ///
+    /// # Errors
+    /// When it is no lossy disk.
+    pub fn cut_at_boot_partition(&self, writes: u32) -> Result<()> {
+        self.lossy.as_ref().context("not a lossy disk")?.set_fuse(BOOT_PARTITION_BYTES, writes);
+        Ok(())
+    }
+
+    /// The power goes after so many more writes to the slot that a flashed box does not run.
+    ///
+    /// # Errors
+    /// When it is no lossy disk.
+    pub fn cut_at_other_slot(&self, writes: u32) -> Result<()> {
+        self.lossy.as_ref().context("not a lossy disk")?.set_fuse(OTHER_SLOT_BYTES, writes);
+        Ok(())
+    }
+
+    /// Whether the power has gone at the write that was asked for.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.lossy.as_ref().is_some_and(LossyDisk::is_blown)
+    }
+
+    /// The machine is gone; answers what the disk has lost, if it may.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn cut_power(&mut self) -> Result<Option<Lost>> {
+        self.lossy.as_mut().map(LossyDisk::cut_power).transpose()
+    }
+
+    /// What a checker finds wrong with the boot partition; changes nothing.
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub fn check_boot_partition(&self) -> Result<()> {
+        let partition = self.path.with_extension("esp");
+        let bytes = BOOT_PARTITION_BYTES.end - BOOT_PARTITION_BYTES.start;
+        let mut disk = fs::File::open(&self.path)?;
+        disk.seek(SeekFrom::Start(BOOT_PARTITION_BYTES.start))?;
+        io::copy(&mut disk.take(bytes), &mut fs::File::create(&partition)?)?;
+        output(self.tools.command("fsck.fat").arg("-n").arg(&partition)).map(drop)
+    }
+
+    /// How QEMU is told of it.
+    fn drive(&self) -> String {
+        let file = match &self.lossy {
+            Some(lossy) => format!("nbd+unix:///?socket={}", lossy.socket().display()),
+            None => self.path.display().to_string(),
+        };
+        format!("if=none,id=disk,format=raw,file={file}")
     }
 
     /// A text file of the boot partition.
@@ -82,6 +154,45 @@ impl Disk {
     /// When the partition cannot be read.
     pub fn read_data(&self, path: &str) -> Result<String> {
         self.on_data_partition(&["-R", &format!("cat {path}")])
+    }
+
+    /// Makes noise of what the files of a directory of the data partition are made of; answers how many there are.
+    ///
+    /// # Errors
+    /// When the partition cannot be read or written.
+    pub fn scramble_data(&self, directory: &str) -> Result<usize> {
+        let disk = fs::File::options().write(true).open(&self.path)?;
+        let mut scrambled = 0;
+        // `/inode/mode/uid/gid/name/size/`
+        for line in self.on_data_partition(&["-R", &format!("ls -p {directory}")])?.lines() {
+            let fields: Vec<&str> = line.split('/').collect();
+            let [_, _, mode, _, _, name, ..] = fields[..] else { continue };
+            let path = format!("{directory}/{name}");
+            match mode {
+                mode if mode.starts_with("10") => {
+                    for block in self.on_data_partition(&["-R", &format!("blocks {path}")])?.split_whitespace() {
+                        disk.write_all_at(&rand::random::<[u8; 4096]>(), DATA_PARTITION + block.parse::<u64>()? * 4096)?;
+                    }
+                    scrambled += 1;
+                }
+                mode if mode.starts_with("04") && !name.starts_with('.') => scrambled += self.scramble_data(&path)?,
+                _ => {}
+            }
+        }
+        Ok(scrambled)
+    }
+
+    /// Makes noise of a part of a slot, `a` or `b`: what is read of it at every start, and much else.
+    ///
+    /// # Errors
+    /// When the disk cannot be written.
+    pub fn scramble_slot(&self, slot: &str) -> Result<()> {
+        let disk = fs::File::options().write(true).open(&self.path)?;
+        let begin = if slot == "a" { BOOT_PARTITION_BYTES.end } else { OTHER_SLOT_BYTES.start };
+        for block in (begin + (8 << 20)..begin + (40 << 20)).step_by(4096) {
+            disk.write_all_at(&rand::random::<[u8; 4096]>(), block)?;
+        }
+        Ok(())
     }
 
     /// Fills the data partition to its last block.
@@ -133,14 +244,26 @@ impl Machine {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn boot(disk: &Disk) -> Result<Self> {
-        Self::boot_with(disk, None)
+        Self::boot_with(disk, &[])
     }
 
     /// [`Machine::boot`] with a second network card at the end of a cable.
     ///
     /// # Errors
     /// When QEMU cannot be started.
-    pub fn boot_with(disk: &Disk, wire: Option<&Wire>) -> Result<Self> {
+    pub fn boot_on_wire(disk: &Disk, wire: &Wire) -> Result<Self> {
+        Self::boot_with(disk, &wire.arguments())
+    }
+
+    /// [`Machine::boot`] with a clock that has lost the time and says 1970.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn boot_in_1970(disk: &Disk) -> Result<Self> {
+        Self::boot_with(disk, &["-rtc", "base=1970-01-01T00:00:00"].map(str::to_owned))
+    }
+
+    fn boot_with(disk: &Disk, arguments: &[String]) -> Result<Self> {
         let serial = disk.path.with_extension("serial");
         let variables = disk.path.with_extension("variables");
         if !variables.exists() {
@@ -156,11 +279,11 @@ impl Machine {
         command.args(["-serial", &format!("file:{}", serial.display())]);
         let forwarded = format!("hostfwd=tcp:{http}-:{},hostfwd=tcp:{mqtt}-:1883,hostfwd=tcp:{shut}-:{}", Self::HTTP, Self::SHUT);
         command.args(["-netdev", &format!("user,id=net,{forwarded}"), "-device", "virtio-net-pci,netdev=net,romfile="]);
-        command.args(wire.map(Wire::arguments).into_iter().flatten());
+        command.args(arguments);
         command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={CODE}")]);
         command.args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
         // Named as the first to boot from: firmware remembers it by its place, which another network card moves.
-        command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.path.display())]);
+        command.args(["-drive", &disk.drive()]);
         command.args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
         let process = Process::start("qemu", &mut command, &disk.path.with_extension("log"))?;
         Ok(Self { process, serial, http, mqtt, shut })
@@ -170,6 +293,14 @@ impl Machine {
     #[must_use]
     pub fn console(&self) -> String {
         fs::read(&self.serial).map(|bytes| String::from_utf8_lossy(&bytes).replace('\u{1b}', "")).unwrap_or_default()
+    }
+
+    /// Ends it as a power cut would.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    pub fn pull_the_plug(&mut self) -> Result<()> {
+        self.process.kill9()
     }
 
     /// Fails when it has ended by itself.

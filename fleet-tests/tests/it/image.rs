@@ -1,6 +1,8 @@
 //! The image, booted: QEMU, a real fleet, and only what a user could see of both.
 
-use crate::support::{directory, function};
+mod faults;
+
+use crate::support::{directory, function, now_ms};
 use anyhow::{Context as _, Result};
 use fleet_tests::machine::HOST;
 use fleet_tests::process::run;
@@ -57,10 +59,6 @@ fn publish(machine: &Machine) -> Result<()> {
     })
 }
 
-fn now_ms() -> Result<u64> {
-    Ok(u64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?)
-}
-
 #[test]
 fn from_the_flashed_disk_to_the_usage_at_the_fleet() -> Result<()> {
     let directory = directory()?;
@@ -69,7 +67,7 @@ fn from_the_flashed_disk_to_the_usage_at_the_fleet() -> Result<()> {
     let membership = fleet.membership()?;
     let disk = Disk::new(directory.path(), &membership)?;
     let begin = Instant::now();
-    let mut machine = Machine::boot_with(&disk, Some(&wire))?;
+    let mut machine = Machine::boot_on_wire(&disk, &wire)?;
     let node = online(&fleet, &mut machine, 0)?;
     println!("power to enrolled: {:.1} s", begin.elapsed().as_secs_f64());
     fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;

@@ -83,3 +83,8 @@ pub(crate) fn usage_is_equal(fleet: &Fleet, node: &Node, name: &FunctionName) ->
         Ok((fleet.usage(name, Some(&id))? == node.totals(name)?).then_some(()))
     })
 }
+
+/// The time, milliseconds since 1970.
+pub(crate) fn now_ms() -> Result<u64> {
+    Ok(u64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?)
+}

@@ -256,3 +256,40 @@ fn a_gateway_that_loses_power_again_and_again_always_boots_and_gets_there() -> R
     assert_eq!(site.count()?, 1);
     site.phase_is(&OsPhase::Confirmed)
 }
+
+#[test]
+fn what_is_staged_goes_when_nobody_wants_it_any_more_and_an_older_failure_is_history() -> Result<()> {
+    let mut site = Site::new("", 2)?;
+    let id = site.node()?.id;
+    for version in ["2.0", "1.5"] {
+        site.publish(version)?;
+    }
+    // At a time that is not now, for the nodes of a place that this one leaves.
+    let hour = (crate::support::now_ms()? / 3_600_000 + 12) % 24;
+    site.sedge(&["node", "label", id.as_str(), "site=here"])?.success()?;
+    site.roll_out("2.0", &["--nodes", "site=here", "--restart", &format!("{hour:02}:00-{hour:02}:01")])?;
+    let staged = |site: &Site| Ok(site.node()?.os.is_some_and(|os| matches!(os.phase, OsPhase::Staged { .. })).then_some(()));
+    until("the version is staged", || staged(&site))?;
+    assert!(site.gateway.kernel_images()?.contains(&"2.0.staged".to_owned()));
+    site.sedge(&["node", "label", id.as_str(), "site=there"])?.success()?;
+    site.phase_is(&OsPhase::Confirmed)?;
+    assert_eq!(site.gateway.kernel_images()?, ["sedge_1.0.efi"]);
+
+    // A version fails, a lower one is kept after it: that is what counts, and the one that failed is not tried again by the rollout it had.
+    site.roll_out("2.0", &["--nodes", "site=there"])?;
+    for expected in ["2.0", "2.0", "2.0", "1.0"] {
+        assert_eq!(site.gateway.restarted()?.to_string(), expected);
+    }
+    site.gateway.start_node()?;
+    site.failed()?;
+    site.roll_out("1.5", &["--nodes", "site=there", "--restart", "now"])?;
+    assert_eq!(site.gateway.restarted()?.to_string(), "1.5");
+    site.gateway.start_node()?;
+    site.phase_is(&OsPhase::Confirmed)?;
+    let done: ImageRollout = site.fleet.get::<Vec<ImageRollout>>("/api/v1/image-rollouts")?.remove(0);
+    assert_eq!((done.version.to_string().as_str(), done.done), ("1.5", 1));
+    site.gateway.power_off()?;
+    assert_eq!(site.gateway.boot()?.to_string(), "1.5");
+    site.gateway.start_node()?;
+    site.phase_is(&OsPhase::Confirmed)
+}

@@ -62,6 +62,8 @@ pub struct Disk {
     pub entries: Vec<BootEntry>,
     /// Versions that are staged, whole.
     pub staged: Vec<ImageVersion>,
+    /// The version that was tried last, where that is known.
+    pub tried: Option<ImageVersion>,
     /// What the last version that failed said of it, if it could.
     pub last_words: Option<(ImageVersion, String)>,
 }
@@ -192,7 +194,9 @@ impl Update {
                 Event::Begin { target },
             ) => (Self::Fetching { target }, Some(Effect::Forget { keep: running.clone() })),
             (Self::Fetching { target }, Event::Written) => (Self::Staged { target }, None),
-            (Self::Fetching { .. } | Self::Staged { .. }, Event::Abandoned) => (Self::Confirmed, None),
+            (Self::Fetching { .. } | Self::Staged { .. }, Event::Abandoned) => {
+                (Self::Confirmed, Some(Effect::Forget { keep: running.clone() }))
+            }
             (Self::Staged { target }, Event::Activate) => (Self::Staged { target: target.clone() }, Some(Effect::Try { target })),
             (Self::Trial { .. }, Event::Healthy) => (Self::Confirmed, Some(Effect::Bless)),
             (Self::Trial { until, .. }, Event::Waits(waits)) => (Self::Trial { until, waits }, None),
@@ -239,13 +243,20 @@ impl Disk {
         self.entries.iter().any(|entry| entry.version == self.running && entry.tries.is_some())
     }
 
-    /// The newest version that used up its tries, and why.
+    /// The newest version that used up its tries, and why; none when another one was tried after it.
     #[must_use]
     pub fn given_up(&self) -> Option<(ImageVersion, String)> {
         let bad = self.entries.iter().filter(|entry| entry.is_bad() && entry.version > self.running);
         let version = bad.map(|entry| entry.version.clone()).max()?;
-        let said = self.last_words.as_ref().filter(|(of, _)| *of == version).map(|(_, reason)| reason.clone());
-        Some((version, said.unwrap_or_else(|| "it never came up far enough to say why: it hung, panicked or lost power".to_owned())))
+        let last = self.tried.as_ref().is_none_or(|tried| *tried == version);
+        last.then(|| self.why(&version)).flatten().map(|reason| (version, reason))
+    }
+
+    /// Why a version was given up, if it was.
+    fn why(&self, version: &ImageVersion) -> Option<String> {
+        let bad = self.entries.iter().any(|entry| entry.is_bad() && entry.version == *version);
+        let said = self.last_words.as_ref().filter(|(of, _)| of == version).map(|(_, reason)| reason.clone());
+        bad.then(|| said.unwrap_or_else(|| "it never came up far enough to say why: it hung, panicked or lost power".to_owned()))
     }
 
     /// Whether this box takes what is offered. `again` is set when the operator wants a version tried once more that was given up.
@@ -266,9 +277,9 @@ impl Disk {
         if self.is_on_trial() {
             return Err(Refusal::OnTrial { running: running() });
         }
-        match self.given_up() {
-            Some((version, reason)) if version == offer.version && !again => Err(Refusal::GivenUp { reason }),
-            Some(_) | None => Ok(()),
+        match self.why(&offer.version).filter(|_| !again) {
+            Some(reason) => Err(Refusal::GivenUp { reason }),
+            None => Ok(()),
         }
     }
 }

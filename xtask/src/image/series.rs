@@ -13,7 +13,8 @@ use crate::{progress, workspace};
 type Fault = fn(&Path) -> Result<()>;
 
 /// Every version with what is wrong with it. The image that is flashed has the version of the workspace, which is below all of them.
-const SERIES: [(&str, Fault); 4] = [("1.0", works), ("2.0", daemon_fails), ("3.0", no_network), ("4.0", hangs_at_once)];
+const SERIES: [(&str, Fault); 5] =
+    [("1.0", works), ("2.0", daemon_fails), ("3.0", no_network), ("4.0", hangs_at_once), ("5.0", keeper_fails)];
 
 /// Makes a bundle of each; answers the directory.
 pub(crate) fn bundles(sedged: &Path) -> Result<PathBuf> {
@@ -65,6 +66,11 @@ fn hangs_at_once(overlay: &Path) -> Result<()> {
     let made = std::process::Command::new("mkfifo").arg(&module).status().context("run mkfifo")?;
     anyhow::ensure!(made.success(), "mkfifo failed ({made})");
     Ok(())
+}
+
+/// Who gives a version up is not there.
+fn keeper_fails(overlay: &Path) -> Result<()> {
+    write(overlay, "root/usr/lib/systemd/system/sedge-os.service.d/90-fault.conf", b"[Service]\nExecStart=\nExecStart=/bin/false\n")
 }
 
 fn write(overlay: &Path, path: &str, bytes: &[u8]) -> Result<()> {

@@ -10,7 +10,7 @@ fn version(text: &str) -> ImageVersion {
 
 fn disk(running: &str, entries: &[&str]) -> Disk {
     let entries = entries.iter().map(|name| name.parse().unwrap()).collect();
-    Disk { running: version(running), entries, staged: Vec::new(), last_words: None }
+    Disk { running: version(running), entries, staged: Vec::new(), tried: None, last_words: None }
 }
 
 fn on_trial(until: Option<u64>) -> Update {
@@ -30,6 +30,10 @@ fn the_names_on_the_disk_say_where_an_update_stands() {
     assert!(target == version("2") && reason.contains("hung"), "{reason}");
     fallen.last_words = Some((version("2"), "no network".to_owned()));
     assert_eq!(start(&fallen), Update::RolledBack { target: version("2"), reason: "no network".to_owned() });
+    fallen.tried = Some(version("1"));
+    assert_eq!(start(&fallen), Update::Confirmed, "another one was tried since");
+    fallen.tried = Some(version("2"));
+    assert!(matches!(start(&fallen), Update::RolledBack { .. }));
     fallen.running = version("3");
     fallen.entries.push("sedge_3.efi".parse().unwrap());
     assert_eq!(start(&fallen), Update::Confirmed, "what failed before a later version is history");
@@ -47,6 +51,8 @@ fn what_may_not_be_installed_is_refused_with_its_reason() {
     assert!(matches!(ours.admit(&offer("2"), "b", false), Err(Refusal::Older { .. })));
     assert!(matches!(ours.admit(&offer("3"), "b", false), Err(Refusal::GivenUp { .. })));
     assert_eq!(ours.admit(&offer("3"), "b", true), Ok(()));
+    let since = Disk { tried: Some(version("2")), ..ours.clone() };
+    assert!(matches!(since.admit(&offer("3"), "b", false), Err(Refusal::GivenUp { .. })), "whatever was tried since");
     let far = Offer { minimum: Some(version("2.5")), ..offer("4") };
     assert!(matches!(ours.admit(&far, "b", false), Err(Refusal::TooFar { .. })));
     let trial = disk("2", &["sedge_1.efi", "sedge_2+2-1.efi"]);
@@ -169,10 +175,7 @@ impl Box {
                 }
                 Event::Written
             }
-            Step::Abandoned => {
-                self.disk.staged.clear();
-                Event::Abandoned
-            }
+            Step::Abandoned => Event::Abandoned,
             Step::Activate => Event::Activate,
             Step::Healthy => Event::Healthy,
             Step::Failed => Event::Failed { reason: "it crashed".to_owned() },

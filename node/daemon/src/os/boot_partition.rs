@@ -51,6 +51,15 @@ impl BootPartition {
         Self { device: device.to_owned(), mount_point: mount_point.to_owned(), turn: Mutex::new(()) }
     }
 
+    /// Puts right what a power cut has left on it.
+    pub(super) fn repair(&self) -> anyhow::Result<()> {
+        let cut = !self.device.is_dir() && {
+            let _turn = self.turn();
+            super::fat::repair(&self.device)?
+        };
+        if cut { self.write(remove_empty) } else { Ok(()) }
+    }
+
     /// Looks at what is on it.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let mounted = self.mount(MountFlags::RDONLY)?;
@@ -66,9 +75,13 @@ impl BootPartition {
         Ok(changed)
     }
 
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn mount(&self, flags: MountFlags) -> anyhow::Result<Mounted<'_>> {
         let flags = flags | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turn();
         // Where the system itself has mounted it, it is used as it is.
         if self.device.is_dir() {
             return Ok(Mounted { path: &self.device, ours: false, _turn: turn });
@@ -93,6 +106,17 @@ pub(super) fn staged(boot: &Path) -> anyhow::Result<Vec<ImageVersion>> {
     Ok(names.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_suffix(STAGED)?.parse().ok()).collect())
 }
 
+/// Removes kernel images that a power cut has emptied: the boot loader passes them by, and their names say what is not so.
+fn remove_empty(boot: &Path) -> anyhow::Result<()> {
+    for file in fs::read_dir(boot.join(ENTRIES)).with_context(|| format!("read {ENTRIES}"))?.flatten() {
+        if file.metadata().is_ok_and(|file| file.is_file() && file.len() == 0) {
+            log::warn!(name = file.file_name().to_string_lossy().as_ref(); "a file that a power cut has emptied is removed");
+            fs::remove_file(file.path()).with_context(|| format!("remove {}", file.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// The kernel image of a version.
 pub(super) fn kernel(boot: &Path, version: &ImageVersion) -> anyhow::Result<File> {
     let all = entries(boot)?;
@@ -114,11 +138,9 @@ pub(super) fn forget(boot: &Path, keep: &ImageVersion) -> anyhow::Result<()> {
     {
         return Err(error).context("remove what was said of a version");
     }
-    let twice = format!("{keep}{STAGED}");
     for file in fs::read_dir(&directory).with_context(|| format!("read {ENTRIES}"))?.flatten() {
         let name = file.file_name();
-        // A cut in a rename can leave a file of FAT under both names. Removing one would free what the other, which runs, is made of.
-        if name.to_str().is_some_and(|name| name != twice && (name.ends_with(STAGED) || name.ends_with(PART))) {
+        if name.to_str().is_some_and(|name| name.ends_with(STAGED) || name.ends_with(PART)) {
             fs::remove_file(file.path()).with_context(|| format!("remove {}", file.path().display()))?;
         }
     }
@@ -155,7 +177,6 @@ pub(super) fn show(boot: &Path, version: &ImageVersion) -> anyhow::Result<()> {
     let staged = directory.join(format!("{version}{STAGED}"));
     let entry = BootEntry { version: version.clone(), tries: Some(Tries { left: TRIES, done: 0 }) };
     let all = entries(boot)?;
-    // Also when it is there under both names, after a cut in the rename below: then nothing is removed.
     if all.contains(&entry) {
         return Ok(());
     }
@@ -171,7 +192,6 @@ pub(super) fn bless(boot: &Path, version: &ImageVersion) -> anyhow::Result<bool>
     let ours: Vec<&BootEntry> = all.iter().filter(|entry| entry.version == *version).collect();
     anyhow::ensure!(!ours.is_empty(), "the boot partition has no kernel image of {version}, which runs");
     if ours.iter().any(|entry| entry.tries.is_none()) {
-        // Under both names after a cut in the rename: renaming over it would free what it is made of. The boot loader takes the good name.
         return Ok(false);
     }
     for entry in ours {

@@ -3,7 +3,7 @@
 //! ```text
 //!  boot partition ── claim.toml ─▶ /run/sedge/claim.toml (for the daemon), a unit of systemd-networkd
 //!        ▲  names of kernel images
-//!        └──── os (root) ◀── Unix socket: ClaimUsed, Status, Stage, Activate, Waits, Healthy ── daemon (account `sedge`)
+//!        └──── os (root) ◀── Unix socket: ClaimUsed, Status, Stage, Abandon, Activate, Waits, Healthy ── daemon (account `sedge`)
 //!  slots ◀─────┘ writes the one that does not run
 //! ```
 //! The daemon runs other people's code and talks to the network; it has no right to disks and none to reboot. What it can ask for here is
@@ -13,6 +13,7 @@ mod boot_partition;
 mod claim;
 mod client;
 mod factory_reset;
+mod fat;
 mod record;
 mod slot;
 mod update;
@@ -113,6 +114,10 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned().context("the socket on standard input")?);
     let boot = BootPartition::new(&arguments.boot_partition, &arguments.mount_point);
+    // Without it a file may be lost at the next change; the box goes on.
+    if let Err(error) = boot.repair() {
+        log::error!(reason:% = format!("{error:#}"); "the boot partition could not be checked after a power cut");
+    }
     let updates = Updates::open(place(&arguments)?, &boot, Duration::from_secs(arguments.trial_s))?;
     let os = Arc::new(Os { arguments, boot, updates });
     // A box without a readable boot partition goes on with what it has: its functions matter more.
@@ -184,6 +189,7 @@ impl Os {
             Request::Status => return Ok(Answer::Status { report: self.updates.report() }),
             Request::Waits { what } => self.updates.on(&self.boot, Event::Waits(crate::fault::clip(what)))?,
             Request::Healthy => self.updates.healthy(&self.boot)?,
+            Request::Abandon => self.updates.on(&self.boot, Event::Abandoned)?,
             Request::Activate { version, rollout } => self.updates.activate(&self.boot, version, *rollout)?,
             Request::Stage { head, rollout } => return self.stage(peer, (*head, *rollout)),
         }

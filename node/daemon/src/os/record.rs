@@ -10,7 +10,7 @@ use std::path::Path;
 const FILE: &str = "sedge-slots.json";
 /// What the first program leaves when it gives up a damaged version: the version and why.
 pub(super) const FAULT: &str = "slot-fault.txt";
-/// Changes that are kept.
+/// Changes and tries that are kept.
 const CHANGES_MAX: usize = 10;
 /// Longest file that is read, bytes.
 const BYTES_MAX: u64 = 64 * 1024;
@@ -23,8 +23,8 @@ pub(super) struct Record {
     pub(super) running: Option<ImageVersion>,
     /// The newest first.
     pub(super) changes: Vec<SlotChange>,
-    /// The version that was tried last, and the number of its rollout.
-    pub(super) tried: Option<(ImageVersion, u64)>,
+    /// Versions that were tried, with the numbers of their rollouts, the last one first.
+    pub(super) tried: Vec<(ImageVersion, u64)>,
     /// What a version said before it was given up.
     pub(super) last_words: Option<(ImageVersion, String)>,
 }
@@ -57,13 +57,19 @@ impl Record {
             return self.changes.is_empty() && self.first(running, slot, now_ms);
         };
         let reason = if *running > from {
-            self.tried.as_ref().map_or_else(|| "updated".to_owned(), |(_, rollout)| format!("updated by rollout {rollout}"))
+            self.tried.first().map_or_else(|| "updated".to_owned(), |(_, rollout)| format!("updated by rollout {rollout}"))
         } else {
             let said = self.last_words.as_ref().filter(|(version, _)| *version == from).map(|(_, reason)| reason.as_str());
             format!("{from} was given up: {}", said.unwrap_or("it never came up far enough to say why: it hung, panicked or lost power"))
         };
         self.push(SlotChange { time_ms: now_ms, from, to: running.clone(), slot: slot.to_owned(), reason });
         true
+    }
+
+    /// A version is about to be tried.
+    pub(super) fn try_now(&mut self, version: &ImageVersion, rollout: u64) {
+        self.tried.insert(0, (version.clone(), rollout));
+        self.tried.truncate(CHANGES_MAX);
     }
 
     fn first(&mut self, running: &ImageVersion, slot: &str, now_ms: u64) -> bool {
@@ -88,7 +94,7 @@ mod tests {
         let (one, two): (ImageVersion, ImageVersion) = ("1".parse().unwrap(), "2".parse().unwrap());
         let mut record = Record::read(boot.path());
         assert!(record.note(&one, "a", 1) && !record.note(&one, "a", 2));
-        record.tried = Some((two.clone(), 7));
+        record.try_now(&two, 7);
         assert!(record.note(&two, "b", 3));
         record.last_words = Some((two.clone(), "no network".to_owned()));
         record.write(boot.path()).unwrap();

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// How often the daemon may begin anew before a version on trial is given up.
 const BEGINS_MAX: u32 = 5;
+/// How long the daemon of a version on trial may keep failing: what it needs may come late.
+const FAILING_MIN: Duration = Duration::from_secs(60);
 /// How long a restart may take before it is asked for again.
 const RESTART_MAX: Duration = Duration::from_secs(180);
 
@@ -63,6 +65,8 @@ pub(super) struct Updates {
     place: Place,
     /// The last changes of the slot that runs, the newest first; none is added while it runs.
     changes: Vec<SlotChange>,
+    /// When the keeper first started since the machine did.
+    began: Mono,
     state: Mutex<Update>,
     /// When the box was told to restart.
     restarted: Mutex<Option<Mono>>,
@@ -91,9 +95,10 @@ impl Updates {
             // Nothing but what people are told depends on it.
             log::error!(reason:% = format!("{error:#}"); "what runs could not be noted on the boot partition");
         }
-        let state = Update::at_start(&disk, began(&place.trial_began), trial);
+        let began = began(&place.trial_began);
+        let state = Update::at_start(&disk, began, trial);
         log::info!(version:% = place.running, slot = place.slot.as_str(), update:% = state; "the operating system that runs");
-        Ok(Self { place, changes: record.changes, state: Mutex::new(state), restarted: Mutex::new(None), writing: Mutex::new(()) })
+        Ok(Self { place, changes: record.changes, began, state: Mutex::new(state), restarted: Mutex::new(None), writing: Mutex::new(()) })
     }
 
     /// How things stand.
@@ -169,7 +174,7 @@ impl Updates {
         anyhow::ensure!(matches!(&*self.state(), Update::Staged { target } if target == version), "version {version} is not staged");
         boot.write(|boot| {
             let mut record = Record::read(boot);
-            record.tried = Some((version.clone(), rollout));
+            record.try_now(version, rollout);
             record.last_words = record.last_words.filter(|(of, _)| of != version);
             record.write(boot)
         })?;
@@ -183,7 +188,8 @@ impl Updates {
 
     /// Looks whether the daemon of a version on trial keeps failing.
     pub(super) fn look_at_daemon(&self, boot: &BootPartition) -> anyhow::Result<()> {
-        match self.failure_of_daemon() {
+        let failing = (clock::mono() >= self.began.after(FAILING_MIN)).then(|| self.failure_of_daemon()).flatten();
+        match failing {
             Some(reason) => self.on(boot, Event::Failed { reason }),
             None => Ok(()),
         }
@@ -202,7 +208,7 @@ impl Updates {
         let offer = Offer { board: manifest.board.clone(), version: manifest.version.clone(), minimum: manifest.minimum.clone() };
         let (disk, record) = boot.read(|boot| look(boot, &self.place.running))?;
         // A record that was lost must not keep a version away for ever.
-        let again = record.tried.as_ref().is_none_or(|(version, tried)| *version != offer.version || *tried != rollout);
+        let again = !record.tried.contains(&(offer.version.clone(), rollout));
         disk.admit(&offer, &self.place.board, again).map_err(|refusal| refused(&refusal))?;
         Ok(manifest)
     }
@@ -287,7 +293,8 @@ fn began(note: &Path) -> Mono {
 fn look(boot: &Path, running: &ImageVersion) -> anyhow::Result<(Disk, Record)> {
     let record = Record::read(boot);
     let (entries, staged, last_words) = (boot_partition::entries(boot)?, boot_partition::staged(boot)?, record.last_words.clone());
-    Ok((Disk { running: running.clone(), entries, staged, last_words }, record))
+    let tried = record.tried.first().map(|(version, _)| version.clone());
+    Ok((Disk { running: running.clone(), entries, staged, tried, last_words }, record))
 }
 
 /// Why a daemon of which systemd says this does not come up, if it does not.

@@ -129,6 +129,10 @@ impl Updater {
             self.up_told = true;
         }
         let Some(image) = image.filter(|image| image.version != report.version) else {
+            if let OsPhase::Staged { .. } | OsPhase::Fetching { .. } = report.phase {
+                self.keeper.ask(Request::Abandon).await?;
+                return Ok(Duration::ZERO);
+            }
             self.tell(report);
             return Ok(if self.up_told { REST } else { LOOK });
         };

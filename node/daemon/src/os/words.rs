@@ -32,6 +32,8 @@ pub(crate) enum Request {
         /// Number of the rollout: another number is another try of a version that was given up.
         rollout: u64,
     },
+    /// What was staged, or begun, is not wanted any more.
+    Abandon,
     /// The staged version shall be tried now.
     Activate {
         /// Which.

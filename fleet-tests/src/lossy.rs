@@ -192,10 +192,8 @@ impl Pending {
 
 /// Serves one connection until it ends.
 fn serve(peer: &UnixStream, state: &Mutex<State>) {
-    // A machine whose plug is pulled ends without a word.
-    if let Err(error) = greet(peer, state).and_then(|()| answer(peer, state)) {
-        eprintln!("the disk's connection ended: {error:#}");
-    }
+    // A machine whose plug is pulled ends without a word; one that does not understand the disk does not boot.
+    drop(greet(peer, state).and_then(|()| answer(peer, state)));
 }
 
 fn greet(mut peer: &UnixStream, state: &Mutex<State>) -> Result<()> {

@@ -220,6 +220,8 @@ fn what_is_older_forged_damaged_or_for_another_board_never_runs() -> Result<()> 
     assert!(refused.code == Some(1) && refused.stderr.contains("300000"), "{}", refused.stderr);
     let again = Version::new("3.0")?.bundle(&directory, (BOARD, site.key()?))?;
     assert!(publish(&site, &again)?.stderr.contains("a version never changes"));
+    let refused = sedge_bundle::digest(std::fs::File::open(&again)?)?;
+    assert!(!site.fleet.artifact_path(&refused).exists(), "what is refused is not kept");
     assert!(!site.gateway.restarts());
     assert_eq!(site.gateway.kernel_images()?, ["sedge_1.0.efi"]);
     assert_eq!(site.count()?, 1);

@@ -49,6 +49,14 @@ impl Artifacts {
         Ok(Incoming { path: Some(path), file, digest: Sha256::new(), bytes: 0 })
     }
 
+    /// Deletes an artifact. One that is not here is no error.
+    pub(crate) async fn remove(&self, digest: Digest) -> io::Result<()> {
+        match tokio::fs::remove_file(self.path(digest)).await {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// The whole artifact, if it is here.
     pub(crate) async fn read(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         match tokio::fs::read(self.path(digest)).await {

@@ -75,12 +75,11 @@ impl Moment {
         let mut after = |ms: RangeInclusive<u64>| Fuse::After(Duration::from_millis(random.random_range(ms)));
         match self {
             Self::Fetch => after(0..=2_000),
-            Self::Write if lossy => Fuse::OtherSlot(random.random_range(1..=600)),
+            Self::Write if lossy => Fuse::OtherSlot(random.random_range(1..=60)),
             Self::Write => after(1_000..=12_000),
-            // Some forty of them are the kernel image.
-            Self::Stage if lossy => Fuse::BootPartition(random.random_range(1..=80)),
+            Self::Stage if lossy => Fuse::BootPartition(random.random_range(1..=30)),
             Self::Stage => after(5_000..=20_000),
-            Self::Activate | Self::Bless if lossy => Fuse::BootPartition(random.random_range(1..=10)),
+            Self::Activate | Self::Bless if lossy => Fuse::BootPartition(random.random_range(1..=14)),
             Self::Activate | Self::Kept | Self::Over => after(0..=2_000),
             Self::Reboot | Self::Trial => after(0..=20_000),
             Self::Bless => after(5_000..=25_000),
@@ -107,14 +106,15 @@ impl Site {
         };
         wait::until_within(2 * BOOT, "the power goes", || {
             self.machine.check()?;
-            // What is not written any more cannot be cut.
-            let late = self.disk.is_cut() || begin.elapsed() >= after || self.seen()?.as_ref().and_then(Moment::of) >= Some(Moment::Kept);
-            Ok(late.then_some(()))
+            // What is not written any more cannot be cut: then it is the next moment that is.
+            let late = begin.elapsed() >= after || self.seen()?.as_ref().and_then(Moment::of) > Some(moment);
+            Ok((self.disk.is_cut() || late).then_some(()))
         })?;
+        let blown = self.disk.is_cut();
         self.machine.pull_the_plug()?;
         let lost = self.disk.cut_power()?;
         let names = self.disk.kernel_images().unwrap_or_default();
-        println!("{moment:?}, {fuse:?}, blown {}, {lost:?}: {names:?}", begin.elapsed() < after);
+        println!("{moment:?}, {fuse:?}, blown {blown}, {lost:?}: {names:?}");
         Ok(true)
     }
 

@@ -44,7 +44,14 @@ pub(super) async fn publish(State(shared): App, digest: Result<Path<Digest>, Pat
     drop(permit);
     let Manifest { board, version, .. } = manifest;
     let image = Image { board, version, artifact: digest, size, head, signers, created_ms: now_ms() };
-    let kept = shared.store.publish_image(&image).await?;
+    let kept = match shared.store.publish_image(&image).await {
+        Err(fault @ ImageFault::Taken { .. }) => {
+            // Nobody will ever ask for it.
+            shared.artifacts.remove(digest).await.map_err(|cause| Refusal::internal(&cause))?;
+            return Err(fault.into());
+        }
+        done => done?,
+    };
     info!(board = kept.board.as_str(), version:% = kept.version; "image published");
     Ok(Json(kept))
 }

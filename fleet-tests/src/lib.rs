@@ -15,6 +15,7 @@
 //! Absent on purpose: the simulation of whole fleets, which needs no processes, and measurements (`cargo xtask bench`).
 
 pub mod artifact;
+pub mod board;
 pub mod call;
 pub mod cli;
 pub mod clock;
@@ -34,6 +35,7 @@ pub mod small_image;
 pub mod wait;
 pub mod wire;
 
+pub use board::Board;
 pub use clock::Clock;
 pub use disk::SmallDisk;
 pub use fleet::Fleet;

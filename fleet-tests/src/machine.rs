@@ -1,5 +1,6 @@
 //! A whole machine that boots the image: QEMU, its disk, its serial line.
 
+use crate::board::{self, Board};
 use crate::cli;
 use crate::lossy::{LossyDisk, Lost};
 use crate::node::Membership;
@@ -26,13 +27,11 @@ const BOOT_PARTITION_BYTES: Range<u64> = 1 << 20..(1 + 192) << 20;
 const OTHER_SLOT_BYTES: Range<u64> = (1 + 192 + 256) << 20..DATA_PARTITION;
 /// Where the data partition begins, bytes: behind the boot partition and two slots.
 const DATA_PARTITION: u64 = (1 + 192 + 2 * 256) << 20;
-/// Firmware.
-const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// A disk with the image on it.
 #[derive(Debug)]
 pub struct Disk {
+    board: Board,
     tools: Tools,
     path: PathBuf,
     /// What stands between it and the machine when it may lose what was not flushed.
@@ -40,22 +39,19 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Flashes the image that `cargo xtask test` has built to a file in `directory`, with a claim.
+    /// Flashes the image for a board to a file in `directory`, with a claim.
     ///
     /// # Errors
     /// When there is none, or no room.
-    pub fn new(directory: &Path, membership: &Membership) -> Result<Self> {
-        let named = |name: &str| {
-            std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set: run `cargo xtask test` as root"))
-        };
-        let (image, root) = (named("SEDGE_TEST_IMAGE")?, named("SEDGE_IMAGE_TOOLS")?);
+    pub fn new(board: Board, directory: &Path, membership: &Membership) -> Result<Self> {
+        let (image, root) = (board.image()?, board::built("SEDGE_IMAGE_TOOLS", "cargo xtask test")?);
         let (tools, path) = (Tools::new(&root, directory, 0), directory.join("disk.img"));
         let (from, to) = (image.to_str().context("the image's path is no text")?, path.to_str().context("the directory is no text")?);
         let Membership { url, ca_pin, claim } = membership;
         let (fleet, pin) = (["--fleet", url], ca_pin.to_string());
         let arguments = [&["flash", from, "--to", to, "--size", DISK_SIZE, "--claim", claim, "--ca-pin", &pin], &fleet[..]].concat();
         cli::sedge(None, &arguments)?.success()?;
-        Ok(Self { tools, path, lossy: None })
+        Ok(Self { board, tools, path, lossy: None })
     }
 
     /// From now on it loses what was not flushed when the power is cut, drawn from `seed`.
@@ -223,6 +219,7 @@ const CONSOLE_LINES_SHOWN: usize = 40;
 /// A machine that runs; dropping it is pulling the plug.
 #[derive(Debug)]
 pub struct Machine {
+    board: Board,
     process: Process,
     serial: PathBuf,
     /// Where its HTTP listener is reached.
@@ -267,26 +264,31 @@ impl Machine {
         let serial = disk.path.with_extension("serial");
         let variables = disk.path.with_extension("variables");
         if !variables.exists() {
-            output(disk.tools.command("cp").arg(VARIABLES).arg(&variables))?;
+            output(disk.tools.command("cp").arg(disk.board.variables()).arg(&variables))?;
         }
         // Free until QEMU takes it.
         let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
         let [http, mqtt, shut] = listeners.map(|listener| listener.and_then(|listener| listener.local_addr()));
         let (http, mqtt, shut) = (http?, mqtt?, shut?);
         // One processor: with two that are emulated on a busy machine, the guest's kernel has been seen to lose the timer of the second.
-        let mut command = disk.tools.command("qemu-system-x86_64");
-        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none"]);
+        let mut command = disk.tools.command(disk.board.program());
+        disk.board.add_to(&mut command, &variables);
+        command.args(["-m", "512", "-nodefaults", "-display", "none"]);
         command.args(["-serial", &format!("file:{}", serial.display())]);
         let forwarded = format!("hostfwd=tcp:{http}-:{},hostfwd=tcp:{mqtt}-:1883,hostfwd=tcp:{shut}-:{}", Self::HTTP, Self::SHUT);
         command.args(["-netdev", &format!("user,id=net,{forwarded}"), "-device", "virtio-net-pci,netdev=net,romfile="]);
         command.args(arguments);
-        command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={CODE}")]);
-        command.args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
         // Named as the first to boot from: firmware remembers it by its place, which another network card moves.
         command.args(["-drive", &disk.drive()]);
         command.args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
         let process = Process::start("qemu", &mut command, &disk.path.with_extension("log"))?;
-        Ok(Self { process, serial, http, mqtt, shut })
+        Ok(Self { board: disk.board, process, serial, http, mqtt, shut })
+    }
+
+    /// What it is built of.
+    #[must_use]
+    pub fn board(&self) -> Board {
+        self.board
     }
 
     /// What it wrote to its serial line.

@@ -56,7 +56,8 @@ pub(crate) fn build(profile: Profile) -> Result<Binaries> {
     Ok(Binaries { sedged: find("sedged")?, fleet: find("sedge-fleet")?, sedge: find("sedge")? })
 }
 
-fn run(mut command: Command) -> Result<Vec<PathBuf>> {
+/// Runs a `cargo build` that speaks JSON; answers which programs it built.
+pub(crate) fn run(mut command: Command) -> Result<Vec<PathBuf>> {
     let mut cargo = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("run cargo")?;
     let mut executables = Vec::new();
     for line in BufReader::new(cargo.stdout.take().context("read what cargo says")?).lines() {

@@ -5,14 +5,12 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+use crate::compiler::Compiler;
+use crate::image::Arch;
 use crate::install::{self, PipNeed};
 use crate::progress::{self, Timed};
 use crate::{test, tidy, workspace};
 
-/// The other processor that nodes have.
-const OTHER_TARGET: &str = "aarch64-unknown-linux-gnu";
-/// What links for it.
-const OTHER_LINKER: &str = "aarch64-linux-gnu-gcc";
 /// A project of its own: it is built for a fuzzer.
 const FUZZ: &str = "fleet-tests/fuzz/Cargo.toml";
 /// The decoders that are fuzzed.
@@ -100,19 +98,12 @@ fn doc() -> Result<Outcome> {
     status(command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"))
 }
 
-/// The programs for the other processor, where its standard library and linker are installed.
+/// The programs for the other processor that nodes have, where a compiler for it can be had.
 fn other_target() -> Result<Outcome> {
-    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", OTHER_TARGET]).output().context("run rustc")?;
-    let library = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if !std::path::Path::new(&library).is_dir() {
-        return Ok(Outcome::Skipped(format!("`rustup target add {OTHER_TARGET}` brings its standard library")));
+    match Compiler::ensure(Arch::Arm64) {
+        Ok(compiler) => status(compiler.cargo(&[]).args(["--workspace", "--bins"])),
+        Err(missing) => Ok(Outcome::Skipped(format!("{missing:#}"))),
     }
-    if !install::has(OTHER_LINKER) {
-        return Ok(Outcome::Skipped(format!("`apt-get install gcc-aarch64-linux-gnu` brings {OTHER_LINKER}")));
-    }
-    let mut command = workspace::cargo();
-    command.args(["build", "--workspace", "--bins", "--target", OTHER_TARGET]);
-    status(command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", OTHER_LINKER))
 }
 
 /// Licences, sources and unwanted crates; known weaknesses too where their database can be fetched.

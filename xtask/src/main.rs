@@ -11,6 +11,7 @@
 mod bench;
 mod binaries;
 mod ci;
+mod compiler;
 mod demo;
 mod guests;
 mod image;

@@ -1,13 +1,14 @@
 //! `cargo xtask test`: every test, those with real processes included.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
 use crate::binaries::{self, Profile};
-use crate::image::{self, Built};
+use crate::compiler::Compiler;
+use crate::image::{self, Arch};
 use crate::install::{self, Need, PipNeed};
 use crate::progress::{self, Timed};
 use crate::{guests, workspace};
@@ -60,18 +61,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let timed = Timed::begin("programs");
     let binaries = binaries::build(Profile::Dev)?;
     timed.end();
-    let image = match boots(options) {
+    let images = match boots(options) {
         true if rustix::process::geteuid().is_root() => {
-            let timed = Timed::begin("image");
-            let built = image::build(&image::Options::test(binaries.sedged.clone()))?;
-            let series = if options.all { Some(image::series::bundles(&binaries.sedged)?) } else { None };
+            let timed = Timed::begin("images");
+            let images = images(options, &binaries.sedged)?;
             timed.end();
-            Some(Booted { built, series })
+            images
         }
-        _without => None,
+        _without => Images::new(),
     };
     let timed = Timed::begin("tests");
-    let (mut good, mut count) = runner(options, image.as_ref())?;
+    let (mut good, mut count) = runner(options, &images)?;
     timed.end();
     // A filter names tests, and examples in the documentation have no names.
     if options.filter.is_empty() {
@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         good &= doc_good;
         count = Count { passed: count.passed + doc_count.passed, failed: count.failed + doc_count.failed };
     }
-    if image.is_none() && boots(options) {
+    if images.is_empty() && boots(options) {
         progress::say("the image was not booted: building it needs root");
     }
     progress::say(&format!("{} passed, {} failed", count.passed, count.failed));
@@ -94,15 +94,23 @@ fn boots(options: &Options) -> bool {
     options.filter.is_empty() || options.filter.iter().any(named)
 }
 
-/// What tests boot.
-#[derive(Debug)]
-struct Booted {
-    built: Built,
-    /// Bundles of further versions.
-    series: Option<PathBuf>,
+/// What tests boot, by the environment variables that name it.
+type Images = Vec<(&'static str, PathBuf)>;
+
+/// Builds the image, and for `--all` that of the other processor and bundles of further versions.
+fn images(options: &Options, sedged: &Path) -> Result<Images> {
+    let built = image::build(&image::Options::test(Arch::X86_64, sedged.to_owned()))?;
+    let mut images = vec![("SEDGE_TEST_IMAGE", built.image), ("SEDGE_IMAGE_TOOLS", built.tools)];
+    if options.all {
+        images.push(("SEDGE_TEST_BUNDLES", image::series::bundles(Arch::X86_64, sedged)?));
+        let sedged = Compiler::ensure(Arch::Arm64)?.build("sedged", "dev", &[])?;
+        images.push(("SEDGE_TEST_IMAGE_ARM64", image::build(&image::Options::test(Arch::Arm64, sedged.clone()))?.image));
+        images.push(("SEDGE_TEST_BUNDLES_ARM64", image::series::bundles(Arch::Arm64, &sedged)?));
+    }
+    Ok(images)
 }
 
-fn runner(options: &Options, image: Option<&Booted>) -> Result<(bool, Count)> {
+fn runner(options: &Options, images: &Images) -> Result<(bool, Count)> {
     let mut command = workspace::cargo();
     let nextest = install::ensure_pip(&NEXTEST);
     if let Ok(program) = &nextest {
@@ -112,7 +120,7 @@ fn runner(options: &Options, image: Option<&Booted>) -> Result<(bool, Count)> {
         if options.all {
             command.args(["--run-ignored", "all"]);
         }
-        if image.is_none() {
+        if images.is_empty() {
             command.args(["-E", &format!("not ({BOOTED})")]);
         }
         command.args(&options.filter);
@@ -122,15 +130,11 @@ fn runner(options: &Options, image: Option<&Booted>) -> Result<(bool, Count)> {
         if options.all {
             command.arg("--include-ignored");
         }
-        if image.is_none() {
+        if images.is_empty() {
             command.args(BOOTED_MODULES.iter().flat_map(|module| ["--skip", module]));
         }
     }
-    if let Some(Booted { built, series }) = image {
-        command.env("SEDGE_TEST_IMAGE", &built.image).env("SEDGE_IMAGE_TOOLS", &built.tools);
-        command.envs(series.iter().map(|series| ("SEDGE_TEST_BUNDLES", series)));
-    }
-    watched(&mut command)
+    watched(command.envs(images.iter().cloned()))
 }
 
 /// Runs a test runner; shows what it prints and counts from it.

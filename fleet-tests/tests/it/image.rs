@@ -7,21 +7,19 @@ use anyhow::{Context as _, Result};
 use fleet_tests::machine::HOST;
 use fleet_tests::process::run;
 use fleet_tests::wire::Wire;
-use fleet_tests::{Disk, Fleet, Machine, artifact, wait};
+use fleet_tests::{Board, Disk, Fleet, Machine, artifact, wait};
 use sedge_protocol::api::{Node, NodeState};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// From power to a node in the fleet: emulated, on a machine that does other things beside.
-const BOOT: Duration = Duration::from_secs(300);
 /// One request to a box that is up.
 const REQUEST: Duration = Duration::from_secs(5);
 
 /// Waits until the one node of the fleet has been heard since `begin_ms`.
 fn online(fleet: &Fleet, machine: &mut Machine, begin_ms: u64) -> Result<Node> {
-    wait::until_within(BOOT, "the box is in the fleet", || {
+    wait::until_within(machine.board().patience(), "the box is in the fleet", || {
         machine.check()?;
         let heard = |node: &Node| node.state == NodeState::Online && node.vitals.started_ms >= begin_ms;
         Ok(fleet.nodes()?.into_iter().find(heard))
@@ -30,7 +28,7 @@ fn online(fleet: &Fleet, machine: &mut Machine, begin_ms: u64) -> Result<Node> {
 
 /// Waits until `hello` answers.
 fn hello(machine: &mut Machine) -> Result<()> {
-    let answer = wait::until_within(BOOT, "the function answers", || {
+    let answer = wait::until_within(machine.board().patience(), "the function answers", || {
         machine.check()?;
         Ok(get(machine.http, "/hello").ok().filter(|answer| answer.starts_with("HTTP/1.1 200 ")))
     })?;
@@ -61,11 +59,21 @@ fn publish(machine: &Machine) -> Result<()> {
 
 #[test]
 fn from_the_flashed_disk_to_the_usage_at_the_fleet() -> Result<()> {
+    from_flash_to_usage(Board::Pc)
+}
+
+#[test]
+#[ignore = "boots twice a processor that takes long to emulate: `cargo xtask test --all`"]
+fn from_the_flashed_disk_to_the_usage_at_the_fleet_on_arm64() -> Result<()> {
+    from_flash_to_usage(Board::Arm64)
+}
+
+fn from_flash_to_usage(board: Board) -> Result<()> {
     let directory = directory()?;
     let fleet = Fleet::start_as(HOST, directory.path())?;
     let wire = Wire::new(directory.path())?;
     let membership = fleet.membership()?;
-    let disk = Disk::new(directory.path(), &membership)?;
+    let disk = Disk::new(board, directory.path(), &membership)?;
     let begin = Instant::now();
     let mut machine = Machine::boot_on_wire(&disk, &wire)?;
     let node = online(&fleet, &mut machine, 0)?;
@@ -77,7 +85,9 @@ fn from_the_flashed_disk_to_the_usage_at_the_fleet() -> Result<()> {
     fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
     publish(&machine)?;
     let average = function("average");
-    wait::until("the reading is usage at the fleet", || Ok((fleet.usage(&average, Some(&node.id))?.calls_ok > 0).then_some(())))?;
+    wait::until_within(board.patience(), "the reading is usage at the fleet", || {
+        Ok((fleet.usage(&average, Some(&node.id))?.calls_ok > 0).then_some(()))
+    })?;
     only_what_the_node_serves_is_reached(&machine, &wire)?;
 
     // A version that was tried once and is good; the claim in its file is blank and nothing else.
@@ -117,7 +127,7 @@ fn only_what_the_node_serves_is_reached(machine: &Machine, wire: &Wire) -> Resul
 fn a_full_data_partition_stops_nothing_and_a_factory_reset_empties_it() -> Result<()> {
     let directory = directory()?;
     let fleet = Fleet::start_as(HOST, directory.path())?;
-    let disk = Disk::new(directory.path(), &fleet.membership()?)?;
+    let disk = Disk::new(Board::Pc, directory.path(), &fleet.membership()?)?;
     let mut machine = Machine::boot(&disk)?;
     let node = online(&fleet, &mut machine, 0)?;
     fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;

@@ -21,8 +21,17 @@ const DEBIAN_SOURCE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-k
 pub(crate) struct Sources {
     /// `library/` of the compiler's sources.
     pub(crate) library: PathBuf,
-    /// The objects of wasi-libc for the guest target.
-    pub(crate) wasi_libc: PathBuf,
+    /// The objects of wasi-libc, for the guest target alone: others have the C library of their linker.
+    pub(crate) wasi_libc: Option<PathBuf>,
+}
+
+/// What is looked for.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    /// The version of the compiler.
+    pub(crate) release: &'a str,
+    /// Whether wasi-libc is needed too.
+    pub(crate) libc: bool,
 }
 
 /// Why the sources could not be had.
@@ -51,29 +60,30 @@ pub enum ArchiveError {
     Incomplete(PathBuf),
 }
 
-/// Unpacks what a compiler of version `release` needs into `into`: from archives in `dirs` if they are there, else from Debian.
+/// Unpacks what is wanted into `into`: from archives in `dirs` if they are there, else from Debian.
 pub(crate) fn unpack(
     dirs: &[PathBuf],
-    release: &str,
+    wanted: &Wanted<'_>,
     into: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Sources, ArchiveError> {
-    let source = find(dirs, &format!("rust-src-{release}"));
-    let libc = find(dirs, "wasi-libc-");
-    let sources = if let (Some(source), Some(libc)) = (source, libc) {
+    let Wanted { release, libc } = *wanted;
+    let names = [Some(format!("rust-src-{release}")), libc.then(|| "wasi-libc-".to_owned())];
+    let archives: Option<Vec<PathBuf>> = names.iter().flatten().map(|name| find(dirs, name)).collect();
+    let (library, objects) = if let Some(archives) = archives {
         progress(Progress::Step("unpacking the standard library's sources"));
-        untar(&source, into)?;
-        untar(&libc, into)?;
-        Sources { library: into.join("library"), wasi_libc: into.join(TARGET) }
+        archives.iter().try_for_each(|archive| untar(archive, into))?;
+        (into.join("library"), into.join(TARGET))
     } else {
         progress(Progress::Step("downloading the standard library's sources from Debian"));
-        Debian::new(into)?.fetch(release, progress)?;
+        Debian::new(into)?.fetch(wanted, progress)?;
         let library = into.join("usr/src").join(format!("rustc-{release}")).join("library");
         accept_vendored(&library.join("vendor"))?;
-        Sources { library, wasi_libc: into.join("usr/lib").join(TARGET) }
+        (library, into.join("usr/lib").join(TARGET))
     };
-    [&sources.library, &sources.wasi_libc]
-        .into_iter()
+    let sources = Sources { library, wasi_libc: libc.then_some(objects) };
+    std::iter::once(&sources.library)
+        .chain(&sources.wasi_libc)
         .find(|dir| !dir.is_dir())
         .map_or(Ok(()), |missing| Err(ArchiveError::Incomplete(missing.strip_prefix(into).unwrap_or(missing).to_owned())))?;
     Ok(sources)
@@ -142,13 +152,15 @@ impl Debian {
         Ok(Self { dir, into: into.to_owned() })
     }
 
-    fn fetch(&self, release: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), ArchiveError> {
+    fn fetch(&self, wanted: &Wanted<'_>, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), ArchiveError> {
+        let Wanted { release, libc } = *wanted;
         let mut line = |text: &str| progress(Progress::Line(text));
         tool::run(self.apt("apt-get").arg("update"), &mut line)?;
         let versions = tool::output(self.apt("apt-cache").args(["madison", "rust-src"]))?;
         let version =
             package_version(&versions, release).ok_or_else(|| ArchiveError::NoArchive { name: format!("rust-src-{release}.tar.xz") })?;
-        tool::run(self.apt("apt-get").args(["download", &format!("rust-src={version}"), "wasi-libc"]), &mut line)?;
+        let packages = [Some(format!("rust-src={version}")), libc.then(|| "wasi-libc".to_owned())];
+        tool::run(self.apt("apt-get").arg("download").args(packages.iter().flatten()), &mut line)?;
         let packages = fs::read_dir(&self.dir).map_err(|cause| ArchiveError::Write { path: self.dir.clone(), cause })?;
         for package in packages.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "deb")) {
             tool::run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&self.into), &mut line)?;
@@ -229,7 +241,10 @@ mod tests {
             tool::run(tar.arg("-cJf").arg(dir.path().join(name)).args(["-T", "/dev/null"]), &mut |_| {}).unwrap();
         }
         let into = tempfile::tempdir().unwrap();
-        let error = unpack(&[dir.path().to_owned()], "1.0.0", into.path(), &mut |_| {}).unwrap_err();
-        assert!(matches!(error, ArchiveError::Incomplete(path) if path == Path::new("library")));
+        for libc in [true, false] {
+            let wanted = Wanted { release: "1.0.0", libc };
+            let error = unpack(&[dir.path().to_owned()], &wanted, into.path(), &mut |_| {}).unwrap_err();
+            assert!(matches!(error, ArchiveError::Incomplete(path) if path == Path::new("library")));
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! function.toml ───┐
 //!                  ├─▶ Project ──▶ Builder ──commands──▶ cargo / go / npm / zig / … / sh ──▶ *.wasm ──assets──▶ artifact
 //! Cargo.toml, ─────┘                  │
-//! go.mod, app.py, …                   ├─ Toolchain::wasm_target: target installed → rustup → private copy
+//! go.mod, app.py, …                   ├─ Toolchain::target: target installed → rustup → private copy
 //!                                     └─ bring: in PATH → installed before → pip into the user's cache
 //! ```
 //!
@@ -35,7 +35,7 @@ pub use fingerprint::{contents, fingerprint};
 pub use language::Language;
 pub use project::{Project, ProjectError, Recipe};
 use serde::Deserialize;
-pub use toolchain::{RustGuest, TARGET, Toolchain, ToolchainError};
+pub use toolchain::{RustTarget, TARGET, Toolchain, ToolchainError, variable};
 
 /// What a build says while it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,13 +156,13 @@ impl Builder {
     pub fn build(&self, dir: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, BuildError> {
         let project = Project::open(dir)?;
         let guest =
-            if project.needs_rust() { Some(self.toolchain.wasm_target(dir, progress).map_err(BuildError::Toolchain)?) } else { None };
+            if project.needs_rust() { Some(self.toolchain.target(TARGET, dir, progress).map_err(BuildError::Toolchain)?) } else { None };
         let built = match &project.recipe {
             Recipe::Command { command, artifact } => {
                 progress(Progress::Step(command));
                 let mut shell = Command::new("sh");
                 shell.args(["-c", command]).current_dir(dir);
-                guest.iter().for_each(|guest| guest.apply(&mut shell));
+                guest.iter().for_each(|guest| guest.apply(&mut shell, &[]));
                 run(dir, &mut shell, &mut |line| progress(Progress::Line(line)))?;
                 left(dir.join(artifact))?
             }
@@ -198,7 +198,7 @@ impl Builder {
         left(out)
     }
 
-    fn cargo(&self, dir: &Path, guest: Option<&RustGuest>, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, BuildError> {
+    fn cargo(&self, dir: &Path, guest: Option<&RustTarget>, progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, BuildError> {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(dir).args(["build", "--release", "--target", TARGET]).arg("--message-format=json-render-diagnostics");
         if !self.features.is_empty() {
@@ -207,7 +207,7 @@ impl Builder {
         self.target_dir.iter().for_each(|target| {
             cargo.env("CARGO_TARGET_DIR", target);
         });
-        guest.into_iter().for_each(|guest| guest.apply(&mut cargo));
+        guest.into_iter().for_each(|guest| guest.apply(&mut cargo, &[]));
         if self.debugger {
             cargo.envs([
                 ("CARGO_PROFILE_RELEASE_DEBUG", "2"),

@@ -1,4 +1,4 @@
-//! The standard library that guests are compiled against, and where it comes from.
+//! The standard library that programs for another processor are compiled against, guests first of all, and where it comes from.
 //!
 //! ```text
 //! in rustc's sysroot? ──yes──▶ use it
@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs, io};
 
-use crate::archive::{self, ArchiveError};
+use crate::archive::{self, ArchiveError, Wanted};
 use crate::tool::{self, ToolError};
 use crate::{Progress, sysroot};
 
@@ -28,7 +28,7 @@ const LINKER: &str = "wasm-component-ld";
 /// How long `rustup` may try: enough for a slow line, short for one that leads nowhere.
 const RUSTUP_TIME_MAX: Duration = Duration::from_secs(90);
 
-/// Where a toolchain for guests is looked for, and where a private copy is kept.
+/// Where a toolchain for another target is looked for, and where private copies are kept.
 #[derive(Debug, Clone)]
 pub struct Toolchain {
     home: PathBuf,
@@ -36,7 +36,7 @@ pub struct Toolchain {
     private: bool,
 }
 
-/// Why there is no toolchain for guests.
+/// Why there is no toolchain for a target.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolchainError {
     /// There is no usable compiler at all.
@@ -55,8 +55,10 @@ pub enum ToolchainError {
         cause: io::Error,
     },
     /// The sources of the standard library could not be had.
-    #[error("get the standard library's sources for rustc {release}; `rustup target add {TARGET}` on a machine with network avoids this")]
+    #[error("get the standard library's sources for rustc {release}; `rustup target add {target}` on a machine with network avoids this")]
     Sources {
+        /// What is compiled for.
+        target: &'static str,
         /// The compiler's version.
         release: String,
         /// What was tried.
@@ -67,26 +69,47 @@ pub enum ToolchainError {
     #[error("this compiler has no `{LINKER}`, which links components: install Rust from https://rustup.rs")]
     NoLinker,
     /// The standard library could not be compiled.
-    #[error("compile the standard library for {TARGET}")]
-    Compile(#[source] ToolError),
+    #[error("compile the standard library for {target}")]
+    Compile {
+        /// What is compiled for.
+        target: &'static str,
+        /// How it ended.
+        #[source]
+        cause: ToolError,
+    },
 }
 
-/// A compiler that can build guests.
+/// A compiler that can build for a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RustGuest {
+pub struct RustTarget {
+    name: &'static str,
     /// The private copy to compile against; none if the compiler's own sysroot has the target.
     sysroot: Option<PathBuf>,
 }
 
-impl RustGuest {
-    /// Makes `command`, or whatever cargo it starts, compile guests with this toolchain.
-    pub fn apply(&self, command: &mut Command) {
-        if let Some(sysroot) = &self.sysroot {
+impl RustTarget {
+    /// As the compiler names the target.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Makes `command`, or whatever cargo it starts, compile with this toolchain and with further `flags` of the compiler.
+    pub fn apply(&self, command: &mut Command, flags: &[&str]) {
+        let sysroot = self.sysroot.as_ref().map(|sysroot| format!("--sysroot={}", sysroot.display()));
+        let flags: Vec<&str> = sysroot.as_deref().into_iter().chain(flags.iter().copied()).collect();
+        if !flags.is_empty() {
             // Flags for all targets would hide these, and are meant for the machine at hand anyway.
             command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-            command.env("CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS", format!("--sysroot={}", sysroot.display()));
+            command.env(variable(self.name, "RUSTFLAGS"), flags.join(" "));
         }
     }
+}
+
+/// The environment variable by which cargo is told something of a target.
+#[must_use]
+pub fn variable(target: &str, what: &str) -> String {
+    format!("CARGO_TARGET_{}_{what}", target.to_uppercase().replace('-', "_"))
 }
 
 /// The compiler at hand, as it describes itself.
@@ -99,14 +122,14 @@ pub(crate) struct Rustc {
 }
 
 impl Toolchain {
-    /// A toolchain whose private copy, if one is needed, is kept under `home`.
+    /// A toolchain whose private copies, if any are needed, are kept under `home`.
     #[must_use]
     pub fn new(home: &Path) -> Self {
         let archives = env::var_os("SEDGE_TOOLCHAIN_DIR").map(PathBuf::from);
         Self { home: home.to_owned(), archives: archives.into_iter().collect(), private: false }
     }
 
-    /// The toolchain of the person who runs this: the private copy lies in the user's cache.
+    /// The toolchain of the person who runs this: private copies lie in the user's cache.
     #[must_use]
     pub fn for_user() -> Self {
         let cache = env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
@@ -133,28 +156,33 @@ impl Toolchain {
         self
     }
 
-    /// A compiler for guests, in the version that `project` is built with. Makes a private copy if nothing else helps: a minute.
+    /// A compiler for `target`, in the version that `project` is built with. Makes a private copy if nothing else helps: a minute.
     ///
     /// # Errors
     /// [`ToolchainError`]: no compiler, no sources, no room.
-    pub fn wasm_target(&self, project: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<RustGuest, ToolchainError> {
+    pub fn target(
+        &self,
+        target: &'static str,
+        project: &Path,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<RustTarget, ToolchainError> {
         let rustc = Rustc::ask(project)?;
-        if !self.private && has_target(&rustc.sysroot) {
-            return Ok(RustGuest { sysroot: None });
+        if !self.private && has_target(&rustc.sysroot, target) {
+            return Ok(RustTarget { name: target, sysroot: None });
         }
-        if !has_linker(&rustc) {
+        if target == TARGET && !has_linker(&rustc) {
             return Err(ToolchainError::NoLinker);
         }
-        let copy = self.home.join(format!("{}-{}", rustc.release, rustc.commit));
-        if !has_target(&copy) {
-            if !self.private && rustup_adds_target(project, progress) && has_target(&rustc.sysroot) {
-                return Ok(RustGuest { sysroot: None });
+        let copy = self.home.join(format!("{}-{}-{target}", rustc.release, rustc.commit));
+        if !has_target(&copy, target) {
+            if !self.private && rustup_adds_target(target, project, progress) && has_target(&rustc.sysroot, target) {
+                return Ok(RustTarget { name: target, sysroot: None });
             }
-            let sources =
-                |into: &Path, progress: &mut dyn FnMut(Progress<'_>)| archive::unpack(&self.archives, &rustc.release, into, progress);
-            sysroot::make(&rustc, &copy, &sources, progress)?;
+            let wanted = Wanted { release: &rustc.release, libc: target == TARGET };
+            let sources = |into: &Path, progress: &mut dyn FnMut(Progress<'_>)| archive::unpack(&self.archives, &wanted, into, progress);
+            sysroot::make(&rustc, target, &copy, &sources, progress)?;
         }
-        Ok(RustGuest { sysroot: Some(copy) })
+        Ok(RustTarget { name: target, sysroot: Some(copy) })
     }
 }
 
@@ -184,9 +212,9 @@ impl Rustc {
     }
 }
 
-/// Whether guests can be compiled against `sysroot`.
-fn has_target(sysroot: &Path) -> bool {
-    let libraries = sysroot.join("lib/rustlib").join(TARGET).join("lib");
+/// Whether `target` can be compiled for against `sysroot`.
+fn has_target(sysroot: &Path, target: &str) -> bool {
+    let libraries = sysroot.join("lib/rustlib").join(target).join("lib");
     let Ok(entries) = fs::read_dir(libraries) else {
         return false;
     };
@@ -204,10 +232,10 @@ fn has_linker(rustc: &Rustc) -> bool {
 }
 
 /// A failure is no error: there are other ways, and they report their own.
-fn rustup_adds_target(project: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> bool {
-    progress(Progress::Step("adding the target wasm32-wasip2 with rustup"));
+fn rustup_adds_target(target: &str, project: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> bool {
+    progress(Progress::Step(&format!("adding the target {target} with rustup")));
     let mut rustup = Command::new("rustup");
-    rustup.args(["target", "add", TARGET]).current_dir(project).env("RUSTUP_MAX_RETRIES", "1");
+    rustup.args(["target", "add", target]).current_dir(project).env("RUSTUP_MAX_RETRIES", "1");
     tool::run_within(&mut rustup, RUSTUP_TIME_MAX, &mut |line| progress(Progress::Line(line))).is_ok()
 }
 
@@ -229,23 +257,25 @@ mod tests {
     fn a_sysroot_without_std_has_no_target() {
         let sysroot = tempfile::tempdir().unwrap();
         let libraries = sysroot.path().join("lib/rustlib").join(TARGET).join("lib");
-        assert!(!has_target(sysroot.path()));
+        assert!(!has_target(sysroot.path(), TARGET));
         fs::create_dir_all(&libraries).unwrap();
         fs::write(libraries.join("libcore-1.rlib"), "").unwrap();
-        assert!(!has_target(sysroot.path()));
+        assert!(!has_target(sysroot.path(), TARGET));
         fs::write(libraries.join("libstd-1.rlib"), "").unwrap();
-        assert!(has_target(sysroot.path()));
+        assert!(has_target(sysroot.path(), TARGET));
     }
 
     #[test]
-    fn only_a_private_copy_changes_the_environment() {
-        let flags = |guest: RustGuest| {
+    fn only_a_private_copy_and_flags_change_the_environment() {
+        let flags = |sysroot: Option<PathBuf>, flags: &[&str]| {
             let mut command = Command::new("cargo");
-            guest.apply(&mut command);
+            RustTarget { name: TARGET, sysroot }.apply(&mut command, flags);
             command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect::<Vec<_>>()
         };
-        assert!(flags(RustGuest { sysroot: None }).is_empty());
-        let private = flags(RustGuest { sysroot: Some("/copy".into()) });
-        assert_eq!(private, [("CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS".into(), "--sysroot=/copy".into())]);
+        assert!(flags(None, &[]).is_empty());
+        let name = "CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS";
+        assert_eq!(flags(Some("/copy".into()), &[]), [(name.into(), "--sysroot=/copy".into())]);
+        assert_eq!(flags(Some("/copy".into()), &["-C x"]), [(name.into(), "--sysroot=/copy -C x".into())]);
+        assert_eq!(flags(None, &["-C x"]), [(name.into(), "-C x".into())]);
     }
 }

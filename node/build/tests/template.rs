@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sedge_build::{Builder, Progress, Toolchain};
+use sedge_build::{Builder, Progress, TARGET, Toolchain};
 use sedge_protocol::artifact::{Kind, inspect};
 
 /// A project `sample` out of the template of that name.
@@ -61,7 +61,7 @@ fn a_private_copy_builds_a_function_and_is_made_once() {
     check("rust-command", toolchain.clone(), Kind::Command);
     let sample = project("rust-command");
     let mut steps = 0;
-    toolchain.wasm_target(sample.path(), &mut |_| steps += 1).unwrap();
+    toolchain.target(TARGET, sample.path(), &mut |_| steps += 1).unwrap();
     assert_eq!(steps, 0, "the second time there is nothing to do");
     let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".partial")), "{left:?}");

@@ -22,8 +22,18 @@ pub(crate) struct Image {
     pub(crate) digest: Digest,
 }
 
+/// What it is made of.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) base: &'a Path,
+    pub(crate) stage: &'a Stage,
+    pub(crate) kernel: &'a Path,
+    pub(crate) keys: &'a Keys,
+}
+
 /// Makes the disk and packs it.
-pub(crate) fn make(build: &Build, tools: &Tools, stage: &Stage, kernel: &Path, keys: &Keys) -> Result<Image> {
+pub(crate) fn make(build: &Build, tools: &Tools, parts: &Parts<'_>) -> Result<Image> {
+    let Parts { base, stage, kernel, keys } = parts;
     let root = build.work.join("disk");
     let esp = root.join("esp");
     overlay(&recipe::root().join("esp"), &esp)?;
@@ -34,7 +44,7 @@ pub(crate) fn make(build: &Build, tools: &Tools, stage: &Stage, kernel: &Path, k
     let loader = esp.join(format!("EFI/BOOT/BOOT{}.EFI", efi.to_uppercase()));
     let mut sign = tools.command_at_commit("sbsign");
     sign.arg("--key").arg(&keys.key).arg("--cert").arg(&keys.certificate).arg("--output").arg(&loader);
-    output(sign.arg(format!("/usr/lib/systemd/boot/efi/systemd-boot{efi}.efi"))).context("sign the boot loader")?;
+    output(sign.arg(base.join(format!("usr/lib/systemd/boot/efi/systemd-boot{efi}.efi")))).context("sign the boot loader")?;
     fs::copy(kernel, esp.join(format!("EFI/Linux/sedge_{}+{TRIES}.efi", build.version))).context("copy the kernel image")?;
     fs::hard_link(&stage.image, root.join("root.img")).context("link the root file system")?;
     let definitions = build.work.join("partitions");

@@ -2,33 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
+use super::Build;
 use super::recipe::Recipe;
 use super::stage::Modules;
 use super::tools::{Tools, output, overlay};
-use super::{Arch, Build};
-use crate::progress;
-use crate::workspace;
 
 /// Packs the directory `$1` into `$2`.
 const PACK: &str = r#"set -e
 cd "$1"; find . -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 find . | LC_ALL=C sort | cpio --quiet --reproducible --owner=0:0 -o -H newc | zstd -q -19 -T1 -f -o "$2""#;
-
-/// Builds the first program, which needs no library.
-pub(crate) fn build_init(arch: Arch) -> Result<PathBuf> {
-    progress::say("building the first program");
-    let target = arch.target();
-    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--quiet", "--package", "sedge-init", "--profile", "dist", "--target", target]);
-    let status = cargo.env(flags, "-C target-feature=+crt-static").stdin(Stdio::null()).status().context("run cargo")?;
-    ensure!(status.success(), "cargo build failed ({status})");
-    Ok(workspace::target().join(target).join("dist/sedge-init"))
-}
 
 /// Makes the archive.
 pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, init: &Path) -> Result<PathBuf> {
@@ -37,7 +22,7 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, base: &Path, i
     fs::create_dir_all(&directory).context("create the initrd")?;
     fs::create_dir_all(tree.join("sysroot")).context("create the initrd")?;
     fs::copy(init, tree.join("init")).context("copy the first program")?;
-    tools.run("strip", &[tree.join("init")])?;
+    tools.run(&build.arch.tool("strip"), &[tree.join("init")])?;
     let modules = Modules::read(base)?;
     for (name, list) in ["watchdog", "root", "disks", "repair"].into_iter().zip(&recipe.initrd) {
         let order = order(&modules, list);

@@ -39,7 +39,7 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, parts: &Parts<
     ukify.args(["build", "--efi-arch", efi, "--uname", &version, "--cmdline", &command_line]);
     ukify.arg("--linux").arg(boot.join(&kernel)).arg("--initrd").arg(parts.initrd);
     ukify.arg("--os-release").arg(format!("@{}", parts.stage.tree.join("usr/lib/os-release").display()));
-    ukify.args(["--stub", &format!("/usr/lib/systemd/boot/efi/linux{efi}.efi.stub")]);
+    ukify.arg("--stub").arg(parts.base.join(format!("usr/lib/systemd/boot/efi/linux{efi}.efi.stub")));
     ukify.arg("--secureboot-private-key").arg(&parts.keys.key).arg("--secureboot-certificate").arg(&parts.keys.certificate);
     output(ukify.arg("--output").arg(&image)).context("make the kernel image")?;
     Ok(image)

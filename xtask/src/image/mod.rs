@@ -36,6 +36,7 @@ use clap::ValueEnum;
 use sedge_protocol::image::ImageVersion;
 
 use crate::binaries::{self, Profile};
+use crate::compiler::Compiler;
 use crate::progress::{self, Step};
 use crate::workspace;
 
@@ -95,9 +96,9 @@ pub(crate) struct Options {
 
 impl Options {
     /// The image for the boot tests, with a daemon that is built already.
-    pub(crate) fn test(sedged: PathBuf) -> Self {
+    pub(crate) fn test(arch: Arch, sedged: PathBuf) -> Self {
         Self {
-            arch: Arch::X86_64,
+            arch,
             variant: Variant::Test,
             version: None,
             out: None,
@@ -112,8 +113,13 @@ impl Options {
 }
 
 impl Arch {
+    /// That of this machine.
+    pub(crate) fn host() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X86_64 }
+    }
+
     /// As options and file names have it.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86-64",
             Self::Arm64 => "arm64",
@@ -137,10 +143,26 @@ impl Arch {
     }
 
     /// As the compiler has it.
-    fn target(self) -> &'static str {
+    pub(crate) fn target(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64-unknown-linux-gnu",
             Self::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+
+    /// A tool for its programs, such as `strip`, by its name in the tool root.
+    fn tool(self, name: &str) -> String {
+        match self {
+            Self::X86_64 => format!("x86_64-linux-gnu-{name}"),
+            Self::Arm64 => format!("aarch64-linux-gnu-{name}"),
+        }
+    }
+
+    /// As the kernel and the emulator of its programs have it.
+    fn machine(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "aarch64",
         }
     }
 }
@@ -209,11 +231,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 pub(crate) fn build(options: &Options) -> Result<Built> {
     let build = prepare(options)?;
     let recipe = recipe::Recipe::read(build.arch, build.variant)?;
+    let compiler = Compiler::ensure(build.arch)?;
     let sedged = match &options.sedged {
         Some(path) => path.clone(),
-        None => binaries::build(Profile::Dist)?.sedged,
+        // Shared with what else is built of it.
+        None if build.arch == Arch::host() => binaries::build(Profile::Dist)?.sedged,
+        None => compiler.build("sedged", "dist", &[])?,
     };
-    let init = initrd::build_init(build.arch)?;
+    progress::say("building the first program, which needs no library");
+    let init = compiler.build("sedge-init", "dist", &["-C target-feature=+crt-static"])?;
     let tools = tools::ensure(&build, &recipe)?;
     let base = base::ensure(&build, &recipe, &tools)?;
     let keys = keys::ensure(&build, &tools)?;
@@ -229,7 +255,8 @@ pub(crate) fn build(options: &Options) -> Result<Built> {
     if options.bundle_only {
         return Ok(Built { image: bundle.path, tools: tools.root().to_owned() });
     }
-    let image = step("disk", || disk::make(&build, &tools, &stage, &kernel, &keys))?;
+    let parts = disk::Parts { base: &base, stage: &stage, kernel: &kernel, keys: &keys };
+    let image = step("disk", || disk::make(&build, &tools, &parts))?;
     step("parts", || sbom::write(&build, &base, &stage.tree))?;
     checksum::write(&build.out, &build.name(), &image.path)?;
     progress::say(&format!("{}: {} MB, SHA-256 {}", image.path.display(), image.bytes / 1_000_000, image.digest));

@@ -50,7 +50,8 @@ impl Recipe {
             Ok(lines)
         };
         let words = |lines: Vec<String>| lines.iter().flat_map(|line| line.split_ascii_whitespace().map(str::to_owned)).collect();
-        let trees = ["tree".to_owned(), format!("tree-{}", variant.name())].map(|name| root().join(name));
+        let of_variant = format!("tree-{}", variant.name());
+        let trees = ["tree".to_owned(), of_variant.clone(), format!("{of_variant}-{}", arch.name())].map(|name| root().join(name));
         Ok(Self {
             tools: read("packages/tools.list")?,
             packages: lists("packages", ".list")?,

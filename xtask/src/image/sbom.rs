@@ -15,6 +15,9 @@ use crate::workspace;
 /// What of this repository is inside an image.
 const OURS: [&str; 2] = ["sedged", "sedge-init"];
 
+/// The package whose files are on the boot partition instead.
+const BOOT_LOADER: &str = "systemd-boot-efi";
+
 /// A part, in the order in which parts are listed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Part {
@@ -60,7 +63,7 @@ fn debian(base: &Path, tree: &Path) -> Result<BTreeSet<Part>> {
         let (Some(name), Some(version), Some(architecture)) = (field("Package:"), field("Version:"), field("Architecture:")) else {
             continue;
         };
-        if is_left(&database, tree, name, architecture)? {
+        if name == BOOT_LOADER || is_left(&database, tree, name, architecture)? {
             let purl = format!("pkg:deb/debian/{name}@{}?arch={architecture}&distro={SUITE}", encoded(version));
             parts.insert(Part { purl, kind: "library", name: name.to_owned(), version: version.to_owned(), licenses: Vec::new() });
         }
@@ -166,7 +169,7 @@ mod tests {
         let entry = |name, arch| format!("Package: {name}\nStatus: install ok installed\nArchitecture: {arch}\nVersion: 1:2.0+b1\n");
         fs::write(
             base.path().join("var/lib/dpkg/status"),
-            [entry("udev", "amd64"), entry("libc6", "amd64"), entry("perl", "all")].join("\n"),
+            ["systemd-boot-efi", "udev", "libc6", "perl"].map(|name| entry(name, "amd64")).join("\n"),
         )
         .unwrap();
         fs::write(info.join("udev.list"), "/.\n/usr\n/usr/bin/udevadm\n").unwrap();
@@ -177,7 +180,10 @@ mod tests {
         fs::write(tree.path().join("usr/bin/udevadm"), "").unwrap();
         fs::write(tree.path().join("usr/lib/a.ko"), "").unwrap();
         let purls: Vec<String> = debian(base.path(), tree.path()).unwrap().into_iter().map(|part| part.purl).collect();
-        assert_eq!(purls, ["libc6", "udev"].map(|name| format!("pkg:deb/debian/{name}@1%3A2.0%2Bb1?arch=amd64&distro=trixie")));
+        assert_eq!(
+            purls,
+            ["libc6", "systemd-boot-efi", "udev"].map(|name| format!("pkg:deb/debian/{name}@1%3A2.0%2Bb1?arch=amd64&distro=trixie"))
+        );
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, parts: &Parts<
     }
     install(&recipe::root().join(UNIT), &tree.join("usr/lib/systemd/system/sedged.service"))?;
     install(sedged, &tree.join("usr/bin/sedged"))?;
-    tools.run("strip", &[tree.join("usr/bin/sedged")])?;
+    tools.run(&build.arch.tool("strip"), &[tree.join("usr/bin/sedged")])?;
     trust(&tree, keys)?;
     fs::write(tree.join("usr/lib/os-release"), os_release(build)).context("write os-release")?;
     // Empty: each boot gets a number of its own, and none is the first.

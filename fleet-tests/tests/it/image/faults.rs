@@ -1,10 +1,10 @@
 //! What happens to boxes in the field: power that comes and goes, clocks without a battery, disks that rot.
 
-use super::{BOOT, hello, online};
+use super::{hello, online};
 use crate::support::{directory, now_ms};
 use anyhow::Result;
 use fleet_tests::machine::HOST;
-use fleet_tests::{Disk, Fleet, Machine, artifact, wait};
+use fleet_tests::{Board, Disk, Fleet, Machine, artifact, wait};
 
 /// What the kernel says when the first program has found a root and hands over.
 const STARTED: &str = "watchdog did not stop";
@@ -15,7 +15,7 @@ const QUICK_CYCLES: usize = 3;
 fn quick_cycles(disk: &Disk) -> Result<()> {
     for _ in 0..QUICK_CYCLES {
         let mut machine = Machine::boot(disk)?;
-        wait::until_within(BOOT, "the system begins", || {
+        wait::until_within(machine.board().patience(), "the system begins", || {
             machine.check()?;
             Ok(machine.console().contains(STARTED).then_some(()))
         })?;
@@ -30,7 +30,7 @@ fn quick_cycles(disk: &Disk) -> Result<()> {
 fn quick_power_cycles_a_clock_at_1970_and_a_scrambled_database_stop_no_box() -> Result<()> {
     let directory = directory()?;
     let fleet = Fleet::start_as(HOST, directory.path())?;
-    let disk = Disk::new(directory.path(), &fleet.membership()?)?;
+    let disk = Disk::new(Board::Pc, directory.path(), &fleet.membership()?)?;
     // Out of the box: nothing has been kept yet, and the data partition is made.
     quick_cycles(&disk)?;
     let mut machine = Machine::boot_in_1970(&disk)?;

@@ -1,8 +1,8 @@
 //! The power goes at random moments of an update, on a disk that keeps what it was told and on one that loses what was not flushed.
 
-use super::{BOOT, Site, UPDATE};
+use super::{BOOTS_MAX, Site};
 use anyhow::{Context as _, Result, ensure};
-use fleet_tests::{Machine, wait};
+use fleet_tests::{Board, Machine, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sedge_protocol::image::{OsPhase, OsReport};
@@ -90,7 +90,8 @@ impl Moment {
 impl Site {
     /// The power goes at `moment`; false when that does not come any more.
     fn cut_at(&mut self, moment: Moment, random: &mut StdRng, lossy: bool) -> Result<bool> {
-        let begun = wait::until_within(UPDATE, &format!("{moment:?} begins"), || {
+        let patience = self.machine.board().patience();
+        let begun = wait::until_within(patience * BOOTS_MAX, &format!("{moment:?} begins"), || {
             self.machine.check()?;
             let starts = self.machine.console().matches(STARTED).count();
             Ok(moment.has_begun(self.seen()?.as_ref().and_then(Moment::of), starts))
@@ -101,10 +102,10 @@ impl Site {
         let (fuse, begin) = (moment.fuse(random, lossy), Instant::now());
         let after = match fuse {
             Fuse::After(after) => after,
-            Fuse::BootPartition(writes) => self.disk.cut_at_boot_partition(writes).map(|()| BOOT)?,
-            Fuse::OtherSlot(writes) => self.disk.cut_at_other_slot(writes).map(|()| BOOT)?,
+            Fuse::BootPartition(writes) => self.disk.cut_at_boot_partition(writes).map(|()| patience)?,
+            Fuse::OtherSlot(writes) => self.disk.cut_at_other_slot(writes).map(|()| patience)?,
         };
-        wait::until_within(2 * BOOT, "the power goes", || {
+        wait::until_within(patience * 2, "the power goes", || {
             self.machine.check()?;
             // What is not written any more cannot be cut: then it is the next moment that is.
             let late = begin.elapsed() >= after || self.seen()?.as_ref().and_then(Moment::of) > Some(moment);
@@ -128,7 +129,7 @@ impl Site {
     fn boots(&mut self) -> Result<()> {
         self.power_ms = crate::support::now_ms()?;
         self.machine = Machine::boot(&self.disk)?;
-        let os = self.os("the box is back after a power cut", BOOT, |_| true)?;
+        let os = self.os("the box is back after a power cut", 1, |_| true)?;
         let one_version = matches!((os.version.to_string().as_str(), os.slot.as_str()), ("0.1.0", "a") | ("1.0", "b"));
         ensure!(one_version, "{os:?}");
         Ok(())
@@ -137,7 +138,7 @@ impl Site {
 
 /// One box from its flash to the end of an update; answers the moments at which it lost power, and whether the version was kept.
 fn round(random: &mut StdRng, lossy: bool) -> Result<(Vec<Moment>, bool)> {
-    let mut site = Site::with(lossy.then(|| random.random()))?;
+    let mut site = Site::with(Board::Pc, lossy.then(|| random.random()))?;
     let first = site.count()?;
     site.roll_out("1.0")?;
     let mut cuts = Vec::new();
@@ -148,7 +149,7 @@ fn round(random: &mut StdRng, lossy: bool) -> Result<(Vec<Moment>, bool)> {
         }
     }
     let ended = |os: &OsReport| matches!(Moment::of(os), Some(Moment::Kept | Moment::Over));
-    let os = site.os("the update has ended", UPDATE, ended)?;
+    let os = site.os("the update has ended", BOOTS_MAX, ended)?;
     println!("ended with {} in slot {}: {:?}", os.version, os.slot, os.phase);
     let second = site.count()?;
     ensure!(second > first, "state outlives power cuts: {first}, {second}");

@@ -1,11 +1,11 @@
 //! Updates of a box that really boots: firmware, boot loader, first program, two slots; and what a user sees of it at the fleet.
 
-use crate::support::{directory, function};
+use crate::support::{directory, function, roll_out};
 use anyhow::{Context as _, Result};
 use fleet_tests::cli::{Done, sedge};
 use fleet_tests::machine::HOST;
 use fleet_tests::process::run;
-use fleet_tests::{Board, Disk, Fleet, Machine, artifact, wait};
+use fleet_tests::{Board, Disk, Fleet, Machine, wait};
 use sedge_protocol::api::{Image, ImageRollout, Node, NodeState};
 use sedge_protocol::image::{OsPhase, OsReport};
 use std::process::Command;
@@ -32,7 +32,7 @@ impl Site {
         let machine = Machine::boot(&disk)?;
         let mut site = Self { machine, disk, fleet, _directory: directory };
         site.os("the box is in the fleet", 1, |os| os.phase == OsPhase::Confirmed)?;
-        site.fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+        roll_out(&site.fleet, &site.machine, "average")?;
         Ok(site)
     }
 

@@ -217,9 +217,17 @@ impl Fleet {
     /// # Errors
     /// When one of these fails.
     pub fn roll_out(&self, manifest: &Manifest, wasm: &[u8]) -> Result<Revision> {
+        self.roll_out_within(wait::PATIENCE, manifest, wasm)
+    }
+
+    /// [`Fleet::roll_out`] to nodes that take longer.
+    ///
+    /// # Errors
+    /// As [`Fleet::roll_out`].
+    pub fn roll_out_within(&self, patience: Duration, manifest: &Manifest, wasm: &[u8]) -> Result<Revision> {
         let revision = self.publish(manifest, wasm)?;
         self.rollout(&manifest.name, revision.id)?;
-        self.runs_everywhere(&manifest.name, revision.id)?;
+        self.runs_everywhere_within(patience, &manifest.name, revision.id)?;
         Ok(revision)
     }
 
@@ -228,7 +236,11 @@ impl Fleet {
     /// # Errors
     /// When one does not.
     pub fn runs_everywhere(&self, function: &FunctionName, revision: RevisionId) -> Result<()> {
-        wait::until(&format!("every node runs {function} {}", revision.short()), || {
+        self.runs_everywhere_within(wait::PATIENCE, function, revision)
+    }
+
+    fn runs_everywhere_within(&self, patience: Duration, function: &FunctionName, revision: RevisionId) -> Result<()> {
+        wait::until_within(patience, &format!("every node runs {function} {}", revision.short()), || {
             let runs = |node: &Node| node.functions.iter().any(|report| report.function == *function && report.running == Some(revision));
             let nodes = self.nodes()?;
             Ok((!nodes.is_empty() && nodes.iter().all(runs)).then_some(()))

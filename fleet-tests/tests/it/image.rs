@@ -2,12 +2,12 @@
 
 mod faults;
 
-use crate::support::{directory, function, now_ms};
+use crate::support::{directory, function, now_ms, roll_out};
 use anyhow::{Context as _, Result};
 use fleet_tests::machine::HOST;
 use fleet_tests::process::run;
 use fleet_tests::wire::Wire;
-use fleet_tests::{Board, Disk, Fleet, Machine, artifact, wait};
+use fleet_tests::{Board, Disk, Fleet, Machine, wait};
 use sedge_protocol::api::{Node, NodeState};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -78,11 +78,11 @@ fn from_flash_to_usage(board: Board) -> Result<()> {
     let mut machine = Machine::boot_on_wire(&disk, &wire)?;
     let node = online(&fleet, &mut machine, 0)?;
     println!("power to enrolled: {:.1} s", begin.elapsed().as_secs_f64());
-    fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    roll_out(&fleet, &machine, "hello")?;
     hello(&mut machine)?;
     println!("power to first answer: {:.1} s", begin.elapsed().as_secs_f64());
 
-    fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+    roll_out(&fleet, &machine, "average")?;
     publish(&machine)?;
     let average = function("average");
     wait::until_within(board.patience(), "the reading is usage at the fleet", || {
@@ -130,7 +130,7 @@ fn a_full_data_partition_stops_nothing_and_a_factory_reset_empties_it() -> Resul
     let disk = Disk::new(Board::Pc, directory.path(), &fleet.membership()?)?;
     let mut machine = Machine::boot(&disk)?;
     let node = online(&fleet, &mut machine, 0)?;
-    fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
+    roll_out(&fleet, &machine, "hello")?;
     hello(&mut machine)?;
     drop(machine);
 

@@ -1,7 +1,7 @@
 //! What several cases share.
 
 use anyhow::{Context as _, Result};
-use fleet_tests::{Fleet, Load, Node};
+use fleet_tests::{Fleet, Load, Machine, Node, artifact};
 use sedge_protocol::FunctionName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -87,4 +87,11 @@ pub(crate) fn usage_is_equal(fleet: &Fleet, node: &Node, name: &FunctionName) ->
 /// The time, milliseconds since 1970.
 pub(crate) fn now_ms() -> Result<u64> {
     Ok(u64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?)
+}
+
+/// Rolls a guest out to a machine. An emulated processor takes long to compile it, and to run it longer than its deadline is meant for.
+pub(crate) fn roll_out(fleet: &Fleet, machine: &Machine, name: &str) -> Result<()> {
+    let mut manifest = artifact::manifest(name)?;
+    manifest.limits.timeout_ms = 20_000;
+    fleet.roll_out_within(machine.board().patience(), &manifest, &artifact::guest(name)?).map(drop)
 }

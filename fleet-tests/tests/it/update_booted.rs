@@ -2,12 +2,12 @@
 
 mod cuts;
 
-use crate::support::{directory, function};
+use crate::support::{directory, function, roll_out};
 use anyhow::{Context as _, Result};
 use fleet_tests::cli::{Done, sedge};
 use fleet_tests::machine::HOST;
 use fleet_tests::process::run;
-use fleet_tests::{Board, Disk, Fleet, Machine, artifact, wait};
+use fleet_tests::{Board, Disk, Fleet, Machine, wait};
 use sedge_protocol::api::{Image, ImageRollout, Node, NodeState};
 use sedge_protocol::image::{OsPhase, OsReport};
 use std::process::Command;
@@ -44,7 +44,7 @@ impl Site {
         let machine = Machine::boot(&disk)?;
         let mut site = Self { machine, disk, fleet, power_ms: 0, _directory: directory };
         site.os("the box is in the fleet", 1, |os| os.phase == OsPhase::Confirmed)?;
-        site.fleet.roll_out(&artifact::manifest("average")?, &artifact::guest("average")?)?;
+        roll_out(&site.fleet, &site.machine, "average")?;
         Ok(site)
     }
 

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use sedge_build::{Builder, Progress, TARGET, Toolchain};
 use sedge_protocol::artifact::{Kind, inspect};
@@ -65,4 +66,21 @@ fn a_private_copy_builds_a_function_and_is_made_once() {
     assert_eq!(steps, 0, "the second time there is nothing to do");
     let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".partial")), "{left:?}");
+}
+
+#[test]
+#[ignore = "compiles the standard library: a minute"]
+fn a_private_copy_builds_for_another_processor() {
+    const PROCESSOR: &str = "aarch64-unknown-linux-gnu";
+    let (home, library) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(library.path().join("src")).unwrap();
+    fs::write(library.path().join("Cargo.toml"), "[package]\nname = \"library\"\nedition = \"2024\"\n[workspace]\n").unwrap();
+    fs::write(library.path().join("src/lib.rs"), "pub fn now() -> std::time::Instant { std::time::Instant::now() }\n").unwrap();
+    let toolchain = Toolchain::new(home.path()).archives(&archives()).private();
+    let target = toolchain.target(PROCESSOR, library.path(), &mut |_| {}).unwrap();
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(library.path()).args(["build", "--target", target.name()]).env_remove("CARGO_TARGET_DIR");
+    target.apply(&mut cargo, &[]);
+    assert!(cargo.status().unwrap().success());
+    assert!(library.path().join("target").join(PROCESSOR).join("debug/liblibrary.rlib").is_file());
 }

@@ -141,6 +141,15 @@ impl Machine {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn boot_with(disk: &Disk, wire: Option<&Wire>) -> Result<Self> {
+        let more: Vec<String> = wire.map(Wire::arguments).into_iter().flatten().collect();
+        Self::boot_more(disk, &more)
+    }
+
+    /// [`Machine::boot`] with more of what QEMU is told.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn boot_more(disk: &Disk, more: &[String]) -> Result<Self> {
         let serial = disk.path.with_extension("serial");
         let variables = disk.path.with_extension("variables");
         if !variables.exists() {
@@ -156,7 +165,7 @@ impl Machine {
         command.args(["-serial", &format!("file:{}", serial.display())]);
         let forwarded = format!("hostfwd=tcp:{http}-:{},hostfwd=tcp:{mqtt}-:1883,hostfwd=tcp:{shut}-:{}", Self::HTTP, Self::SHUT);
         command.args(["-netdev", &format!("user,id=net,{forwarded}"), "-device", "virtio-net-pci,netdev=net,romfile="]);
-        command.args(wire.map(Wire::arguments).into_iter().flatten());
+        command.args(more);
         command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={CODE}")]);
         command.args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
         // Named as the first to boot from: firmware remembers it by its place, which another network card moves.

@@ -36,8 +36,28 @@ impl Site {
         site.node("the box is in the fleet", |_| true)?;
         site.fleet.roll_out(&artifact::manifest_of(MANIFEST)?, &wat::parse_str(artifact::ECHO)?)?;
         let (host, port) = (site.machine.mqtt.ip().to_string(), site.machine.mqtt.port().to_string());
-        let mut command = Command::new("mosquitto_sub");
-        command.args(["-h", &host, "-p", &port, "-u", "sensor", "-P", "reading", "-q", "1", "-v", "-t", "device/#", "-t", "seen/#", "-d"]);
+        // Into a file it writes by blocks, unless told otherwise.
+        let mut command = Command::new("stdbuf");
+        command.args([
+            "-oL",
+            "mosquitto_sub",
+            "-h",
+            &host,
+            "-p",
+            &port,
+            "-u",
+            "sensor",
+            "-P",
+            "reading",
+            "-q",
+            "1",
+            "-v",
+            "-t",
+            "device/#",
+            "-t",
+            "seen/#",
+            "-d",
+        ]);
         site.ear = Some(Process::start("mosquitto_sub", &mut command, &directory.join("ear"))?);
         site.heard("Subscribed (mid", 1)?;
         Ok(site)

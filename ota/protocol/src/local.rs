@@ -25,6 +25,8 @@
 //! ```
 //! A refusal is [`crate::api::Problem`].
 
+mod device;
+
 use crate::invocation::{Call, InvocationId};
 use crate::message::{FunctionReport, Vitals};
 use crate::{Digest, Event, FunctionName, Manifest, NodeId, RevisionId, Topic};
@@ -35,6 +37,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+
+pub use device::DeviceReport;
 
 /// How the node is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,27 +78,6 @@ pub struct LocalStatus {
     /// Devices of the configuration.
     #[serde(default)]
     pub devices: Vec<DeviceReport>,
-}
-
-/// How a device of the node is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct DeviceReport {
-    /// Its name; its events are on the topic `device/<name>`.
-    pub name: String,
-    /// Line or port, for people.
-    pub what: String,
-    /// Why it is away; absent while it is ready.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
-    /// Events since the daemon started.
-    pub events: u64,
-    /// Edges and frames that became no event.
-    pub lost: u64,
-    /// Events that were written to it.
-    pub written: u64,
-    /// Events that were to be written and were not: it was away, or slower than they came.
-    pub unwritten: u64,
 }
 
 /// How many asynchronous calls a node has.

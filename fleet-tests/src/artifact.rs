@@ -9,6 +9,21 @@ use std::path::{Path, PathBuf};
 pub const IMPORTS_TLS: &str = r#"(component (import "wasi:tls/types@0.2.0" (instance)))"#;
 /// A command that imports a function of nobody.
 pub const IMPORTS_ENV: &str = r#"(module (import "env" "steal" (func)) (func (export "_start")))"#;
+/// A command that answers with what it was given.
+pub const ECHO: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 2)
+    (func (export "_start")
+        (loop $more
+            (i32.store (i32.const 0) (i32.const 64))
+            (i32.store (i32.const 4) (i32.const 65536))
+            (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+            (if (i32.load (i32.const 8))
+                (then
+                    (i32.store (i32.const 4) (i32.load (i32.const 8)))
+                    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))
+                    (br $more))))))"#;
 /// A module that nobody can call.
 pub const EXPORTS_NOTHING: &str = "(module)";
 

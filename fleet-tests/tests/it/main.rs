@@ -13,6 +13,8 @@ mod damage;
 mod dead_letters;
 mod debugger;
 mod desk;
+mod device;
+mod device_booted;
 mod examples;
 mod fault;
 mod flash;

@@ -7,6 +7,7 @@
 //! failed invocation ─▶ Failures: how many within the last hour
 //! event of QoS ≥ 1 ─▶ Brake: acknowledge | hold | refuse
 //! asynchronous call ─▶ asynchronous: Life, Lease, Keys, Shelf
+//! bytes, edges of a device ─▶ device: Framer, Edges, Allowance, Patience
 //! name of a kernel image ─▶ BootEntry: version, tries, good or bad
 //! invocation ─▶ Ledger ─▶ records to persist ─▶ batches to send ─▶ watermark
 //! ```
@@ -21,6 +22,7 @@ pub mod boot_entry;
 pub mod brake;
 pub mod capacity;
 pub mod controller;
+pub mod device;
 pub mod fair;
 pub mod flow;
 pub mod health;

@@ -13,6 +13,7 @@ mod purge;
 mod queued;
 
 use crate::dead_letters::{DeadLetters, ExchangeError};
+use crate::device::Board;
 use crate::functions::{Followed, Functions, Match, Table};
 use crate::invoke::Invoker;
 use crate::limits::{BUS_INBOX_MAX, FANOUT_MAX, PURGES_MAX};
@@ -100,6 +101,8 @@ pub(crate) struct Parts {
     pub(crate) supervisor: Supervisor,
     /// Towards the broker; `None` without one.
     pub(crate) fan_out: Option<mpsc::Sender<Message>>,
+    /// What events on `device/<name>/set` are written to.
+    pub(crate) devices: Board,
     /// What may wait for one function.
     pub(crate) bound: Bound,
 }
@@ -231,7 +234,7 @@ impl Bus {
     fn accept(&mut self, publication: Publication) {
         self.stats.events_in.fetch_add(1, Ordering::Relaxed);
         let Publication { event, kept, fan_out, only, letter, answer } = publication;
-        let event = Arc::new(event);
+        let (event, to_all) = (Arc::new(event), only.is_none());
         let matches = match only {
             Some((function, reply)) => vec![Match { function, qos: 1, durability: Durability::Grouped, reply }],
             None => self.parts.functions.table().matches(&event.topic),
@@ -239,6 +242,9 @@ impl Bus {
         let matches = self.within_depth(&event, matches);
         if kept && self.full(&event, &matches).is_some() {
             return self.refuse(answer);
+        }
+        if to_all {
+            self.parts.devices.offer(&event);
         }
         let intake = self.enlist(&event, kept, matches);
         self.take_in(intake, letter, answer);

@@ -1,6 +1,7 @@
 //! `sedged.toml`: read strictly, every fault at once.
 
 use crate::bundle;
+use crate::device::{self, Device};
 use crate::limits::FREE_BYTES_MIN_LEAST;
 use crate::telemetry::Collector;
 use sedge_protocol::Labels;
@@ -42,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) collector: Option<Collector>,
     /// The process that keeps the operating system; none where the daemon was installed by hand.
     pub(crate) os: Option<Os>,
+    /// What sensors hang on.
+    pub(crate) devices: Vec<Device>,
 }
 
 /// The process that keeps the operating system.
@@ -132,6 +135,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Faults> {
         metrics: read_listen(root.section("metrics")),
         collector: read_collector(root.section("telemetry")),
         os: read_os(root.section("os")),
+        devices: device::read(root.sections("device")),
     };
     root.finish();
     reader.finish(Some(config))

@@ -9,6 +9,7 @@ use crate::asynchronous;
 use crate::bus::{self, Bus};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
+use crate::device::Devices;
 use crate::dumps::Dumps;
 use crate::executor::Executors;
 use crate::fault::Errors;
@@ -242,6 +243,7 @@ struct Common {
     meter: Meter,
     logs: Logs,
     errors: Errors,
+    devices: Devices,
     secrets: Secrets,
     link: watch::Sender<Link>,
     desired: watch::Sender<sedge_protocol::message::Desired>,
@@ -264,6 +266,7 @@ fn begin_common(
     let (tracer, spans) = config.collector.as_ref().map(|collector| telemetry::line(collector.sample_millionths)).unzip();
     let tracer: Tracer = tracer.unwrap_or_default();
     let unsent = watch::channel(0).0;
+    let devices = Devices::new(&config.devices);
     let sources = Sources {
         meter: meter.clone(),
         gate: gate.clone(),
@@ -271,6 +274,7 @@ fn begin_common(
         store: store.clone(),
         logs: logs.clone(),
         unsent: unsent.subscribe(),
+        devices: devices.board.clone(),
         spans_dropped: tracer.dropped(),
     };
     if let (Some(collector), Some(spans)) = (&config.collector, spans) {
@@ -292,6 +296,7 @@ fn begin_common(
         meter,
         logs,
         errors,
+        devices,
     };
     Ok((common, table))
 }
@@ -349,6 +354,7 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
         letters: letters.clone(),
         supervisor: supervisor.clone(),
         fan_out: ports.broker.is_some().then_some(fan_out),
+        devices: common.devices.board.clone(),
         bound: bus::bound(
             config.store.queue_items_max.unwrap_or(defaults.queue_items_max),
             config.store.queue_bytes_max.unwrap_or(defaults.queue_bytes_max),
@@ -428,6 +434,7 @@ fn start_fleet(config: &Config, supervisor: &Supervisor, (handle, store): (&bus:
         meter: common.meter.clone(),
         errors: common.errors.clone(),
         stats: Arc::clone(&handle.stats),
+        devices: common.devices.board.clone(),
         store: store.clone(),
         secrets: common.secrets.clone(),
         desired: common.desired.clone(),
@@ -486,6 +493,8 @@ fn start_sources(
     if let Some(listener) = ports.metrics {
         supervisor.service("metrics", telemetry::serve(listener, common.sources.clone(), supervisor.clone()));
     }
+    let devices = common.devices.board.clone();
+    common.devices.start(&handle, supervisor);
     supervisor.service("timers", timers::run(common.functions.clone(), handle.clone(), supervisor.clone()));
     let local = Local {
         functions: common.functions,
@@ -509,6 +518,7 @@ fn start_sources(
         mqtt: mqtt_address,
         metrics: metrics_address,
         sources: common.sources,
+        devices,
         supervisor: supervisor.clone(),
     };
     supervisor.service("local", local::run(local, ports.local));

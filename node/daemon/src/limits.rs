@@ -6,6 +6,16 @@ use std::time::Duration;
 pub(crate) const BUS_INBOX_MAX: usize = 4096;
 /// Messages that wait for the broker to fan out.
 pub(crate) const FANOUT_MAX: usize = 4096;
+/// Devices of a node.
+pub(crate) const DEVICES_MAX: usize = 64;
+/// Events on `device/<name>/set` that wait to be written to the device.
+pub(crate) const SETS_WAITING_MAX: usize = 16;
+/// Edges of a line that are read at once.
+pub(crate) const EDGES_AT_ONCE: usize = 64;
+/// Edges of a line that wait in the kernel; above it the oldest goes.
+pub(crate) const EDGES_WAITING_MAX: u32 = 512;
+/// Bytes of a serial line that are read at once.
+pub(crate) const SERIAL_READ_BYTES: usize = 4096;
 /// Lines of function output kept for `sedge logs`.
 pub(crate) const LOG_LINES_MAX: usize = 2000;
 /// Lines of one function that are kept within one second; the rest is counted.

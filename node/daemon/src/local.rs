@@ -12,6 +12,7 @@ mod trace;
 use crate::asynchronous;
 use crate::bus::BusHandle;
 use crate::dead_letters::DeadLetters;
+use crate::device::Board;
 use crate::functions::Functions;
 use crate::invoke::Invoker;
 use crate::limits::LOCAL_CONNECTIONS_MAX;
@@ -75,6 +76,7 @@ pub(crate) struct Local {
     pub(crate) mqtt: Option<String>,
     pub(crate) metrics: Option<String>,
     pub(crate) sources: Sources,
+    pub(crate) devices: Board,
     pub(crate) supervisor: Supervisor,
 }
 
@@ -170,7 +172,8 @@ async fn route(local: &Arc<Local>, request: Request<Incoming>) -> Result<Respons
 async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
     let stats = Arc::clone(&local.bus.stats);
     let store = local.store.clone();
-    let vitals = blocking(move || Ok(vitals::read(&stats, &store))).await?;
+    let devices = local.devices.clone();
+    let vitals = blocking(move || Ok(vitals::read(&stats, &store, &devices))).await?;
     let table = local.functions.table();
     let store = local.store.status();
     Ok(LocalStatus {
@@ -188,6 +191,7 @@ async fn status(local: &Arc<Local>) -> Result<LocalStatus, Refusal> {
         usage_unsent: *local.unsent.borrow(),
         store_bytes_written: store.write_bytes,
         calls: local.calls.counts(),
+        devices: local.devices.reports(),
     })
 }
 

@@ -25,6 +25,7 @@ mod config;
 mod daemon;
 mod dead_letters;
 mod depth;
+mod device;
 mod dumps;
 mod enrol;
 mod executor;

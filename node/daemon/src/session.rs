@@ -12,6 +12,7 @@ mod frames;
 pub(crate) use frames::{Exchange, Frames};
 
 use crate::bus::BusStats;
+use crate::device::Board;
 use crate::enrol;
 use crate::fault::Errors;
 use crate::functions::Functions;
@@ -47,6 +48,7 @@ pub(crate) struct Session {
     pub(crate) meter: Meter,
     pub(crate) errors: Errors,
     pub(crate) stats: Arc<BusStats>,
+    pub(crate) devices: Board,
     pub(crate) store: Store,
     pub(crate) secrets: Secrets,
     pub(crate) desired: watch::Sender<Desired>,

@@ -2,6 +2,7 @@
 
 use crate::bus::BusStats;
 use crate::clock;
+use crate::device::Board;
 use crate::fault::clip;
 use anyhow::Context as _;
 use sedge_protocol::message::Vitals;
@@ -35,7 +36,7 @@ fn group_limit(mut system: System) -> Option<u64> {
 }
 
 /// Reads the vitals now. Reads files of /proc: call it from a blocking thread.
-pub(crate) fn read(stats: &Arc<BusStats>, store: &Store) -> Vitals {
+pub(crate) fn read(stats: &Arc<BusStats>, store: &Store, devices: &Board) -> Vitals {
     let memory = MemoryRefreshKind::nothing().with_ram();
     let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory)).ok();
     let load = System::load_average().map_or(0.0, |load| load.one);
@@ -53,6 +54,7 @@ pub(crate) fn read(stats: &Arc<BusStats>, store: &Store) -> Vitals {
         events_waiting: stats.waiting.load(Ordering::Relaxed),
         dead_letters: stats.dead_letters.load(Ordering::Relaxed),
         store_trouble: store_trouble(store),
+        device_trouble: devices.trouble(),
     }
 }
 

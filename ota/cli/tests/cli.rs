@@ -422,6 +422,7 @@ fn obedient_node(asked: &Asked, before: &[Asked]) -> Reply {
         usage_unsent: 0,
         store_bytes_written: 0,
         calls: CallCounts::default(),
+        devices: Vec::new(),
     };
     match asked.line() {
         line if line == "GET /v1/status" => (200, serde_json::to_string(&status).unwrap()),

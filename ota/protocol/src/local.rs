@@ -25,6 +25,8 @@
 //! ```
 //! A refusal is [`crate::api::Problem`].
 
+mod device;
+
 use crate::invocation::{Call, InvocationId};
 use crate::message::{FunctionReport, Vitals};
 use crate::{Digest, Event, FunctionName, Manifest, NodeId, RevisionId, Topic};
@@ -35,6 +37,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+
+pub use device::DeviceReport;
 
 /// How the node is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +75,9 @@ pub struct LocalStatus {
     /// Asynchronous calls.
     #[serde(default)]
     pub calls: CallCounts,
+    /// Devices of the configuration.
+    #[serde(default)]
+    pub devices: Vec<DeviceReport>,
 }
 
 /// How many asynchronous calls a node has.

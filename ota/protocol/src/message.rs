@@ -346,6 +346,9 @@ pub struct Vitals {
     /// Why events and state are refused, while they are: a full disk, a disk that does not write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_trouble: Option<String>,
+    /// Why a device of the node is away, while one is: it is not there, it may not be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_trouble: Option<String>,
 }
 
 /// Some records of one ledger, ascending and without gaps.

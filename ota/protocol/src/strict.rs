@@ -128,6 +128,12 @@ impl<'a> Section<'a> {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
+    /// Whether `key` is there and a text, for keys that may be something else as well.
+    #[must_use]
+    pub fn is_text(&self, key: &str) -> bool {
+        self.table.and_then(|table| table.get(key)).is_some_and(Item::is_str)
+    }
+
     /// The line of the table, 0 at the top.
     #[must_use]
     pub fn line(&self) -> usize {

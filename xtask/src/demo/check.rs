@@ -235,6 +235,7 @@ mod tests {
             usage_unsent: 0,
             store_bytes_written: 0,
             calls: sedge_protocol::local::CallCounts::default(),
+            devices: Vec::new(),
         };
         let row = UsageRow {
             node: "gw-1".parse().unwrap(),

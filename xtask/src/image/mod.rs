@@ -17,6 +17,7 @@ mod base;
 mod bundle;
 mod checksum;
 mod disk;
+mod gpio_sim;
 mod initrd;
 mod kernel;
 mod keys;
@@ -243,7 +244,8 @@ pub(crate) fn build(options: &Options) -> Result<Built> {
     let tools = tools::ensure(&build, &recipe)?;
     let base = base::ensure(&build, &recipe, &tools)?;
     let keys = keys::ensure(&build, &tools)?;
-    let parts = stage::Parts { base: &base, sedged: &sedged, keys: &keys };
+    let gpio_sim = gpio_sim::ensure(&build, &tools, &base)?;
+    let parts = stage::Parts { base: &base, sedged: &sedged, keys: &keys, module: gpio_sim.as_deref() };
     let stage = step("root", || stage::make(&build, &recipe, &tools, &parts))?;
     let shown = Step::begin("security");
     shown.done(&security::check(&tools, &stage.tree)?);

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Build;
 use super::keys::Keys;
 use super::recipe::{self, Recipe};
 use super::tools::{Tools, output, overlay};
+use super::{Build, gpio_sim};
 
 /// Units that the image has from elsewhere in the repository.
 const UNIT: &str = "units/sedged.service";
@@ -33,13 +33,18 @@ pub(crate) struct Parts<'a> {
     pub(crate) base: &'a Path,
     pub(crate) sedged: &'a Path,
     pub(crate) keys: &'a Keys,
+    /// A kernel module that Debian has not built.
+    pub(crate) module: Option<&'a Path>,
 }
 
 /// Makes it.
 pub(crate) fn make(build: &Build, recipe: &Recipe, tools: &Tools, parts: &Parts<'_>) -> Result<Stage> {
-    let Parts { base, sedged, keys } = parts;
+    let Parts { base, sedged, keys, module } = parts;
     let tree = build.work.join("root");
     tools.run("cp", &["-a".as_ref(), "-T".as_ref(), base.as_os_str(), tree.as_os_str()])?;
+    if let Some(module) = module {
+        install(module, &Modules::read(&tree)?.directory.join(gpio_sim::PLACE))?;
+    }
     keep_modules(&tree, &recipe.modules, tools)?;
     for pattern in &recipe.remove {
         for path in expand(&tree, pattern)? {

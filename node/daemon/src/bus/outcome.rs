@@ -50,6 +50,7 @@ impl Bus {
         let Some(event) = reply.map(Arc::new) else {
             return self.finish(item, Batch::new(), Durability::None);
         };
+        self.parts.devices.offer(&event);
         let matches = matches.unwrap_or_default();
         let Intake { batch, items, strongest } = self.enlist(&event, item.kept, matches);
         self.finish(item, batch, strongest.map_or(Durability::None, store_durability));

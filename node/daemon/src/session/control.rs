@@ -92,8 +92,8 @@ async fn report(session: &Session, mut send: SendStream, welcome: &Welcome) -> a
 }
 
 async fn send_report(session: &Session, send: &mut SendStream) -> anyhow::Result<()> {
-    let (stats, store) = (Arc::clone(&session.stats), session.store.clone());
-    let vitals = tokio::task::spawn_blocking(move || vitals::read(&stats, &store)).await?;
+    let (stats, store, devices) = (Arc::clone(&session.stats), session.store.clone(), session.devices.clone());
+    let vitals = tokio::task::spawn_blocking(move || vitals::read(&stats, &store, &devices)).await?;
     let table = session.functions.table();
     let report = Report {
         desired_epoch: table.desired_epoch,

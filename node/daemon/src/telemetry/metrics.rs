@@ -7,9 +7,11 @@ use super::histogram::Distribution;
 use super::requests::Requests;
 use super::text;
 use crate::bus::BusHandle;
+use crate::device::Board;
 use crate::gate::Gate;
 use crate::logs::Logs;
 use crate::meter::{Counts, Kind as Trigger, Meter, Runs};
+use sedge_protocol::local::DeviceReport;
 use sedge_store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,6 +76,7 @@ pub(crate) struct Sources {
     pub(crate) store: Store,
     pub(crate) logs: Logs,
     pub(crate) unsent: watch::Receiver<u64>,
+    pub(crate) devices: Board,
     /// Spans that were not exported.
     pub(crate) spans_dropped: Arc<AtomicU64>,
 }
@@ -92,6 +95,7 @@ impl Sources {
         families.extend(of_routes(&routes));
         families.extend(self.of_gate());
         families.extend(self.of_node());
+        families.extend(self.of_devices());
         families
     }
 
@@ -109,6 +113,19 @@ impl Sources {
             },
             counters("sedge.admission.refused", "Invocations that were refused.", refused),
             counters("sedge.admission.limit_changes", "Moves of the limit.", moved),
+        ]
+    }
+
+    fn of_devices(&self) -> Vec<Family> {
+        let devices = self.devices.reports();
+        let points = |value: fn(&DeviceReport) -> u64| -> Vec<Point> {
+            devices.iter().map(|device| worded("sedge.device", &device.name, value(device))).collect()
+        };
+        let ready = points(|device| u64::from(device.trouble.is_none()));
+        vec![
+            Family { kind: Kind::Gauge, ..counters("sedge.device.ready", "1 while the device is there and works.", ready) },
+            counters("sedge.device.events", "Events of the device.", points(|device| device.events)),
+            counters("sedge.device.lost", "Edges and frames that became no event.", points(|device| device.lost)),
         ]
     }
 

@@ -143,6 +143,7 @@ pub(crate) fn vitals(vitals: &Vitals) -> Vec<(&'static str, Cell)> {
         ("events", Cell::toned(events, if troubled { Tone::Busy } else { Tone::Plain })),
     ];
     facts.extend(vitals.store_trouble.as_ref().map(|trouble| ("store", Cell::toned(text::clean(trouble), Tone::Bad))));
+    facts.extend(vitals.device_trouble.as_ref().map(|trouble| ("device", Cell::toned(text::clean(trouble), Tone::Bad))));
     facts
 }
 

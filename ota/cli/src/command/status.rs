@@ -7,7 +7,7 @@ use crate::table::{Cell, Table, facts};
 use crate::text;
 use clap::Args;
 use sedge_protocol::api::Status as FleetStatus;
-use sedge_protocol::local::{Admission, CallCounts, FleetLink, LocalStatus};
+use sedge_protocol::local::{Admission, CallCounts, DeviceReport, FleetLink, LocalStatus};
 use std::process::ExitCode;
 
 /// Show how the fleet is, or one node of this machine
@@ -84,7 +84,31 @@ fn of_node(status: &LocalStatus, style: Style) -> String {
     let Admission { limit, running, waiting, memory_free_bytes } = status.admission;
     known.push(("invocations", format!("{running} running, {waiting} waiting, at most {limit} at a time").into()));
     known.push(("memory free for instances", text::bytes(memory_free_bytes).into()));
-    format!("{}\n\n{}", facts(style, &known), ls::of_node(&status.functions, text::now_ms(), style))
+    let functions = ls::of_node(&status.functions, text::now_ms(), style);
+    if status.devices.is_empty() {
+        return format!("{}\n\n{functions}", facts(style, &known));
+    }
+    format!("{}\n\n{functions}\n\n{}", facts(style, &known), devices(&status.devices, style))
+}
+
+fn devices(reports: &[DeviceReport], style: Style) -> String {
+    let mut table = Table::new(&["DEVICE", "AT", ">EVENTS", ">LOST", ">WRITTEN", ">NOT WRITTEN", "STATE"]);
+    for report in reports {
+        let state = match &report.trouble {
+            None => Cell::toned("ready", Tone::Good),
+            Some(trouble) => Cell::toned(text::clean(trouble), Tone::Bad),
+        };
+        table.row([
+            Cell::toned(report.name.as_str(), Tone::Strong),
+            text::clean(&report.what).into(),
+            text::count(report.events).into(),
+            Cell::toned(text::count(report.lost), if report.lost > 0 { Tone::Busy } else { Tone::Plain }),
+            text::count(report.written).into(),
+            Cell::toned(text::count(report.unwritten), if report.unwritten > 0 { Tone::Busy } else { Tone::Plain }),
+            state,
+        ]);
+    }
+    table.render(style, "no devices")
 }
 
 #[cfg(test)]
@@ -135,11 +159,21 @@ hello     1,234       4        12.3  2.50 s  1.50 GiB·s";
             usage_unsent: 0,
             store_bytes_written: 2048,
             calls: CallCounts { waiting: 2, over: 1000, dropped: 3 },
+            devices: vec![DeviceReport {
+                name: "door".to_owned(),
+                what: "line 3 of /dev/gpiochip0".to_owned(),
+                trouble: Some("/dev/gpiochip0 is not there".to_owned()),
+                events: 1234,
+                lost: 5,
+                ..DeviceReport::default()
+            }],
         };
         let text = of_node(&status, Style::PLAIN);
         let shows = |label: &str, value: &str| text.lines().any(|line| line.strip_prefix(label).is_some_and(|rest| rest.trim() == value));
         assert!(shows("http", "127.0.0.1:80") && shows("mqtt", "-") && shows("store", "disk full"), "{text}");
         assert!(shows("invocations", "0 running, 0 waiting, at most 0 at a time"), "{text}");
         assert!(text.contains("2 waiting, 1,000 over, 3 dropped early\n"), "{text}");
+        let door = "door    line 3 of /dev/gpiochip0   1,234     5        0            0  /dev/gpiochip0 is not there";
+        assert!(text.lines().any(|line| line == door), "{text}");
     }
 }

@@ -140,6 +140,7 @@ impl NodeLine {
             }
         }
         trouble.extend(vitals.store_trouble.clone());
+        trouble.extend(vitals.device_trouble.as_ref().map(|reason| format!("device {reason}")));
         let has_vitals = vitals.memory_total > 0;
         Self {
             id: node.id.to_string(),

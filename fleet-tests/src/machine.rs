@@ -1,6 +1,7 @@
 //! A whole machine that boots the image: QEMU, its disk, its serial line.
 
 use crate::cli;
+use crate::hardware::Hardware;
 use crate::node::Membership;
 use crate::process::Process;
 use crate::wire::Wire;
@@ -19,8 +20,7 @@ const DISK_BYTES: u64 = 2 << 30;
 const BOOT_PARTITION: &str = "@@1M";
 /// Where the data partition begins, bytes: behind the boot partition and two slots.
 const DATA_PARTITION: u64 = (1 + 192 + 2 * 256) << 20;
-/// Firmware.
-const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// What the firmware remembers at first.
 const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// A disk with the image on it.
@@ -36,15 +36,23 @@ impl Disk {
     /// # Errors
     /// When there is none, or no room.
     pub fn new(directory: &Path, membership: &Membership) -> Result<Self> {
+        Self::of("SEDGE_TEST_IMAGE", directory, (membership, &[]))
+    }
+
+    /// Flashes the image that the environment variable `variant` names, with more arguments of `sedge flash`.
+    ///
+    /// # Errors
+    /// When there is none, or no room.
+    pub fn of(variant: &str, directory: &Path, (membership, more): (&Membership, &[&str])) -> Result<Self> {
         let named = |name: &str| {
             std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set: run `cargo xtask test` as root"))
         };
-        let (image, root) = (named("SEDGE_TEST_IMAGE")?, named("SEDGE_IMAGE_TOOLS")?);
+        let (image, root) = (named(variant)?, named("SEDGE_IMAGE_TOOLS")?);
         let (tools, path) = (Tools::new(&root, directory, 0), directory.join("disk.img"));
         let (from, to) = (image.to_str().context("the image's path is no text")?, path.to_str().context("the directory is no text")?);
         let Membership { url, ca_pin, claim } = membership;
         let (fleet, pin) = (["--fleet", url], ca_pin.to_string());
-        let arguments = [&["flash", from, "--to", to, "--size", DISK_SIZE, "--claim", claim, "--ca-pin", &pin], &fleet[..]].concat();
+        let arguments = [&["flash", from, "--to", to, "--size", DISK_SIZE, "--claim", claim, "--ca-pin", &pin], &fleet[..], more].concat();
         cli::sedge(None, &arguments)?.success()?;
         Ok(Self { tools, path })
     }
@@ -74,6 +82,42 @@ impl Disk {
         let file = self.path.with_file_name(name);
         fs::write(&file, text)?;
         self.on_boot_partition("mcopy", &["-o".as_ref(), file.as_os_str(), "::".as_ref()]).map(drop)
+    }
+
+    /// Takes a file from the boot partition.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.on_boot_partition("mdel", &[format!("::{name}").as_ref()]).map(drop)
+    }
+
+    /// Copies a directory of the boot partition to another place on it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let beside = self.path.with_file_name("copied");
+        fs::create_dir_all(&beside)?;
+        self.on_boot_partition("mcopy", &["-s".as_ref(), "-o".as_ref(), format!("::{from}").as_ref(), beside.as_os_str()])?;
+        let name = Path::new(from).file_name().context("a directory without a name")?;
+        self.on_boot_partition("mcopy", &["-s".as_ref(), "-o".as_ref(), beside.join(name).as_os_str(), format!("::{to}").as_ref()])
+            .map(drop)
+    }
+
+    /// Changes one byte in the middle of a file of the boot partition.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn alter(&self, path: &str) -> Result<()> {
+        let beside = self.path.with_file_name("altered");
+        let place = format!("::{path}");
+        self.on_boot_partition("mcopy", &["-o".as_ref(), place.as_ref(), beside.as_os_str()])?;
+        let mut bytes = fs::read(&beside)?;
+        let middle = bytes.len() / 2;
+        *bytes.get_mut(middle).context("an empty file")? ^= 1;
+        fs::write(&beside, bytes)?;
+        self.on_boot_partition("mcopy", &["-o".as_ref(), beside.as_os_str(), place.as_ref()]).map(drop)
     }
 
     /// A text file of the data partition; empty when there is none.
@@ -120,6 +164,8 @@ pub struct Machine {
     pub mqtt: SocketAddr,
     /// Where the port is that the firewall keeps shut, [`Machine::SHUT`].
     pub shut: SocketAddr,
+    /// Where one signs in, if that is possible.
+    pub ssh: SocketAddr,
 }
 
 impl Machine {
@@ -141,29 +187,49 @@ impl Machine {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn boot_with(disk: &Disk, wire: Option<&Wire>) -> Result<Self> {
+        Self::boot_on(disk, wire, &Hardware::default())
+    }
+
+    /// [`Machine::boot_with`] on other hardware than the usual.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn boot_on(disk: &Disk, wire: Option<&Wire>, hardware: &Hardware) -> Result<Self> {
         let serial = disk.path.with_extension("serial");
         let variables = disk.path.with_extension("variables");
         if !variables.exists() {
             output(disk.tools.command("cp").arg(VARIABLES).arg(&variables))?;
         }
         // Free until QEMU takes it.
-        let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let [http, mqtt, shut] = listeners.map(|listener| listener.and_then(|listener| listener.local_addr()));
-        let (http, mqtt, shut) = (http?, mqtt?, shut?);
+        let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let [http, mqtt, shut, ssh] = listeners.map(|listener| listener.and_then(|listener| listener.local_addr()));
+        let (http, mqtt, shut, ssh) = (http?, mqtt?, shut?, ssh?);
         // One processor: with two that are emulated on a busy machine, the guest's kernel has been seen to lose the timer of the second.
         let mut command = disk.tools.command("qemu-system-x86_64");
-        command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none"]);
+        command.args([
+            "-machine",
+            hardware.machine(),
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-m",
+            "512",
+            "-nodefaults",
+            "-display",
+            "none",
+        ]);
         command.args(["-serial", &format!("file:{}", serial.display())]);
-        let forwarded = format!("hostfwd=tcp:{http}-:{},hostfwd=tcp:{mqtt}-:1883,hostfwd=tcp:{shut}-:{}", Self::HTTP, Self::SHUT);
-        command.args(["-netdev", &format!("user,id=net,{forwarded}"), "-device", "virtio-net-pci,netdev=net,romfile="]);
+        let forwarded =
+            format!("hostfwd=tcp:{http}-:{},hostfwd=tcp:{mqtt}-:1883,hostfwd=tcp:{shut}-:{},hostfwd=tcp:{ssh}-:22", Self::HTTP, Self::SHUT);
+        command.args(["-netdev", &format!("user,id=net,{forwarded}")]);
         command.args(wire.map(Wire::arguments).into_iter().flatten());
-        command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={CODE}")]);
+        command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", hardware.firmware())]);
         command.args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
-        // Named as the first to boot from: firmware remembers it by its place, which another network card moves.
         command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.path.display())]);
-        command.args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+        command.args(hardware.arguments());
         let process = Process::start("qemu", &mut command, &disk.path.with_extension("log"))?;
-        Ok(Self { process, serial, http, mqtt, shut })
+        Ok(Self { process, serial, http, mqtt, shut, ssh })
     }
 
     /// What it wrote to its serial line.

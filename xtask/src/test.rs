@@ -20,7 +20,8 @@ const NEEDS: [Need; 4] = [
     Need { program: "faketime", package: "faketime" },
 ];
 /// What the tests of `--all` use on top.
-const NEEDS_ALL: [Need; 3] = [
+const NEEDS_ALL: [Need; 4] = [
+    Need { program: "ssh-keygen", package: "openssh-client" },
     Need { program: "mmdebstrap", package: "mmdebstrap" },
     Need { program: "systemd-nspawn", package: "systemd-container" },
     Need { program: "pg_lsclusters", package: "postgresql" },
@@ -65,8 +66,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             let timed = Timed::begin("image");
             let built = image::build(&image::Options::test(binaries.sedged.clone()))?;
             let series = if options.all { Some(image::series::bundles(&binaries.sedged)?) } else { None };
+            let gateway = if options.all { Some(image::build(&image::Options::gateway(binaries.sedged.clone()))?.image) } else { None };
             timed.end();
-            Some(Booted { built, series })
+            Some(Booted { built, series, gateway })
         }
         _without => None,
     };
@@ -100,6 +102,8 @@ struct Booted {
     built: Built,
     /// Bundles of further versions.
     series: Option<PathBuf>,
+    /// The image for boxes in the field.
+    gateway: Option<PathBuf>,
 }
 
 fn runner(options: &Options, image: Option<&Booted>) -> Result<(bool, Count)> {
@@ -126,9 +130,10 @@ fn runner(options: &Options, image: Option<&Booted>) -> Result<(bool, Count)> {
             command.args(BOOTED_MODULES.iter().flat_map(|module| ["--skip", module]));
         }
     }
-    if let Some(Booted { built, series }) = image {
+    if let Some(Booted { built, series, gateway }) = image {
         command.env("SEDGE_TEST_IMAGE", &built.image).env("SEDGE_IMAGE_TOOLS", &built.tools);
         command.envs(series.iter().map(|series| ("SEDGE_TEST_BUNDLES", series)));
+        command.envs(gateway.iter().map(|gateway| ("SEDGE_GATEWAY_IMAGE", gateway)));
     }
     watched(&mut command)
 }

@@ -1,5 +1,9 @@
 //! The image, booted: QEMU, a real fleet, and only what a user could see of both.
 
+mod gateway;
+mod hardware;
+mod secure_boot;
+
 use crate::support::{directory, function};
 use anyhow::{Context as _, Result};
 use fleet_tests::machine::HOST;

@@ -111,6 +111,13 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The image for boxes in the field, with a daemon that is built already.
+    pub(crate) fn gateway(sedged: PathBuf) -> Self {
+        Self { variant: Variant::Gateway, ..Self::test(sedged) }
+    }
+}
+
 impl Arch {
     /// As options and file names have it.
     fn name(self) -> &'static str {

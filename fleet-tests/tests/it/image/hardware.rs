@@ -1,0 +1,34 @@
+//! The image for gateways on the disks and network cards that they have.
+
+use super::online;
+use crate::support::directory;
+use anyhow::Result;
+use fleet_tests::hardware::{Card, Drive, Hardware};
+use fleet_tests::machine::HOST;
+use fleet_tests::{Disk, Fleet, Machine};
+use std::time::Instant;
+
+/// Each disk with another card. NVMe and e1000e are those of the gateway that is looked at from inside.
+const BOARDS: [(Drive, Card); 5] = [
+    (Drive::Sd, Card::Igb),
+    (Drive::Emmc, Card::E1000e),
+    (Drive::Sata, Card::Rtl8139),
+    (Drive::Usb, Card::Usb),
+    (Drive::Nvme, Card::Virtio),
+];
+
+#[test]
+#[ignore = "boots the image for gateways five times: `cargo xtask test --all`"]
+fn a_gateway_boots_from_every_kind_of_disk_and_reaches_its_fleet_by_every_card() -> Result<()> {
+    for (drive, card) in BOARDS {
+        let directory = directory()?;
+        let fleet = Fleet::start_as(HOST, directory.path())?;
+        let disk = Disk::of("SEDGE_GATEWAY_IMAGE", directory.path(), (&fleet.membership()?, &[]))?;
+        let begin = Instant::now();
+        let mut machine = Machine::boot_on(&disk, None, &Hardware { drive, card, ..Hardware::default() })?;
+        let node = online(&fleet, &mut machine, 0)?;
+        println!("{drive:?} and {card:?}: power to enrolled {:.1} s", begin.elapsed().as_secs_f64());
+        println!("memory in use: {} MB", node.vitals.memory_used / 1_000_000);
+    }
+    Ok(())
+}

@@ -74,6 +74,14 @@ impl Disk {
         Ok(names.lines().filter_map(|line| line.rsplit('/').next()).map(str::to_owned).collect())
     }
 
+    /// A copy of the kernel image beside the disk.
+    fn kernel(&self) -> Result<PathBuf> {
+        let names = self.kernel_images()?;
+        let (name, beside) = (names.first().context("no kernel image")?, self.path.with_file_name("kernel.efi"));
+        self.on_boot_partition("mcopy", &["-o".as_ref(), format!("::EFI/Linux/{name}").as_ref(), beside.as_os_str()])?;
+        Ok(beside)
+    }
+
     /// Drops a file onto the boot partition.
     ///
     /// # Errors
@@ -228,6 +236,9 @@ impl Machine {
         command.args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())]);
         command.args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.path.display())]);
         command.args(hardware.arguments());
+        if hardware.drive.needs_kernel() {
+            command.arg("-kernel").arg(disk.kernel()?);
+        }
         let process = Process::start("qemu", &mut command, &disk.path.with_extension("log"))?;
         Ok(Self { process, serial, http, mqtt, shut, ssh })
     }

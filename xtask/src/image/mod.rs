@@ -20,6 +20,7 @@ mod disk;
 mod initrd;
 mod kernel;
 mod keys;
+mod lock;
 mod recipe;
 mod sbom;
 mod security;
@@ -88,6 +89,9 @@ pub(crate) struct Options {
     /// The oldest version that the bundle can follow [default: any]
     #[arg(long, value_name = "VERSION")]
     pub(crate) minimum: Option<ImageVersion>,
+    /// Take the versions of Debian's packages over into image/packages/ARCH.lock
+    #[arg(long)]
+    pub(crate) update_lock: bool,
     /// Make the bundle alone, without the disk image
     #[arg(long)]
     pub(crate) bundle_only: bool,
@@ -106,6 +110,7 @@ impl Options {
             cache: None,
             overlay: None,
             minimum: None,
+            update_lock: false,
             bundle_only: false,
         }
     }
@@ -223,6 +228,8 @@ pub(crate) fn build(options: &Options) -> Result<Built> {
     let init = initrd::build_init(build.arch)?;
     let tools = tools::ensure(&build, &recipe)?;
     let base = base::ensure(&build, &recipe, &tools)?;
+    let shown = Step::begin("packages");
+    shown.done(&lock::compare(build.arch, &base, options.update_lock)?);
     let keys = keys::ensure(&build, &tools)?;
     let parts = stage::Parts { base: &base, sedged: &sedged, keys: &keys };
     let stage = step("root", || stage::make(&build, &recipe, &tools, &parts))?;

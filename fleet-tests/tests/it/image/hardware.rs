@@ -9,16 +9,10 @@ use fleet_tests::{Disk, Fleet, Machine};
 use std::time::Instant;
 
 /// Each disk with another card. NVMe and e1000e are those of the gateway that is looked at from inside.
-const BOARDS: [(Drive, Card); 5] = [
-    (Drive::Sd, Card::Igb),
-    (Drive::Emmc, Card::E1000e),
-    (Drive::Sata, Card::Rtl8139),
-    (Drive::Usb, Card::Usb),
-    (Drive::Nvme, Card::Virtio),
-];
+const BOARDS: [(Drive, Card); 3] = [(Drive::Sd, Card::Igb), (Drive::Sata, Card::Rtl8139), (Drive::Usb, Card::Usb)];
 
 #[test]
-#[ignore = "boots the image for gateways five times: `cargo xtask test --all`"]
+#[ignore = "boots the image for gateways three times: `cargo xtask test --all`"]
 fn a_gateway_boots_from_every_kind_of_disk_and_reaches_its_fleet_by_every_card() -> Result<()> {
     for (drive, card) in BOARDS {
         let directory = directory()?;
@@ -26,9 +20,8 @@ fn a_gateway_boots_from_every_kind_of_disk_and_reaches_its_fleet_by_every_card()
         let disk = Disk::of("SEDGE_GATEWAY_IMAGE", directory.path(), (&fleet.membership()?, &[]))?;
         let begin = Instant::now();
         let mut machine = Machine::boot_on(&disk, None, &Hardware { drive, card, ..Hardware::default() })?;
-        let node = online(&fleet, &mut machine, 0)?;
+        online(&fleet, &mut machine, 0)?;
         println!("{drive:?} and {card:?}: power to enrolled {:.1} s", begin.elapsed().as_secs_f64());
-        println!("memory in use: {} MB", node.vitals.memory_used / 1_000_000);
     }
     Ok(())
 }

@@ -3,19 +3,15 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use sedge_bundle::SigningKey;
 
 use super::Build;
+use super::enrolment;
 use super::tools::{Tools, output};
 use crate::progress;
-
-/// Whose the certificate is, among those in a firmware: any number that stays the same.
-const OWNER: &str = "5e0c7a61-2b1f-4f0e-9c58-3d1e6a7c9b42";
-/// What a firmware keeps, from the key that changes all others to those that sign programs.
-const VARIABLES: [&str; 3] = ["PK", "KEK", "db"];
 
 /// The keys of an image.
 #[derive(Debug, Clone)]
@@ -42,7 +38,7 @@ impl Keys {
 pub(crate) fn ensure(build: &Build, tools: &Tools) -> Result<Keys> {
     let directory = build.cache.join("keys");
     let at = |name: &str| directory.join(name);
-    let keys = Keys { key: at("boot.key"), certificate: at("boot.crt"), enrolment: at("enrolment"), bundle: at("bundle.pk8") };
+    let keys = Keys { key: at("boot.key"), certificate: at("boot.crt"), enrolment: at("firmware"), bundle: at("bundle.pk8") };
     fs::create_dir_all(&directory).context("create the directory of keys")?;
     if !keys.certificate.exists() {
         progress::say(&format!("  making a key for development in {}", directory.display()));
@@ -50,7 +46,7 @@ pub(crate) fn ensure(build: &Build, tools: &Tools) -> Result<Keys> {
     }
     // Made once, because it names the time: two images with one key are the same.
     if !keys.enrolment.exists() {
-        make_enrolment(tools, &keys)?;
+        enrolment::make(tools, enrolment::Pair { key: &keys.key, certificate: &keys.certificate }, &keys.enrolment)?;
     }
     if !keys.bundle.exists() {
         progress::say(&format!("  making a key for bundles in {}", directory.display()));
@@ -69,28 +65,4 @@ fn make_boot_key(tools: &Tools, keys: &Keys) -> Result<()> {
     command.args(["req", "-x509", "-newkey", "rsa:2048", "-sha256", "-nodes", "-days", "7300", "-subj", "/CN=Sedge development/"]);
     output(command.arg("-keyout").arg(&keys.key).arg("-out").arg(&keys.certificate)).context("make a key")?;
     Ok(())
-}
-
-/// Signs the certificate by its own key, for each variable of a firmware. The directory is whole or not there.
-fn make_enrolment(tools: &Tools, keys: &Keys) -> Result<()> {
-    let partial = keys.enrolment.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
-    }
-    fs::create_dir(&partial).with_context(|| format!("create {}", partial.display()))?;
-    let (der, list) = (keys.enrolment.with_extension("der"), keys.enrolment.with_extension("esl"));
-    let run = |program: &str, arguments: &[&str], paths: &[&Path]| {
-        output(tools.command(program).args(arguments).args(paths)).with_context(|| format!("make {}", keys.enrolment.display())).map(drop)
-    };
-    run("openssl", &["x509", "-outform", "DER", "-in"], &[&keys.certificate, "-out".as_ref(), &der])?;
-    run("sbsiglist", &["--owner", OWNER, "--type", "x509", "--output"], &[&list, &der])?;
-    for name in VARIABLES {
-        let signed = partial.join(format!("{name}.auth"));
-        run(
-            "sbvarsign",
-            &["--key"],
-            &[&keys.key, "--cert".as_ref(), &keys.certificate, "--output".as_ref(), &signed, name.as_ref(), &list],
-        )?;
-    }
-    fs::rename(&partial, &keys.enrolment).with_context(|| format!("name {}", keys.enrolment.display()))
 }

@@ -17,6 +17,7 @@ mod base;
 mod bundle;
 mod checksum;
 mod disk;
+mod enrolment;
 mod initrd;
 mod kernel;
 mod keys;

@@ -73,9 +73,10 @@ impl Board {
         }
     }
 
-    /// The board itself, with its firmware, which keeps what it knows in `variables`.
-    pub(crate) fn add_to(self, command: &mut Command, variables: &Path) {
+    /// The board itself, with its firmware, which keeps what it knows in `variables`, and on a PC can refuse to start what nobody has signed.
+    pub(crate) fn add_to(self, command: &mut Command, variables: &Path, secure_boot: bool) {
         let (board, code): (&[&str], _) = match self {
+            Self::Pc if secure_boot => (&["-machine", "q35,smm=on", "-cpu", "max"], "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"),
             Self::Pc => (&["-machine", "q35", "-cpu", "max"], "/usr/share/OVMF/OVMF_CODE_4M.fd"),
             // A watchdog that a PC has on its board is a card here. Signing of pointers as the processor does it takes emulation most of its time.
             Self::Arm64 => {

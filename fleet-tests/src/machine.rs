@@ -2,10 +2,10 @@
 
 use crate::board::{self, Board};
 use crate::cli;
+use crate::hardware::Hardware;
 use crate::lossy::{LossyDisk, Lost};
 use crate::node::Membership;
 use crate::process::Process;
-use crate::wire::Wire;
 use anyhow::{Context as _, Result};
 use sedge_image_tools::{Tools, output};
 use std::fs;
@@ -44,12 +44,24 @@ impl Disk {
     /// # Errors
     /// When there is none, or no room.
     pub fn new(board: Board, directory: &Path, membership: &Membership) -> Result<Self> {
-        let (image, root) = (board.image()?, board::built("SEDGE_IMAGE_TOOLS", "cargo xtask test")?);
+        Self::flash((board, board.image()?), directory, membership, &[])
+    }
+
+    /// Flashes the image for gateways with more arguments of `sedge flash`.
+    ///
+    /// # Errors
+    /// When there is none, or no room.
+    pub fn of_gateway(directory: &Path, membership: &Membership, arguments: &[&str]) -> Result<Self> {
+        Self::flash((Board::Pc, board::built("SEDGE_GATEWAY_IMAGE", "cargo xtask test --all")?), directory, membership, arguments)
+    }
+
+    fn flash((board, image): (Board, PathBuf), directory: &Path, membership: &Membership, more: &[&str]) -> Result<Self> {
+        let root = board::built("SEDGE_IMAGE_TOOLS", "cargo xtask test")?;
         let (tools, path) = (Tools::new(&root, directory, 0), directory.join("disk.img"));
         let (from, to) = (image.to_str().context("the image's path is no text")?, path.to_str().context("the directory is no text")?);
         let Membership { url, ca_pin, claim } = membership;
         let (fleet, pin) = (["--fleet", url], ca_pin.to_string());
-        let arguments = [&["flash", from, "--to", to, "--size", DISK_SIZE, "--claim", claim, "--ca-pin", &pin], &fleet[..]].concat();
+        let arguments = [&["flash", from, "--to", to, "--size", DISK_SIZE, "--claim", claim, "--ca-pin", &pin], &fleet[..], more].concat();
         cli::sedge(None, &arguments)?.success()?;
         Ok(Self { board, tools, path, lossy: None })
     }
@@ -134,6 +146,14 @@ impl Disk {
         Ok(names.lines().filter_map(|line| line.rsplit('/').next()).map(str::to_owned).collect())
     }
 
+    /// A copy of the kernel image beside the disk.
+    fn kernel(&self) -> Result<PathBuf> {
+        let names = self.kernel_images()?;
+        let (name, beside) = (names.first().context("no kernel image")?, self.path.with_file_name("kernel.efi"));
+        self.on_boot_partition("mcopy", &["-o".as_ref(), format!("::EFI/Linux/{name}").as_ref(), beside.as_os_str()])?;
+        Ok(beside)
+    }
+
     /// Drops a file onto the boot partition.
     ///
     /// # Errors
@@ -142,6 +162,42 @@ impl Disk {
         let file = self.path.with_file_name(name);
         fs::write(&file, text)?;
         self.on_boot_partition("mcopy", &["-o".as_ref(), file.as_os_str(), "::".as_ref()]).map(drop)
+    }
+
+    /// Takes a file from the boot partition.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.on_boot_partition("mdel", &[format!("::{name}").as_ref()]).map(drop)
+    }
+
+    /// Copies a directory of the boot partition to another place on it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let beside = self.path.with_file_name("copied");
+        fs::create_dir_all(&beside)?;
+        self.on_boot_partition("mcopy", &["-s".as_ref(), "-o".as_ref(), format!("::{from}").as_ref(), beside.as_os_str()])?;
+        let name = Path::new(from).file_name().context("a directory without a name")?;
+        self.on_boot_partition("mcopy", &["-s".as_ref(), "-o".as_ref(), beside.join(name).as_os_str(), format!("::{to}").as_ref()])
+            .map(drop)
+    }
+
+    /// Changes one byte in the middle of a file of the boot partition.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn alter(&self, path: &str) -> Result<()> {
+        let beside = self.path.with_file_name("altered");
+        let place = format!("::{path}");
+        self.on_boot_partition("mcopy", &["-o".as_ref(), place.as_ref(), beside.as_os_str()])?;
+        let mut bytes = fs::read(&beside)?;
+        let middle = bytes.len() / 2;
+        *bytes.get_mut(middle).context("an empty file")? ^= 1;
+        fs::write(&beside, bytes)?;
+        self.on_boot_partition("mcopy", &["-o".as_ref(), beside.as_os_str(), place.as_ref()]).map(drop)
     }
 
     /// A text file of the data partition; empty when there is none.
@@ -228,6 +284,8 @@ pub struct Machine {
     pub mqtt: SocketAddr,
     /// Where the port is that the firewall keeps shut, [`Machine::SHUT`].
     pub shut: SocketAddr,
+    /// Where one signs in, if that is possible.
+    pub ssh: SocketAddr,
 }
 
 impl Machine {
@@ -244,14 +302,6 @@ impl Machine {
         Self::boot_with(disk, &[])
     }
 
-    /// [`Machine::boot`] with a second network card at the end of a cable.
-    ///
-    /// # Errors
-    /// When QEMU cannot be started.
-    pub fn boot_on_wire(disk: &Disk, wire: &Wire) -> Result<Self> {
-        Self::boot_with(disk, &wire.arguments())
-    }
-
     /// [`Machine::boot`] with a clock that has lost the time and says 1970.
     ///
     /// # Errors
@@ -265,28 +315,37 @@ impl Machine {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn boot_with(disk: &Disk, arguments: &[String]) -> Result<Self> {
+        Self::boot_on(disk, &Hardware::default(), arguments)
+    }
+
+    /// [`Machine::boot_with`] on other hardware than the usual.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started.
+    pub fn boot_on(disk: &Disk, hardware: &Hardware, arguments: &[String]) -> Result<Self> {
         let serial = disk.path.with_extension("serial");
         let variables = disk.path.with_extension("variables");
         if !variables.exists() {
             output(disk.tools.command("cp").arg(disk.board.variables()).arg(&variables))?;
         }
         // Free until QEMU takes it.
-        let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let [http, mqtt, shut] = listeners.map(|listener| listener.and_then(|listener| listener.local_addr()));
-        let (http, mqtt, shut) = (http?, mqtt?, shut?);
+        let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let [http, mqtt, shut, ssh] = listeners.map(|listener| listener.and_then(|listener| listener.local_addr()));
+        let (http, mqtt, shut, ssh) = (http?, mqtt?, shut?, ssh?);
         // One processor: with two that are emulated on a busy machine, the guest's kernel has been seen to lose the timer of the second.
         let mut command = disk.tools.command(disk.board.program());
-        disk.board.add_to(&mut command, &variables);
+        disk.board.add_to(&mut command, &variables, hardware.secure_boot);
         command.args(["-m", "512", "-nodefaults", "-display", "none"]);
         command.args(["-serial", &format!("file:{}", serial.display())]);
-        let forwarded = format!("hostfwd=tcp:{http}-:{},hostfwd=tcp:{mqtt}-:1883,hostfwd=tcp:{shut}-:{}", Self::HTTP, Self::SHUT);
-        command.args(["-netdev", &format!("user,id=net,{forwarded}"), "-device", "virtio-net-pci,netdev=net,romfile="]);
-        command.args(arguments);
-        // Named as the first to boot from: firmware remembers it by its place, which another network card moves.
-        command.args(["-drive", &disk.drive()]);
-        command.args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+        let forwarded =
+            format!("hostfwd=tcp:{http}-:{},hostfwd=tcp:{mqtt}-:1883,hostfwd=tcp:{shut}-:{},hostfwd=tcp:{ssh}-:22", Self::HTTP, Self::SHUT);
+        command.args(["-netdev", &format!("user,id=net,{forwarded}")]).args(arguments);
+        command.args(["-drive", &disk.drive()]).args(hardware.arguments());
+        if hardware.drive.needs_kernel() {
+            command.arg("-kernel").arg(disk.kernel()?);
+        }
         let process = Process::start("qemu", &mut command, &disk.path.with_extension("log"))?;
-        Ok(Self { board: disk.board, process, serial, http, mqtt, shut })
+        Ok(Self { board: disk.board, process, serial, http, mqtt, shut, ssh })
     }
 
     /// What it is built of.

@@ -48,7 +48,8 @@ impl Wire {
     }
 
     /// What QEMU is told.
-    pub(crate) fn arguments(&self) -> [String; 4] {
+    #[must_use]
+    pub fn arguments(&self) -> [String; 4] {
         let mac = MACHINE.mac.map(|byte| format!("{byte:02x}")).join(":");
         let ends = format!("local.type=unix,local.path={},remote.type=unix,remote.path={}", self.machine.display(), self.here.display());
         let device = format!("virtio-net-pci,netdev=wire,mac={mac},romfile=");

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod enrolment;
 pub mod identity;
 pub mod issuer;
+pub mod node_file;
 mod pinned;
 pub mod ssh_key;
 pub mod tls;

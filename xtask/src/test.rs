@@ -22,7 +22,8 @@ const NEEDS: [Need; 5] = [
     Need { program: "socat", package: "socat" },
 ];
 /// What the tests of `--all` use on top.
-const NEEDS_ALL: [Need; 3] = [
+const NEEDS_ALL: [Need; 4] = [
+    Need { program: "ssh-keygen", package: "openssh-client" },
     Need { program: "mmdebstrap", package: "mmdebstrap" },
     Need { program: "systemd-nspawn", package: "systemd-container" },
     Need { program: "pg_lsclusters", package: "postgresql" },
@@ -103,6 +104,7 @@ fn images(options: &Options, sedged: &Path) -> Result<Images> {
     let built = image::build(&image::Options::test(Arch::X86_64, sedged.to_owned()))?;
     let mut images = vec![("SEDGE_TEST_IMAGE", built.image), ("SEDGE_IMAGE_TOOLS", built.tools)];
     if options.all {
+        images.push(("SEDGE_GATEWAY_IMAGE", image::build(&image::Options::gateway(Arch::X86_64, sedged.to_owned()))?.image));
         images.push(("SEDGE_TEST_BUNDLES", image::series::bundles(Arch::X86_64, sedged)?));
         let sedged = Compiler::ensure(Arch::Arm64)?.build("sedged", "dev", &[])?;
         images.push(("SEDGE_TEST_IMAGE_ARM64", image::build(&image::Options::test(Arch::Arm64, sedged.clone()))?.image));

@@ -50,6 +50,29 @@ fn every_port_in_use_is_listed() -> Result<()> {
 }
 
 #[test]
+fn a_bad_file_laid_over_a_good_one_is_named_and_the_node_goes_on_without_it() -> Result<()> {
+    let directory = directory()?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let text = format!("data_dir = '{}/data'\n[http]\nlisten = '{}'\n", directory.path().display(), taken.local_addr()?);
+    let over = directory.path().join("over.toml");
+    fs::write(&over, "[http]\nlissten = '127.0.0.1:8080'\n")?;
+    let arguments = ["--over", over.to_str().unwrap()];
+    let done = sedged_with(directory.path(), &text, &[&["check-config"], &arguments[..]].concat())?;
+    assert!(done.code == CONFIGURATION && done.stderr.contains("over.toml:2: unknown key `http.lissten`"), "{done:?}");
+    // It gets as far as the port that the good one names.
+    let done = sedged_with(directory.path(), &text, &arguments)?;
+    assert_eq!(done.code, CONFIGURATION, "{done:?}");
+    for part in ["goes on without the file", "over.toml:2: ", &format!("http.listen {}", taken.local_addr()?)] {
+        assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+    }
+    // One that is not there is none.
+    fs::remove_file(&over)?;
+    let done = sedged_with(directory.path(), &text, &arguments)?;
+    assert!(done.code == CONFIGURATION && !done.stderr.contains("goes on without"), "{done:?}");
+    Ok(())
+}
+
+#[test]
 fn every_fault_of_a_fleets_configuration_is_listed() -> Result<()> {
     let directory = directory()?;
     let config = directory.path().join("fleet.toml");

@@ -154,6 +154,33 @@ fn a_checksum_beside_the_image_is_compared() -> Result<()> {
 }
 
 #[test]
+fn settings_of_the_node_are_checked_before_anything_is_written() -> Result<()> {
+    let directory = directory()?;
+    let packed = SmallImage::new(2)?.pack(directory.path())?;
+    let (disk, settings) = (directory.path().join("disk.img"), directory.path().join("mine.toml"));
+    let told = |text: &[u8]| {
+        fs::write(&settings, text)?;
+        flash(&packed, &disk, &["--no-claim", "--config", settings.to_str().unwrap()])
+    };
+    for (text, expected) in [
+        (&b"[mqtt]\nlisten = '0.0.0.0:1883'\n"[..], "mine.toml:2: `mqtt.listen`: beyond loopback everybody could publish"),
+        (b"[fleet]\nurl = 'https://f'\n", "mine.toml:1: `fleet` cannot be set here: the fleet is in claim.toml"),
+        (b"[mqtt\n", "mine.toml:1: "),
+        (&[0xff, 0xfe], "not UTF-8"),
+        (&[b' '; 70_000], "more than 65536 bytes"),
+    ] {
+        let told = told(text)?;
+        assert_eq!(told.code, Some(78), "{expected}: {}", told.stderr);
+        assert!(told.stderr.contains(expected) && !disk.exists(), "{expected}: {}", told.stderr);
+    }
+    let good = "[mqtt]\nlisten = '0.0.0.0:1883'\n[mqtt.users]\nsensor = 'reading'\n";
+    let told = told(format!("\u{feff}{good}").as_bytes())?;
+    assert!(told.code == Some(0) && !told.stderr.contains("reading"), "{}", told.stderr);
+    assert_eq!(boot_file(&disk, "sedged.toml")?, good.as_bytes());
+    Ok(())
+}
+
+#[test]
 fn what_the_command_line_says_has_to_fit_together() -> Result<()> {
     let directory = directory()?;
     let packed = SmallImage::new(2)?.pack(directory.path())?;

@@ -1,6 +1,9 @@
 //! The image, booted: QEMU, a real fleet, and only what a user could see of both.
 
 mod faults;
+mod gateway;
+mod hardware;
+mod secure_boot;
 
 use crate::support::{directory, function, now_ms, roll_out};
 use anyhow::{Context as _, Result};
@@ -75,7 +78,7 @@ fn from_flash_to_usage(board: Board) -> Result<()> {
     let membership = fleet.membership()?;
     let disk = Disk::new(board, directory.path(), &membership)?;
     let begin = Instant::now();
-    let mut machine = Machine::boot_on_wire(&disk, &wire)?;
+    let mut machine = Machine::boot_with(&disk, &wire.arguments())?;
     let node = online(&fleet, &mut machine, 0)?;
     println!("power to enrolled: {:.1} s", begin.elapsed().as_secs_f64());
     roll_out(&fleet, &machine, "hello")?;

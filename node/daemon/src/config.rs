@@ -1,4 +1,7 @@
-//! `sedged.toml`: read strictly, every fault at once.
+//! `sedged.toml`: read strictly, every fault at once. In the image an operator's file of that name is laid over the image's own
+//! ([`crate::os`]): a key of one of its tables goes before that of the image.
+
+mod ports;
 
 use crate::bundle;
 use crate::device::{self, Device};
@@ -98,14 +101,17 @@ pub(crate) struct FunctionSettings {
     pub(crate) keyvalue_shared_mb: Option<u64>,
 }
 
-/// Reads the file at `path`. `SEDGED_DATA_DIR` overrides `data_dir`.
-pub(crate) fn load(path: &Path) -> Result<Config, Faults> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|cause| Faults {
-        file: file.clone(),
-        list: vec![Fault { line: 0, message: format!("cannot be read: {cause}; name another file with --config") }],
-    })?;
-    let mut config = parse(&file, &text)?;
+/// Reads the file at `path`, and the one that is laid over it. `SEDGED_DATA_DIR` overrides `data_dir`.
+pub(crate) fn load(path: &Path, over: Option<&Path>) -> Result<Config, Faults> {
+    let read = |path: &Path, option: &str| {
+        let unread = |cause| Fault { line: 0, message: format!("cannot be read: {cause}; name another file with {option}") };
+        std::fs::read_to_string(path).map_err(|cause| Faults { file: path.display().to_string(), list: vec![unread(cause)] })
+    };
+    let (file, text) = (path.display().to_string(), read(path, "--config")?);
+    let mut config = match over {
+        Some(over) => parse_over((&file, &text), &over.display().to_string(), &read(over, "--over")?)?,
+        None => parse(&file, &text)?,
+    };
     if let Some(directory) = std::env::var_os("SEDGED_DATA_DIR") {
         config.data_dir = directory.into();
     }
@@ -115,8 +121,19 @@ pub(crate) fn load(path: &Path) -> Result<Config, Faults> {
 
 /// Reads a configuration; `file` is the name that faults are reported under.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Faults> {
-    let reader = Reader::new(file, text)?;
+    read(Reader::new(file, text)?, file)
+}
+
+/// Reads an operator's configuration over that of the image, which is named first.
+pub(crate) fn parse_over(image: (&str, &str), file: &str, text: &str) -> Result<Config, Faults> {
+    read(Reader::over(image, file, text)?, file)
+}
+
+fn read(reader: Reader, file: &str) -> Result<Config, Faults> {
     let root = reader.root();
+    root.fixed("data_dir", "the image has a partition for it");
+    root.fixed("local", "the image says where its socket is");
+    root.fixed("fleet", "the fleet is in claim.toml");
     let data_dir = PathBuf::from(root.text("data_dir").unwrap_or_else(|| "/var/lib/sedge".to_owned()));
     let grace = root.integer("shutdown_grace_s", 0..=600).unwrap_or(10);
     let (fleet, bundle) = read_fleet(root.section("fleet"), &data_dir);
@@ -137,6 +154,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Config, Faults> {
         os: read_os(root.section("os")),
         devices: device::read(root.sections("device")),
     };
+    if root.is_laid_over() {
+        ports::check(&root, &config);
+    }
     root.finish();
     reader.finish(Some(config))
 }
@@ -194,6 +214,7 @@ fn read_socket(section: Section<'_>) -> PathBuf {
 }
 
 fn read_os(section: Section<'_>) -> Option<Os> {
+    section.fixed("socket", "the image says where its socket is");
     let socket: Option<PathBuf> = section.is_present().then(|| section.require("socket")).flatten();
     let rate = section.integer("fetch_kib_per_s", 1..=(1 << 30)).map(|kib| kib << 10);
     section.finish();
@@ -323,6 +344,38 @@ mod tests {
         let fault = read(FREE_BYTES_MIN_LEAST - 1).unwrap_err().to_string();
         assert!(fault.contains("c:2: `store.free_bytes_min`: at least 16777216: the journal"), "{fault}");
         assert_eq!(read(FREE_BYTES_MIN_LEAST).unwrap().store.free_bytes_min, Some(FREE_BYTES_MIN_LEAST));
+    }
+
+    const IMAGE: &str = sedge_provisioning::node_file::IMAGE_SETTINGS;
+
+    #[test]
+    fn what_an_operator_says_goes_before_what_the_image_says() {
+        let over = |text: &str| parse_over(("image", IMAGE), "sedged.toml", text);
+        let own = parse("image", IMAGE).unwrap();
+        assert_eq!(over("").unwrap(), Config { file: "sedged.toml".into(), ..own.clone() });
+        let text = "[mqtt]\nlisten = '0.0.0.0:1883'\n[mqtt.users]\nsensor = 'reading'\n[os]\nfetch_kib_per_s = 100\n";
+        let config = over(text).unwrap();
+        assert_eq!(config.mqtt.map(|mqtt| (mqtt.listen.to_string(), mqtt.users.len())), Some(("0.0.0.0:1883".to_owned(), 1)));
+        assert_eq!((config.http, &config.data_dir), (own.http, &own.data_dir));
+        let os = config.os.unwrap();
+        assert_eq!((os.rate, os.socket), (Some(100 << 10), own.os.unwrap().socket));
+        let faults = over("[mqtt]\nlisten = '0.0.0.0:1883'\n").unwrap_err().to_string();
+        assert!(faults.starts_with("sedged.toml:2: `mqtt.listen`: beyond loopback everybody could publish"), "{faults}");
+    }
+
+    #[test]
+    fn what_the_image_fixes_is_not_for_the_operator_and_every_fault_has_its_line() {
+        let text = "data_dir = '/tmp'\n[local]\nsocket = '/x'\n[fleet]\nurl = 'https://f'\n[os]\nsocket = '/x'\n[http]\nlisten = '0.0.0.0:1883'\n\
+                    [metrics]\nlisten = '0.0.0.0:22'\n[mqtt]\nlisten = 'here'\nlissten = 1\n";
+        let faults = parse_over(("image", IMAGE), "sedged.toml", text).unwrap_err();
+        let lines: Vec<usize> = faults.list.iter().map(|fault| fault.line).collect();
+        assert_eq!(lines, [1, 2, 4, 7, 11, 13, 14], "{faults}");
+        for part in ["sedged.toml:4: `fleet` cannot be set here: the fleet is in claim.toml", "did you mean `listen`?", "80 to 65535"] {
+            assert!(faults.to_string().contains(part), "{part}: {faults}");
+        }
+        let twice = "[http]\nlisten = '0.0.0.0:1883'\n";
+        let faults = parse_over(("image", IMAGE), "sedged.toml", twice).unwrap_err().to_string();
+        assert!(faults.starts_with("sedged.toml:2: `http.listen`: port 1883 is that of `mqtt.listen`"), "{faults}");
     }
 
     #[test]

@@ -58,7 +58,7 @@ mod warm;
 mod watch;
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -76,6 +76,10 @@ struct Arguments {
     /// Configuration file.
     #[arg(long, short, env = "SEDGED_CONFIG", default_value = "/etc/sedge/sedged.toml", global = true)]
     config: PathBuf,
+    /// Configuration whose keys go before those of the other file, as an operator's do in the image. The daemon goes on without it when it
+    /// is not there or cannot be used.
+    #[arg(long, value_name = "FILE", global = true)]
+    over: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -106,20 +110,34 @@ fn main() -> ExitCode {
     let command = arguments.command.unwrap_or(Command::Run);
     let command = match command {
         Command::Compile(arguments) => return compile::run(arguments),
-        Command::Os(arguments) => return os::run(arguments),
+        Command::Os(keeper) => return os::run(keeper, arguments.config),
         command @ (Command::Run | Command::CheckConfig) => command,
     };
     // Before the configuration is read, which may have something to say.
     log_setup::init();
-    let config = match config::load(&arguments.config) {
-        Ok(config) => config,
-        Err(faults) => return refuse(&faults.to_string()),
-    };
     if matches!(command, Command::CheckConfig) {
-        say(&format!("{}: no faults", arguments.config.display()));
-        return ExitCode::SUCCESS;
+        return check(&arguments.config, arguments.over.as_deref());
     }
-    run(config)
+    // What the keeper has put there it has checked. A file that went bad since is no reason to leave the box without its node.
+    let over = arguments.over.filter(|over| over.exists());
+    let laid_over = over.and_then(|over| {
+        let refused = |faults| log::error!(reason:% = faults; "the configuration goes on without the file that is laid over it");
+        config::load(&arguments.config, Some(&over)).map_err(refused).ok()
+    });
+    match laid_over.map_or_else(|| config::load(&arguments.config, None), Ok) {
+        Ok(config) => run(config),
+        Err(faults) => refuse(&faults.to_string()),
+    }
+}
+
+fn check(config: &Path, over: Option<&Path>) -> ExitCode {
+    match config::load(config, over) {
+        Ok(_) => {
+            say(&format!("{}: no faults", over.unwrap_or(config).display()));
+            ExitCode::SUCCESS
+        }
+        Err(faults) => refuse(&faults.to_string()),
+    }
 }
 
 fn run(config: config::Config) -> ExitCode {

@@ -4,6 +4,9 @@
 //! text ─▶ Reader ─▶ Section.parse("key") … ─▶ finish() ─▶ unknown keys ─▶ Faults
 //! ```
 //! A key is known because it was asked for, so the list of known keys cannot drift from the code that reads them.
+//!
+//! A text may be laid over another one ([`Reader::over`]): a key of a table is taken from above when it is there, else from below. What is found
+//! to be wrong concerns the text above; the one below belongs to who ships it.
 
 use crate::nearest::suggestion;
 use std::cell::RefCell;
@@ -11,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
-use toml_edit::{Document, Item, TableLike};
+use toml_edit::{Document, DocumentMut, Item, TableLike};
 
 /// One thing that is wrong in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,8 @@ impl fmt::Display for Faults {
 pub struct Reader {
     file: String,
     document: Document<String>,
+    /// What the document is laid over. It has no lines.
+    below: Option<DocumentMut>,
     faults: RefCell<Vec<Fault>>,
 }
 
@@ -59,7 +64,7 @@ impl Reader {
     /// When it is not TOML.
     pub fn new(file: &str, text: &str) -> Result<Self, Faults> {
         match Document::parse(text.to_owned()) {
-            Ok(document) => Ok(Self { file: file.to_owned(), document, faults: RefCell::default() }),
+            Ok(document) => Ok(Self { file: file.to_owned(), document, below: None, faults: RefCell::default() }),
             Err(cause) => {
                 let line = cause.span().map_or(0, |span| line_of(text, span.start));
                 let message = cause.message().replace('\n', ", ");
@@ -68,10 +73,21 @@ impl Reader {
         }
     }
 
+    /// Parses `text`, which is laid over the text of `below` key by key; both are named as faults are reported.
+    ///
+    /// # Errors
+    /// When one of them is not TOML.
+    pub fn over(below: (&str, &str), file: &str, text: &str) -> Result<Self, Faults> {
+        let (name, lower) = below;
+        let lower = Self::new(name, lower)?.document.into_mut();
+        Ok(Self { below: Some(lower), ..Self::new(file, text)? })
+    }
+
     /// The top of the file.
     #[must_use]
     pub fn root(&self) -> Section<'_> {
-        Section { reader: self, table: Some(self.document.as_table()), path: String::new(), line: 0, known: RefCell::default() }
+        let below = self.below.as_ref().map(|below| below.as_table() as &dyn DebugTable);
+        Section { reader: self, table: Some(self.document.as_table()), below, path: String::new(), line: 0, keys: RefCell::default() }
     }
 
     /// All faults found so far, or the value when there are none.
@@ -106,9 +122,20 @@ impl Reader {
 pub struct Section<'a> {
     reader: &'a Reader,
     table: Option<&'a dyn DebugTable>,
+    /// The same table of the text below.
+    below: Option<&'a dyn DebugTable>,
     path: String,
     line: usize,
-    known: RefCell<Vec<String>>,
+    keys: RefCell<Keys>,
+}
+
+/// What the code has said of the keys of a table.
+#[derive(Debug, Default)]
+struct Keys {
+    /// Asked for.
+    known: Vec<String>,
+    /// Taken from the text below only.
+    fixed: Vec<String>,
 }
 
 /// A table that can be shown in debug output.
@@ -119,13 +146,32 @@ impl<'a> Section<'a> {
     /// Whether the file has this table.
     #[must_use]
     pub fn is_present(&self) -> bool {
-        self.table.is_some()
+        self.table.is_some() || self.below.is_some()
     }
 
     /// Whether the table has `key`.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
-        self.table.is_some_and(|table| table.contains_key(key))
+        [self.table, self.below].into_iter().flatten().any(|table| table.contains_key(key))
+    }
+
+    /// Whether this is a text over another one.
+    #[must_use]
+    pub fn is_laid_over(&self) -> bool {
+        self.reader.below.is_some()
+    }
+
+    /// Where one text is laid over another: `key` is for the one below to say, and a fault in the one above, with the reason `why`. To be said
+    /// before the key is read. A text of its own may have it.
+    pub fn fixed(&self, key: &str, why: &str) {
+        if !self.is_laid_over() {
+            return;
+        }
+        if self.table.is_some_and(|table| table.contains_key(key)) {
+            let line = self.line_of(key);
+            self.fault(line, format!("`{}` cannot be set here: {why}", self.name(key)));
+        }
+        self.keys.borrow_mut().fixed.push(key.to_owned());
     }
 
     /// Whether `key` is there and a text, for keys that may be something else as well.
@@ -253,12 +299,20 @@ impl<'a> Section<'a> {
     /// The table under `key`, present or not.
     #[must_use]
     pub fn section(&self, key: &str) -> Section<'a> {
-        let item = self.item(key);
+        self.item(key);
+        let (item, below) = self.layers(key);
         let table = item.and_then(as_table);
         if let (Some(item), None) = (item, table) {
             self.wrong_type(key, item, "a table");
         }
-        self.below(key.to_owned(), table, item)
+        Section {
+            reader: self.reader,
+            table,
+            below: below.and_then(as_table),
+            path: self.name(key),
+            line: item.map_or(self.line, |item| self.reader.line(item)),
+            keys: RefCell::default(),
+        }
     }
 
     /// The tables of the list of tables under `key` (`[[key]]`).
@@ -273,9 +327,10 @@ impl<'a> Section<'a> {
                 .map(|(i, table)| Section {
                     reader,
                     table: Some(table),
+                    below: None,
                     path: self.name(&format!("{key}[{i}]")),
                     line: table.span().map_or(0, |span| line_of(reader.document.raw(), span.start)),
-                    known: RefCell::default(),
+                    keys: RefCell::default(),
                 })
                 .collect();
         }
@@ -285,15 +340,14 @@ impl<'a> Section<'a> {
 
     /// Adds a fault of the caller's own on the line of `key`.
     pub fn reject(&self, key: &str, message: impl fmt::Display) {
-        let line = self.table.and_then(|table| table.get(key)).map_or(self.line, |item| self.reader.line(item));
-        self.fault(line, format!("`{}`: {message}", self.name(key)));
+        self.fault(self.line_of(key), format!("`{}`: {message}", self.name(key)));
     }
 
     /// Reports every key that nobody asked for.
     pub fn finish(self) {
         let Some(table) = self.table else { return };
-        let known = self.known.borrow();
-        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let keys = self.keys.borrow();
+        let known: Vec<&str> = keys.known.iter().map(String::as_str).collect();
         for (key, item) in table.iter() {
             if !known.contains(&key) {
                 let line = match table.key(key).and_then(toml_edit::Key::span) {
@@ -305,22 +359,27 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn below(&self, key: String, table: Option<&'a dyn DebugTable>, item: Option<&'a Item>) -> Section<'a> {
-        Section {
-            reader: self.reader,
-            table,
-            path: self.name(&key),
-            line: item.map_or(self.line, |item| self.reader.line(item)),
-            known: RefCell::default(),
+    fn item(&self, key: &str) -> Option<&'a Item> {
+        {
+            let known = &mut self.keys.borrow_mut().known;
+            if !known.iter().any(|word| word == key) {
+                known.push(key.to_owned());
+            }
         }
+        let (own, below) = self.layers(key);
+        own.or(below)
     }
 
-    fn item(&self, key: &str) -> Option<&'a Item> {
-        let mut known = self.known.borrow_mut();
-        if !known.iter().any(|word| word == key) {
-            known.push(key.to_owned());
-        }
-        self.table.and_then(|table| table.get(key))
+    /// What the two texts have under `key`.
+    fn layers(&self, key: &str) -> (Option<&'a Item>, Option<&'a Item>) {
+        let fixed = self.keys.borrow().fixed.iter().any(|word| word == key);
+        let own = self.table.filter(|_| !fixed).and_then(|table| table.get(key));
+        (own, self.below.and_then(|table| table.get(key)))
+    }
+
+    /// The line of a key, else that of the table.
+    fn line_of(&self, key: &str) -> usize {
+        self.table.and_then(|table| table.get(key)).map_or(self.line, |item| self.reader.line(item))
     }
 
     fn name(&self, key: &str) -> String {
@@ -382,5 +441,38 @@ mod tests {
     fn what_is_not_toml_names_its_line() {
         let faults = Reader::new("f.toml", "a = 1\nb = = 2\n").unwrap_err();
         assert_eq!(faults.list[0].line, 2);
+    }
+
+    #[test]
+    fn a_text_over_another_one_goes_before_it_key_by_key() {
+        let lower = "a = 1\nkept = 'x'\n[one]\nx = 1\ny = 2\nfree = { p = 'lower', q = 'lower' }\n[two]\nz = 3\n";
+        let read = |text: &str| {
+            let reader = Reader::over(("lower", lower), "upper", text)?;
+            let root = reader.root();
+            root.fixed("kept", "the lower has it");
+            let a = root.integer("a", 0..=9);
+            let kept = root.text("kept");
+            let one = root.section("one");
+            let (x, y, free) = (one.integer("x", 0..=9), one.integer("y", 0..=9), one.free("free"));
+            one.finish();
+            let two = root.section("two");
+            let (w, z) = (two.require::<String>("w"), two.integer("z", 0..=9));
+            two.finish();
+            root.finish();
+            reader.finish(Some((a, [kept, w], [x, y, z], free.into_keys().collect::<String>())))
+        };
+        // A table inside a table is one value. What is missing in both has the line of its table, or none.
+        let faults = read("a = 2\n[one]\nx = 7\nfree = { p = 'u' }\n").unwrap_err().to_string();
+        assert_eq!(faults, "upper: `two.w` is missing");
+        let faults = read("\nkept = 'mine'\nb = 1\none = 3\n[two]\nw = 'w'\nxx = 3\n").unwrap_err().to_string();
+        assert_eq!(
+            faults,
+            "upper:2: `kept` cannot be set here: the lower has it\nupper:3: unknown key `b`; did you mean `a`?\n\
+             upper:4: `one` must be a table\nupper:7: unknown key `two.xx`; known are w, z"
+        );
+        let found = read("a = 2\n[one]\nx = 7\nfree = { p = 'u' }\n[two]\nw = 'w'\n").unwrap();
+        let texts = ["x", "w"].map(|text| Some(text.to_owned()));
+        assert_eq!(found, (Some(2), texts, [Some(7), Some(2), Some(3)], "p".to_owned()));
+        assert!(read("a = = 2").unwrap_err().to_string().starts_with("upper:1: "));
     }
 }

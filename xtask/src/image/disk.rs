@@ -46,6 +46,7 @@ pub(crate) fn make(build: &Build, tools: &Tools, parts: &Parts<'_>) -> Result<Im
     sign.arg("--key").arg(&keys.key).arg("--cert").arg(&keys.certificate).arg("--output").arg(&loader);
     output(sign.arg(base.join(format!("usr/lib/systemd/boot/efi/systemd-boot{efi}.efi")))).context("sign the boot loader")?;
     fs::copy(kernel, esp.join(format!("EFI/Linux/sedge_{}+{TRIES}.efi", build.version))).context("copy the kernel image")?;
+    overlay(&keys.enrolment, &esp.join("loader/keys/sedge"))?;
     fs::hard_link(&stage.image, root.join("root.img")).context("link the root file system")?;
     let definitions = build.work.join("partitions");
     overlay(&recipe::root().join("partitions"), &definitions)?;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use sedge_bundle::SigningKey;
 
 use super::Build;
+use super::enrolment;
 use super::tools::{Tools, output};
 use crate::progress;
 
@@ -19,6 +20,8 @@ pub(crate) struct Keys {
     pub(crate) key: PathBuf,
     /// Its certificate, PEM.
     pub(crate) certificate: PathBuf,
+    /// The certificate as firmware takes it in, `PK.auth`, `KEK.auth` and `db.auth`.
+    pub(crate) enrolment: PathBuf,
     /// Signs bundles, PKCS #8.
     bundle: PathBuf,
 }
@@ -34,11 +37,16 @@ impl Keys {
 /// The keys of this machine, made if there are none. They are for development: whoever sells boxes keeps others elsewhere.
 pub(crate) fn ensure(build: &Build, tools: &Tools) -> Result<Keys> {
     let directory = build.cache.join("keys");
-    let keys = Keys { key: directory.join("boot.key"), certificate: directory.join("boot.crt"), bundle: directory.join("bundle.pk8") };
+    let at = |name: &str| directory.join(name);
+    let keys = Keys { key: at("boot.key"), certificate: at("boot.crt"), enrolment: at("firmware"), bundle: at("bundle.pk8") };
     fs::create_dir_all(&directory).context("create the directory of keys")?;
     if !keys.certificate.exists() {
         progress::say(&format!("  making a key for development in {}", directory.display()));
         make_boot_key(tools, &keys)?;
+    }
+    // Made once, because it names the time: two images with one key are the same.
+    if !keys.enrolment.exists() {
+        enrolment::make(tools, enrolment::Pair { key: &keys.key, certificate: &keys.certificate }, &keys.enrolment)?;
     }
     if !keys.bundle.exists() {
         progress::say(&format!("  making a key for bundles in {}", directory.display()));

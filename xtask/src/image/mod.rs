@@ -17,10 +17,12 @@ mod base;
 mod bundle;
 mod checksum;
 mod disk;
+mod enrolment;
 mod gpio_sim;
 mod initrd;
 mod kernel;
 mod keys;
+mod lock;
 mod recipe;
 mod sbom;
 mod security;
@@ -90,6 +92,9 @@ pub(crate) struct Options {
     /// The oldest version that the bundle can follow [default: any]
     #[arg(long, value_name = "VERSION")]
     pub(crate) minimum: Option<ImageVersion>,
+    /// Take the versions of Debian's packages over into image/packages/ARCH.lock
+    #[arg(long)]
+    pub(crate) update_lock: bool,
     /// Make the bundle alone, without the disk image
     #[arg(long)]
     pub(crate) bundle_only: bool,
@@ -108,8 +113,14 @@ impl Options {
             cache: None,
             overlay: None,
             minimum: None,
+            update_lock: false,
             bundle_only: false,
         }
+    }
+
+    /// The image for boxes in the field, with a daemon that is built already.
+    pub(crate) fn gateway(arch: Arch, sedged: PathBuf) -> Self {
+        Self { variant: Variant::Gateway, ..Self::test(arch, sedged) }
     }
 }
 
@@ -243,6 +254,8 @@ pub(crate) fn build(options: &Options) -> Result<Built> {
     let init = compiler.build("sedge-init", "dist", &["-C target-feature=+crt-static"])?;
     let tools = tools::ensure(&build, &recipe)?;
     let base = base::ensure(&build, &recipe, &tools)?;
+    let shown = Step::begin("packages");
+    shown.done(&lock::compare(build.arch, &base, options.update_lock)?);
     let keys = keys::ensure(&build, &tools)?;
     let gpio_sim = gpio_sim::ensure(&build, &tools, &base)?;
     let parts = stage::Parts { base: &base, sedged: &sedged, keys: &keys, module: gpio_sim.as_deref() };

@@ -36,7 +36,7 @@ pub(super) fn read(boot: &Path) -> anyhow::Result<Option<String>> {
 }
 
 /// Writes for the daemon and for the network what the file says. The inner error is what is wrong in it.
-pub(super) fn publish(text: &str, claim: &Path, network: &Path) -> anyhow::Result<Result<(), Faults>> {
+pub(super) fn publish(text: &str, claim: &Path, network: &Path) -> anyhow::Result<Result<ClaimFile, Faults>> {
     let file = match ClaimFile::parse(text) {
         Ok(file) => file,
         Err(faults) => return Ok(Err(faults)),
@@ -45,12 +45,19 @@ pub(super) fn publish(text: &str, claim: &Path, network: &Path) -> anyhow::Resul
         fs::create_dir_all(network.parent().unwrap_or(Path::new("/"))).context("the directory of network units")?;
         durable::replace(network, settings.unit().as_bytes())?;
     }
-    durable::replace_private(claim, text.as_bytes())?;
+    show(claim, text)?;
+    Ok(Ok(file))
+}
+
+/// Writes a file that the daemon may read and nobody else.
+pub(super) fn show(path: &Path, text: &str) -> anyhow::Result<()> {
+    durable::replace_private(path, text.as_bytes())?;
     // The directory belongs to the group that may read it.
-    let group = fs::metadata(claim.parent().unwrap_or(Path::new("/"))).context("the directory of the claim")?.gid();
-    std::os::unix::fs::chown(claim, None, Some(group)).context("the group of the claim")?;
-    fs::set_permissions(claim, std::os::unix::fs::PermissionsExt::from_mode(0o640)).context("the mode of the claim")?;
-    Ok(Ok(()))
+    let group =
+        fs::metadata(path.parent().unwrap_or(Path::new("/"))).with_context(|| format!("the directory of {}", path.display()))?.gid();
+    std::os::unix::fs::chown(path, None, Some(group)).with_context(|| format!("the group of {}", path.display()))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    fs::set_permissions(path, mode).with_context(|| format!("the mode of {}", path.display()))
 }
 
 /// Blanks the claim in its place. Without one nothing is written.
@@ -68,6 +75,16 @@ fn without_claim(text: &str) -> Option<String> {
         Some(rest) => ClaimFile::without_claim(rest).map(|rest| format!("\u{feff}{rest}")),
         None => ClaimFile::without_claim(text),
     }
+}
+
+/// Whether something was wrong with a claim of before.
+pub(super) fn is_explained(boot: &Path) -> bool {
+    boot.join(FAULT_FILE).exists()
+}
+
+/// Takes that away.
+pub(super) fn explain_no_more(boot: &Path) -> anyhow::Result<()> {
+    fs::remove_file(boot.join(FAULT_FILE)).context(FAULT_FILE)
 }
 
 /// Says beside the claim what is wrong with it.
@@ -112,12 +129,27 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_none_is_a_fault_with_its_line_and_nobody_signs_in() {
+        let boot = tempfile::tempdir().unwrap();
+        let publish = |debug: &str| publish(&claim(debug), &boot.path().join("c"), &boot.path().join("n")).unwrap();
+        let faults = publish("[debug]\nlogin = 'ssh-ed25519 AAAA me@desk'\n").unwrap_err().to_string();
+        assert!(faults.starts_with("claim.toml:6: `debug.login`: the key after `ssh-ed25519` is cut off"), "{faults}");
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@desk";
+        let file = publish(&format!("[debug]\nlogin = '{key}'\n")).unwrap();
+        assert_eq!(file.debug_login.unwrap().to_string(), key);
+        assert_eq!(publish("").unwrap().debug_login, None);
+    }
+
+    #[test]
     fn what_is_wrong_is_said_beside_the_claim() {
         let boot = tempfile::tempdir().unwrap();
         let faults = publish("[fleet]\nurl = 1\n", &boot.path().join("c"), &boot.path().join("n")).unwrap().unwrap_err();
         explain(boot.path(), &faults.to_string()).unwrap();
         explain(boot.path(), &faults.to_string()).unwrap();
         assert!(fs::read_to_string(boot.path().join(FAULT_FILE)).unwrap().contains("claim.toml:2"));
+        assert!(is_explained(boot.path()));
+        explain_no_more(boot.path()).unwrap();
+        assert!(!is_explained(boot.path()));
         fs::write(boot.path().join(CLAIM_FILE), vec![b' '; 70_000]).unwrap();
         assert!(read(boot.path()).is_err());
         fs::write(boot.path().join(CLAIM_FILE), [0xff, 0xfe]).unwrap();

@@ -1,7 +1,8 @@
 //! `sedged os`: the part of the daemon that may change the operating system, in a process of its own with as few words as will do.
 //!
 //! ```text
-//!  boot partition ── claim.toml ─▶ /run/sedge/claim.toml (for the daemon), a unit of systemd-networkd
+//!  boot partition ── claim.toml ─▶ /run/sedge/claim.toml (for the daemon), a unit of systemd-networkd, the key that may sign in
+//!        │        └─ sedged.toml ─▶ /run/sedge/settings.toml (for the daemon), ports that the firewall opens
 //!        ▲  names of kernel images
 //!        └──── os (root) ◀── Unix socket: ClaimUsed, Status, Stage, Abandon, Activate, Waits, Healthy ── daemon (account `sedge`)
 //!  slots ◀─────┘ writes the one that does not run
@@ -15,6 +16,7 @@ mod client;
 mod factory_reset;
 mod fat;
 mod record;
+mod settings;
 mod slot;
 mod update;
 mod updater;
@@ -23,16 +25,17 @@ mod words;
 pub(crate) use client::Sending;
 pub(crate) use updater::{Parts as UpdaterParts, Updater};
 
-use crate::log_setup;
+use crate::{config, log_setup};
 use anyhow::Context as _;
 use boot_partition::BootPartition;
 use sd_notify::NotifyState;
 use sedge_node_core::update::Event;
+use sedge_provisioning::SshKey;
 use std::fs;
 use std::io::{self, BufReader};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -59,7 +62,7 @@ pub(crate) struct Arguments {
     /// Where it is mounted while it is needed.
     #[arg(long, default_value = "/efi")]
     mount_point: PathBuf,
-    /// What is read from it for the daemon.
+    /// What is read from it for the daemon; what else is, lies beside.
     #[arg(long, default_value = "/run/sedge/claim.toml")]
     claim: PathBuf,
     /// Where the data partition is mounted.
@@ -100,9 +103,9 @@ struct Os {
 }
 
 /// Runs until it is ended. The socket is standard input, as systemd passes it.
-pub(crate) fn run(arguments: Arguments) -> ExitCode {
+pub(crate) fn run(arguments: Arguments, config: PathBuf) -> ExitCode {
     log_setup::init();
-    match serve(arguments) {
+    match serve(arguments, &config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!(error:% = format!("{error:#}"); "the keeper of the operating system failed");
@@ -111,7 +114,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn serve(arguments: Arguments) -> anyhow::Result<()> {
+fn serve(arguments: Arguments, config: &Path) -> anyhow::Result<()> {
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned().context("the socket on standard input")?);
     let boot = BootPartition::new(&arguments.boot_partition, &arguments.mount_point);
     // Without it a file may be lost at the next change; the box goes on.
@@ -121,8 +124,12 @@ fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let updates = Updates::open(place(&arguments)?, &boot, Duration::from_secs(arguments.trial_s))?;
     let os = Arc::new(Os { arguments, boot, updates });
     // A box without a readable boot partition goes on with what it has: its functions matter more.
-    if let Err(error) = os.take_claim() {
+    let login = os.take_claim().unwrap_or_else(|error| {
         log::error!(reason:% = format!("{error:#}"); "the claim of the boot partition cannot be used");
+        None
+    });
+    if let Err(error) = os.take_settings(config, login.as_ref()) {
+        log::error!(reason:% = format!("{error:#}"); "the settings of the boot partition cannot be used");
     }
     if let Err(error) = factory_reset::carry_out(&os.boot, &os.arguments.data) {
         log::error!(reason:% = format!("{error:#}"); "the factory reset that is asked for was not done");
@@ -226,16 +233,33 @@ impl Os {
         }
     }
 
-    /// Brings the claim from the boot partition to where the daemon and the network find it.
-    fn take_claim(&self) -> anyhow::Result<()> {
-        let Some(text) = self.boot.read(claim::read)? else { return Ok(()) };
+    /// Brings the claim from the boot partition to where the daemon and the network find it; answers whose key may sign in.
+    fn take_claim(&self) -> anyhow::Result<Option<SshKey>> {
+        let Some(text) = self.boot.read(claim::read)? else { return Ok(None) };
         match claim::publish(&text, &self.arguments.claim, &self.arguments.network)? {
             // Whoever looks at the card on another machine shall see why.
             Err(faults) => {
                 self.boot.write(|boot| claim::explain(boot, &faults.to_string()))?;
                 Err(faults.into())
             }
-            Ok(()) => Ok(()),
+            Ok(file) => {
+                if self.boot.read(|boot| Ok(claim::is_explained(boot)))? {
+                    self.boot.write(claim::explain_no_more)?;
+                }
+                Ok(file.debug_login)
+            }
         }
+    }
+
+    /// Brings the operator's settings to where the daemon finds them, and opens what they and the key of `login` need.
+    fn take_settings(&self, config: &Path, login: Option<&SshKey>) -> anyhow::Result<()> {
+        let beside = |name| self.arguments.claim.with_file_name(name);
+        let (settings, login_key) = (beside("settings.toml"), beside("login").join("authorized_keys"));
+        let taken = settings::take(&self.boot, config, &settings);
+        settings::admit(&login_key, login)?;
+        let over = settings.exists().then_some(settings.as_path());
+        let ports = config::load(config, over).map(|config| config.ports_to_open()).unwrap_or_default();
+        settings::open(&beside("ports.nft"), &ports, login.is_some())?;
+        taken
     }
 }

@@ -1,12 +1,13 @@
 //! `sedge flash`
 //!
 //! ```text
-//!  refusals of disk and image ─▶ fleet answers ─▶ image read whole ─▶ question ─▶ written, read back ─▶ claim ─▶ claim.toml ─▶ table
+//!  refusals of disk, image, settings ─▶ fleet answers ─▶ image read whole ─▶ question ─▶ written, read back ─▶ claim ─▶ its files ─▶ table
 //! ```
 //! A claim is made when nothing but its own file is missing, so that what goes wrong before wastes none.
 
 mod bars;
 mod joining;
+mod settings;
 
 use crate::arguments::Context;
 use crate::failure::{FAILED, Failure};
@@ -19,7 +20,9 @@ use joining::{Joining, Made};
 use sedge_flash::{Checksum, FlashError, Image, Opened, Place, Size, Written, look};
 use sedge_protocol::Digest;
 use sedge_provisioning::claim_file::CLAIM_FILE;
+use sedge_provisioning::node_file::NODE_FILE;
 use serde::Serialize;
+use settings::Settings;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +43,9 @@ pub(crate) struct Flash {
     to: PathBuf,
     #[command(flatten)]
     joining: Joining,
+    /// Settings of the node (sedged.toml), laid over those of the image; checked before anything is written
+    #[arg(long, value_name = "FILE", help_heading = "Joining")]
+    config: Option<PathBuf>,
     /// Size of a file, such as 4GiB; what the image leaves of it becomes the data partition
     #[arg(long, help_heading = "Writing")]
     size: Option<Size>,
@@ -95,6 +101,7 @@ impl Flash {
             let what = format!("nobody is there to confirm that all goes that is on {}", place.path().display());
             return Err(Failure::usage(what, "add --yes").into());
         }
+        let settings = self.config.as_deref().map(|path| Settings::read(path, &context.output)).transpose()?;
         let claims = self.joining.prepare(context)?;
         let mut bars = Bars::new(&context.output);
         let image = opened.check(&mut |progress| bars.show(progress)).map_err(flash)?;
@@ -110,7 +117,7 @@ impl Flash {
         let begin = Instant::now();
         let written = write(&place, image, bytes, &mut bars)?;
         let made = claims.map(|claims| claims.make(&self.joining)).transpose()?;
-        if let Err(error) = complete(written, made.as_ref(), context) {
+        if let Err(error) = complete(written, (settings.as_ref(), made.as_ref()), context) {
             if let Some(claim) = made.as_ref().and_then(Made::claim) {
                 context.output.note(&format!("the claim {claim} was made for it and is not used"));
             }
@@ -189,7 +196,10 @@ fn write(place: &Place, image: Image, bytes: u64, bars: &mut Bars<'_>) -> Result
     Ok(written)
 }
 
-fn complete(mut written: Written, made: Option<&Made>, context: &Context) -> anyhow::Result<()> {
+fn complete(mut written: Written, (settings, made): (Option<&Settings>, Option<&Made>), context: &Context) -> anyhow::Result<()> {
+    if let Some(settings) = settings {
+        written.put(NODE_FILE, settings.text().as_bytes()).map_err(flash)?;
+    }
     if let Some(made) = made {
         written.put(CLAIM_FILE, made.text().as_bytes()).map_err(flash)?;
     }

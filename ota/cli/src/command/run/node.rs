@@ -195,7 +195,7 @@ impl Drop for LocalNode {
 }
 
 /// Beside this program if it is there, else wherever PATH has it.
-fn find(named: Option<&Path>) -> PathBuf {
+pub(crate) fn find(named: Option<&Path>) -> PathBuf {
     let beside = || Some(env::current_exe().ok()?.parent()?.join("sedged")).filter(|path| path.is_file());
     named.map(Path::to_owned).or_else(beside).unwrap_or_else(|| PathBuf::from("sedged"))
 }

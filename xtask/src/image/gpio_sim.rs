@@ -50,7 +50,7 @@ pub(super) fn ensure(build: &Build, tools: &Tools, base: &Path) -> Result<Option
     let made = directory.join("gpio-sim.ko");
     // What describes types to tracers is as large as the rest, and nobody traces here.
     let strip = ["--strip-debug", "--remove-section=.BTF", "--remove-section=.BTF.base"].map(Into::into);
-    tools.run("strip", &[&strip[..], &[made.clone().into_os_string()]].concat())?;
+    tools.run(&build.arch.tool("strip"), &[&strip[..], &[made.clone().into_os_string()]].concat())?;
     fs::rename(&made, &module).with_context(|| format!("name {}", module.display()))?;
     fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
     step.done(&module.display().to_string());

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use rustix::fs::{Advice, fadvise};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use sedge_node_core::boot_entry::{BootEntry, ImageVersion, Tries};
 use sedge_node_core::update::TRIES;
@@ -57,22 +58,34 @@ impl BootPartition {
             let _turn = self.turn();
             super::fat::repair(&self.device)?
         };
-        if cut { self.write(remove_empty) } else { Ok(()) }
+        if cut { self.mounted(MountFlags::empty(), synced(remove_empty)) } else { Ok(()) }
     }
 
     /// Looks at what is on it.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let mounted = self.mount(MountFlags::RDONLY)?;
-        look(mounted.path)
+        self.repaired(MountFlags::RDONLY, look)
     }
 
     /// Changes what is on it; it is on the disk when this comes back.
     pub(super) fn write<T>(&self, change: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let mounted = self.mount(MountFlags::empty())?;
-        let changed = change(mounted.path)?;
-        let root = File::open(mounted.path).context("open the boot partition")?;
-        rustix::fs::syncfs(&root).context("sync the boot partition")?;
-        Ok(changed)
+        self.repaired(MountFlags::empty(), synced(change))
+    }
+
+    /// [`BootPartition::mounted`]; after damage that shows only now the next try finds it repaired.
+    fn repaired<T>(&self, flags: MountFlags, work: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let done = self.mounted(flags, work);
+        if let Err(error) = &done
+            && is_damage(error)
+            && let Err(error) = self.repair()
+        {
+            log::error!(reason:% = format!("{error:#}"); "the boot partition is damaged and could not be put right");
+        }
+        done
+    }
+
+    fn mounted<T>(&self, flags: MountFlags, work: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let mounted = self.mount(flags)?;
+        work(mounted.path)
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
@@ -90,6 +103,22 @@ impl BootPartition {
             .with_context(|| format!("mount {} at {}", self.device.display(), self.mount_point.display()))?;
         Ok(Mounted { path: &self.mount_point, ours: true, _turn: turn })
     }
+}
+
+/// Work that is on the disk when it comes back.
+fn synced<T>(change: impl FnOnce(&Path) -> anyhow::Result<T>) -> impl FnOnce(&Path) -> anyhow::Result<T> {
+    |path| {
+        let changed = change(path)?;
+        let root = File::open(path).context("open the boot partition")?;
+        rustix::fs::syncfs(&root).context("sync the boot partition")?;
+        Ok(changed)
+    }
+}
+
+/// Whether the kernel found no sense in what is on the disk.
+fn is_damage(error: &anyhow::Error) -> bool {
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    causes.map(Errno::from_raw_os_error).any(|errno| [Errno::IO, Errno::ROFS, Errno::UCLEAN].contains(&errno))
 }
 
 /// Our kernel images on it, the newest first.

@@ -9,7 +9,7 @@
 //! reserved │ table of clusters (twice) │ clusters: directories are files of entries of 32 bytes, a long name lies before its short one
 //! ```
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use sedge_node_core::boot_entry::{BootEntry, Tries};
 use std::fs::File;
 use std::ops::Range;
@@ -39,7 +39,6 @@ struct Volume<'a> {
     data_at: u64,
     cluster_bytes: usize,
     root: u32,
-    dirty: bool,
 }
 
 /// A file or directory.
@@ -53,23 +52,26 @@ struct Entry {
     at: Vec<u64>,
 }
 
-/// Puts right what a power cut has left on `device`, which is not mounted; answers whether there was anything.
+/// Puts right what a power cut has left on `device`, which is not mounted; answers whether there was anything. It does not ask whether a cut is
+/// marked there: the mark is a write like any other and may be what was lost, and the boot loader writes without one.
 pub(super) fn repair(device: &Path) -> anyhow::Result<bool> {
     let file = File::options().read(true).write(true).open(device).with_context(|| format!("open {}", device.display()))?;
     let volume = Volume::open(&file)?;
     let parted = volume.part_twins()?;
-    if !volume.dirty && !parted {
-        return Ok(false);
-    }
     file.sync_all().context("sync the boot partition")?;
     drop(file);
     // Repairs what is safe to repair, and says what it did.
     let checked = Command::new("fsck.fat").args(["-a", "-w"]).arg(device).output().context("run fsck.fat")?;
     let said = String::from_utf8_lossy(&checked.stdout).trim().replace('\n', "; ");
-    log::warn!(said = said.as_str(); "the boot partition was checked: power was cut while it was written");
-    // 1: errors were corrected.
-    ensure!(matches!(checked.status.code(), Some(0 | 1)), "fsck.fat failed ({}): {said}", checked.status);
-    Ok(true)
+    match checked.status.code() {
+        Some(0) => Ok(parted),
+        // Errors were corrected.
+        Some(1) => {
+            log::warn!(said = said.as_str(); "the boot partition was put right: power was cut while it was written");
+            Ok(true)
+        }
+        _ => bail!("fsck.fat failed ({}): {said}", checked.status),
+    }
 }
 
 impl<'a> Volume<'a> {
@@ -89,8 +91,6 @@ impl<'a> Volume<'a> {
             data_at: bytes(reserved) + u64::from(tables) * bytes(table),
             cluster_bytes: usize::try_from(clusters * sector)?,
             root,
-            // Set by the kernel while it may write.
-            dirty: boot[65] & 1 != 0,
         })
     }
 

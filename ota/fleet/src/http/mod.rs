@@ -185,7 +185,8 @@ mod tests {
         let function: sedge_protocol::FunctionName = "f".parse().unwrap();
         check("Status", &Status::default());
         check("Counters", &Counters::default());
-        check("Vitals", &Vitals::default());
+        let trouble = || Some(String::new());
+        check("Vitals", &Vitals { store_trouble: trouble(), device_trouble: trouble(), ..Vitals::default() });
         check("FunctionUsage", &FunctionUsage { function: function.clone(), usage: Counters::default(), calls_per_second_milli: 0 });
         check("NewClaim", &NewClaim::default());
         check("NewRollout", &NewRollout { function, revision: None, filter: String::new() });

@@ -44,6 +44,14 @@ impl Board {
         }
     }
 
+    /// The bundle of the version that the image has.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn own_bundle(self) -> Result<PathBuf> {
+        Ok(self.image()?.with_extension("").with_extension("sedge-os"))
+    }
+
     /// The bundle of another version, of those that `cargo xtask test --all` has built.
     ///
     /// # Errors

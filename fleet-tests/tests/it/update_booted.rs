@@ -5,11 +5,18 @@ mod cuts;
 use crate::support::{directory, function, roll_out};
 use anyhow::{Context as _, Result};
 use fleet_tests::cli::{Done, sedge};
+use fleet_tests::gateway::Version;
 use fleet_tests::machine::HOST;
 use fleet_tests::process::run;
 use fleet_tests::{Board, Disk, Fleet, Machine, wait};
+use sedge_bundle::{Head, Manifest, SigningKey, Unproven};
+use sedge_protocol::Digest;
 use sedge_protocol::api::{Image, ImageRollout, Node, NodeState};
 use sedge_protocol::image::{OsPhase, OsReport};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 use tempfile::TempDir;
@@ -66,13 +73,30 @@ impl Site {
         })
     }
 
+    fn publish(&self, bundle: &Path) -> Result<Image> {
+        self.sedge(&["image", "publish", &bundle.to_string_lossy(), "--json"])?.json()
+    }
+
+    fn order(&self, version: &str) -> Result<ImageRollout> {
+        self.sedge(&["image", "rollout", version, "--json"])?.json()
+    }
+
     /// Publishes a version and moves the box to it; answers how large the bundle is.
     fn roll_out(&self, version: &str) -> Result<u64> {
-        let bundle = self.machine.board().bundle(version)?;
-        let image: Image = self.sedge(&["image", "publish", &bundle.to_string_lossy(), "--json"])?.json()?;
-        let rollout: ImageRollout = self.sedge(&["image", "rollout", version, "--json"])?.json()?;
+        let image = self.publish(&self.machine.board().bundle(version)?)?;
+        let rollout = self.order(version)?;
         assert_eq!(rollout.nodes.len(), 1, "{rollout:?}");
         Ok(image.size)
+    }
+
+    /// Moves the box to a published version, which it refuses; answers why.
+    fn refused(&mut self, version: &str) -> Result<String> {
+        self.order(version)?;
+        let refused = |os: &OsReport| matches!(&os.phase, OsPhase::Refused { version: of, .. } if of.to_string() == version);
+        let os = self.os(&format!("{version} is refused"), 1, refused)?;
+        let OsPhase::Refused { reason, .. } = os.phase else { unreachable!("looked for it") };
+        println!("{version} was refused: {reason}");
+        Ok(reason)
     }
 
     /// Waits until the box runs `version` again after another one was tried; answers why that was given up.
@@ -110,6 +134,7 @@ impl Site {
 fn a_box_is_updated_and_comes_back_from_whatever_does_not_work() -> Result<()> {
     let mut site = Site::new(Board::Pc)?;
     let second = update_by_a_package(&mut site)?;
+    refuse_what_must_not_run(&mut site)?;
     come_back_from_a_bad_daemon(&mut site)?;
     site.roll_out("3.0")?;
     let reason = site.back_on("1.0", "3.0")?;
@@ -142,8 +167,7 @@ fn a_slot_that_rots_gives_way_to_the_version_before_and_is_written_again() -> Re
     let reason = site.back_on("0.1.0", "1.0")?;
     assert!(reason.contains("the slot") && reason.contains("is damaged"), "{reason}");
     // The operator asks for it again, and what the disk has lost is fetched.
-    let rollout: ImageRollout = site.sedge(&["image", "rollout", "1.0", "--json"])?.json()?;
-    assert_eq!(rollout.nodes.len(), 1, "{rollout:?}");
+    assert_eq!(site.order("1.0")?.nodes.len(), 1);
     site.os("version 1.0 is kept again", BOOTS_MAX, |os| os.version.to_string() == "1.0" && os.phase == OsPhase::Confirmed)?;
     let second = site.count()?;
     assert!(second > first, "state outlives a slot: {first}, {second}");
@@ -175,6 +199,42 @@ fn update_by_a_package(site: &mut Site) -> Result<u64> {
     let second = site.count()?;
     assert!(second > first, "state outlives an update: {first}, {second}");
     Ok(second)
+}
+
+/// Version 1.0 goes on: the one before it, one that somebody else has signed, one for another board, and one of which a single bit is another.
+fn refuse_what_must_not_run(site: &mut Site) -> Result<()> {
+    let directory = directory()?;
+    let first = site.publish(&site.machine.board().own_bundle()?)?.version.to_string();
+    let reason = site.refused(&first)?;
+    assert!(reason.contains("older than 1.0"), "{reason}");
+    let new_key = || -> Result<SigningKey> { Ok(SigningKey::from_pkcs8(&SigningKey::generate()?)?) };
+    let board = format!("test-{}", site.machine.board().processor());
+    site.publish(&Version::new("1.1")?.bundle(directory.path(), (&board, new_key()?))?)?;
+    let reason = site.refused("1.1")?;
+    assert!(reason.contains("no key that this box trusts"), "{reason}");
+    site.publish(&Version::new("1.2")?.bundle(directory.path(), ("other", new_key()?))?)?;
+    assert_eq!(site.order("1.2")?.nodes, [], "it is not even offered");
+    // Of the manifest, and of a chunk that the box lacks, at the fleet that has them published.
+    let manifest = |version: &str| -> Result<Manifest> {
+        let Unproven(manifest) = Head::parse(&fs::read(site.machine.board().bundle(version)?)?)?.unproven()?;
+        Ok(manifest)
+    };
+    let (runs, wanted) = (manifest("1.0")?, manifest("2.0")?);
+    let known: BTreeSet<&Digest> = runs.chunks.iter().map(|chunk| &chunk.digest).collect();
+    let lacking = wanted.chunks.iter().find(|chunk| !known.contains(&chunk.digest)).context("2.0 has nothing of its own")?;
+    let image = site.publish(&site.machine.board().bundle("2.0")?)?;
+    let stored = File::options().read(true).write(true).open(site.fleet.artifact_path(&image.artifact))?;
+    for (at, fault) in [(200, "signature does not hold"), (lacking.offset + 1, "damaged")] {
+        let mut byte = [0];
+        stored.read_exact_at(&mut byte, at)?;
+        stored.write_all_at(&[byte[0] ^ 1], at)?;
+        let reason = site.refused("2.0")?;
+        assert!(reason.contains(fault), "{reason}");
+        stored.write_all_at(&byte, at)?;
+    }
+    let os = site.os("the box goes on", 1, |_| true)?;
+    assert_eq!((os.version.to_string().as_str(), os.slot.as_str()), ("1.0", "b"), "{os:?}");
+    Ok(())
 }
 
 /// From version 2.0, whose daemon ends at once.

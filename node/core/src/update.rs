@@ -23,7 +23,7 @@ pub const TRIES: u32 = 3;
 /// Where an update stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update {
-    /// Nothing is under way, and nothing is known of one before.
+    /// Nothing is under way, and the disk does not know the version that runs: its kernel image was lost.
     Idle,
     /// The other slot is being written: it holds nothing that boots.
     Fetching {

@@ -103,7 +103,11 @@ impl Updates {
 
     /// How things stand.
     pub(super) fn report(&self) -> OsReport {
-        let phase = match &*self.state() {
+        let state = self.state();
+        let trouble = matches!(*state, Update::Idle).then(|| {
+            format!("the boot partition has no kernel image of {}, which runs: another version starts next, or none", self.place.running)
+        });
+        let phase = match &*state {
             Update::Idle => OsPhase::Idle,
             Update::Fetching { target } => OsPhase::Fetching { version: target.clone(), bytes: 0, total: 0 },
             Update::Staged { target } => OsPhase::Staged { version: target.clone(), waits: "waits for the time to restart".to_owned() },
@@ -111,9 +115,10 @@ impl Updates {
             Update::Confirmed => OsPhase::Confirmed,
             Update::RolledBack { target, reason } => OsPhase::RolledBack { version: target.clone(), reason: reason.clone() },
         };
+        drop(state);
         let Place { board, running, slot, .. } = &self.place;
         let changes = self.changes.clone();
-        OsReport { board: board.clone(), slot: slot.clone(), version: running.clone(), phase, trouble: None, changes }
+        OsReport { board: board.clone(), slot: slot.clone(), version: running.clone(), phase, trouble, changes }
     }
 
     /// Brings a new version into the other slot. `exchange` is told which chunks are missing and answers where they come from.

@@ -55,6 +55,23 @@ impl Disk {
         Self::flash((Board::Pc, board::built("SEDGE_GATEWAY_IMAGE", "cargo xtask test --all")?), directory, membership, arguments)
     }
 
+    /// Writes the image for gateways as somebody does who has no `sedge`: unpacked onto a larger disk, and `claim.toml` dropped onto it.
+    ///
+    /// # Errors
+    /// When there is none, or no room.
+    pub fn of_gateway_by_hand(directory: &Path, membership: &Membership) -> Result<Self> {
+        let root = board::built("SEDGE_IMAGE_TOOLS", "cargo xtask test")?;
+        let (tools, path, packed) = (Tools::new(&root, directory, 0), directory.join("disk.img"), directory.join("image.zst"));
+        fs::copy(board::built("SEDGE_GATEWAY_IMAGE", "cargo xtask test --all")?, &packed)?;
+        output(tools.command("zstd").args(["-q", "-d"]).arg(&packed).arg("-o").arg(&path))?;
+        fs::remove_file(&packed)?;
+        fs::File::options().write(true).open(&path)?.set_len(DISK_BYTES)?;
+        let disk = Self { board: Board::Pc, tools, path, lossy: None };
+        let Membership { url, ca_pin, claim } = membership;
+        disk.write("claim.toml", &format!("[fleet]\nurl = \"{url}\"\nca_pin = \"{ca_pin}\"\nclaim = \"{claim}\"\n"))?;
+        Ok(disk)
+    }
+
     fn flash((board, image): (Board, PathBuf), directory: &Path, membership: &Membership, more: &[&str]) -> Result<Self> {
         let root = board::built("SEDGE_IMAGE_TOOLS", "cargo xtask test")?;
         let (tools, path) = (Tools::new(&root, directory, 0), directory.join("disk.img"));

@@ -37,6 +37,11 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
+/// Tells programs when they were built: a time that has certainly passed when they run.
+pub(crate) fn date(command: &mut Command) -> Result<&mut Command> {
+    Ok(command.env("SOURCE_DATE_EPOCH", workspace::commit_time_s()?.to_string()))
+}
+
 /// Builds every program of the workspace, so that tests and programs share what was compiled.
 pub(crate) fn build(profile: Profile) -> Result<Binaries> {
     progress::say("building the programs (the first time takes minutes: the Wasm engine is large)");
@@ -45,7 +50,7 @@ pub(crate) fn build(profile: Profile) -> Result<Binaries> {
     match profile {
         // Tests bring other features of shared libraries along; built apart, wasmtime would be compiled twice.
         Profile::Dev => command.arg("--tests"),
-        Profile::Dist => command.args(["--profile", "dist"]),
+        Profile::Dist => date(command.args(["--profile", "dist"]))?,
         Profile::Rivals => command.args(["--release", "--features", "sedged/rivals"]),
     };
     let executables = run(command)?;

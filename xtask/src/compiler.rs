@@ -58,6 +58,9 @@ impl Compiler {
     pub(crate) fn build(&self, package: &str, profile: &str, flags: &[&str]) -> Result<PathBuf> {
         let mut cargo = self.cargo(flags);
         cargo.args(["--package", package, "--bin", package, "--profile", profile, "--message-format=json-render-diagnostics"]);
+        if profile == "dist" {
+            binaries::date(&mut cargo)?;
+        }
         binaries::run(cargo)?.pop().with_context(|| format!("cargo built no `{package}`"))
     }
 }

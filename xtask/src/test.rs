@@ -119,7 +119,9 @@ fn runner(options: &Options, images: &Images) -> Result<(bool, Count)> {
     if let Ok(program) = &nextest {
         // As cargo would call it, wherever it is.
         command = workspace::tool(program);
-        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        command
+            .args(["nextest", "run", "--workspace", "--no-fail-fast", "--config-file"])
+            .arg(workspace::root().join("xtask/nextest.toml"));
         if options.all {
             command.args(["--run-ignored", "all"]);
         }

@@ -1,5 +1,6 @@
 //! Where things are in the repository.
 
+use anyhow::{Context, Result, ensure};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,4 +36,11 @@ pub(crate) fn tool(program: &Path) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// When the commit was made, seconds since 1970: the time of every file of an image, and of a program that is shipped.
+pub(crate) fn commit_time_s() -> Result<u64> {
+    let output = Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(root()).output().context("run git")?;
+    ensure!(output.status.success(), "git cannot say when the commit was made: {}", String::from_utf8_lossy(&output.stderr).trim());
+    String::from_utf8_lossy(&output.stdout).trim().parse().context("the commit's time")
 }

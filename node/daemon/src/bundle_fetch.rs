@@ -154,8 +154,24 @@ impl Pace {
 
     async fn took(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
-        let Some(rate) = self.rate else { return };
-        let due = Duration::from_secs_f64(self.bytes as f64 / rate.max(1) as f64);
-        tokio::time::sleep(due.saturating_sub(self.began.elapsed())).await;
+        tokio::time::sleep(self.due().saturating_sub(self.began.elapsed())).await;
+    }
+
+    /// How long what has come should have taken.
+    fn due(&self) -> Duration {
+        self.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(self.bytes as f64 / rate.max(1) as f64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_is_held_to_the_rate() {
+        let due = |rate, bytes| Pace { rate, began: Instant::now(), bytes }.due();
+        assert_eq!(due(None, u64::MAX), Duration::ZERO);
+        assert_eq!(due(Some(1024), 10 * 1024), Duration::from_secs(10));
+        assert_eq!(due(Some(0), 2), Duration::from_secs(2), "a rate of nothing is the least there is");
     }
 }

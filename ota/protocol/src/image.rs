@@ -83,7 +83,7 @@ pub enum Restart {
     Idle,
     /// At once; what runs gets the time to end that every stop gives.
     Now,
-    /// Between two times of the day, minutes after midnight in UTC; the second may be of the next day.
+    /// At once between two times of the day, minutes after midnight in UTC; the second may be of the next day.
     Window {
         /// Begin.
         from: u16,
@@ -108,8 +108,7 @@ impl Restart {
             Self::Now => true,
             Self::Window { from, to } => {
                 let minute = u16::try_from(now_ms / 60_000 % u64::from(DAY_MINUTES)).unwrap_or_default();
-                let within = if from <= to { (from..to).contains(&minute) } else { minute >= from || minute < to };
-                within && running == 0
+                if from <= to { (from..to).contains(&minute) } else { minute >= from || minute < to }
             }
         }
     }
@@ -291,7 +290,7 @@ mod tests {
             ("idle", 0, 1, false),
             ("now", 0, 9, true),
             ("02:00-04:30", at(2, 0), 0, true),
-            ("02:00-04:30", at(2, 0), 1, false),
+            ("02:00-04:30", at(2, 0), 1, true),
             ("02:00-04:30", at(4, 30), 0, false),
             ("22:00-01:00", at(23, 59), 0, true),
             ("22:00-01:00", at(0, 59), 0, true),

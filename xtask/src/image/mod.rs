@@ -304,7 +304,7 @@ fn prepare(options: &Options) -> Result<Build> {
         Some(mirror) => mirror.clone(),
         None => base::mirror_of_host()?,
     };
-    let epoch_s = recipe::commit_time_s()?;
+    let epoch_s = workspace::commit_time_s()?;
     let (arch, variant, overlay, minimum) = (options.arch, options.variant, options.overlay.clone(), options.minimum.clone());
     Ok(Build { arch, variant, version, cache, work, out, mirror, overlay, minimum, epoch_s })
 }

@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{Arch, Variant};
 use crate::workspace;
@@ -74,13 +73,6 @@ fn read(file: &str) -> Result<Vec<String>> {
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.map(str::to_owned).collect())
-}
-
-/// When the commit was made, seconds since 1970: the time of every file inside.
-pub(crate) fn commit_time_s() -> Result<u64> {
-    let output = Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(workspace::root()).output().context("run git")?;
-    ensure!(output.status.success(), "git cannot say when the commit was made: {}", String::from_utf8_lossy(&output.stderr).trim());
-    String::from_utf8_lossy(&output.stdout).trim().parse().context("the commit's time")
 }
 
 #[cfg(test)]

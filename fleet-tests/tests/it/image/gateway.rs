@@ -131,6 +131,11 @@ fn inside(key: &Key, machine: &Machine) -> Result<()> {
     for shut in ["/dev/nvme0n1", "/dev/mem", "/etc/sedge/sedged.toml", "/run/sedge/login/authorized_keys"] {
         assert!(!opens(shut)?.status.success(), "{shut} is none of the daemon's business");
     }
+    // The data partition has grown to its disk, is mounted without the times of reading, and nothing is swapped to it; the log is in memory.
+    let data_mib: u64 = ask("df --output=size -B1M /data | tail -1")?.trim().parse()?;
+    assert!(data_mib > 1100, "{data_mib} MiB of a disk of 2 GiB with slots of 705 MiB");
+    assert_eq!(ask("grep -c ' /data ext4 .*noatime' /proc/mounts; tail -n +2 /proc/swaps | cut -d' ' -f1")?, "1\n/dev/zram0");
+    assert_eq!(ask("ls -d /run/log/journal /var/log/journal 2>/dev/null; ls /data/log")?, "/run/log/journal\nwarnings");
     // What one signs in for is not what others find: nothing is swapped, nothing is written to the root.
     assert_eq!(ask("touch /usr/x 2>&1 | grep -c 'Read-only'; stat -c %a /data/login/host_key")?, "1\n600");
     println!("{}", ask("systemd-analyze security sedged.service --no-pager | tail -1")?);

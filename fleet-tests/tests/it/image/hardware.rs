@@ -17,7 +17,11 @@ fn a_gateway_boots_from_every_kind_of_disk_and_reaches_its_fleet_by_every_card()
     for (drive, card) in BOARDS {
         let directory = directory()?;
         let fleet = Fleet::start_as(HOST, directory.path())?;
-        let disk = Disk::of_gateway(directory.path(), &fleet.membership()?, &[])?;
+        // Onto the stick without `sedge`.
+        let disk = match drive {
+            Drive::Usb => Disk::of_gateway_by_hand(directory.path(), &fleet.membership()?)?,
+            _ => Disk::of_gateway(directory.path(), &fleet.membership()?, &[])?,
+        };
         let begin = Instant::now();
         let mut machine = Machine::boot_on(&disk, &Hardware { drive, card, ..Hardware::default() }, &[])?;
         online(&fleet, &mut machine, 0)?;

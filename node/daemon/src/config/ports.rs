@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 /// What the account of the daemon may listen on: `ip_unprivileged_port_start` of the kernel's command line.
 const PORTS: RangeInclusive<u16> = 80..=u16::MAX;
 /// What the firewall of the image lets in anyway (image/tree/etc/nftables.conf).
-const OPEN: [u16; 3] = [8080, 1883, 8883];
+const OPEN: u16 = 8080;
 
 /// Notes in the file's root what would keep the daemon from starting: nobody is at the box to see why.
 pub(super) fn check(root: &Section<'_>, config: &Config) {
@@ -35,7 +35,7 @@ impl Config {
     /// Ports beyond loopback that the firewall of the image keeps shut unless it is told.
     pub(crate) fn ports_to_open(&self) -> Vec<u16> {
         let beyond = self.listeners().into_iter().map(|(_, address)| address).filter(|address| !address.ip().is_loopback());
-        beyond.map(|address| address.port()).filter(|port| !OPEN.contains(port)).collect()
+        beyond.map(|address| address.port()).filter(|port| *port != OPEN).collect()
     }
 }
 
@@ -47,7 +47,7 @@ mod tests {
     fn only_what_listens_beyond_the_box_on_a_port_of_its_own_is_opened() {
         let text =
             "[http]\nlisten = '0.0.0.0:80'\n[mqtt]\nlisten = '[::]:1883'\n[metrics]\nlisten = '127.0.0.1:9464'\n[mqtt.users]\na = 'b'\n";
-        assert_eq!(parse("c", text).unwrap().ports_to_open(), [80]);
+        assert_eq!(parse("c", text).unwrap().ports_to_open(), [80, 1883]);
         assert_eq!(parse("c", "").unwrap().ports_to_open(), [0_u16; 0]);
     }
 }

@@ -195,7 +195,7 @@ impl Updater {
             return Ok(REST);
         }
         let waits = match image.restart {
-            Restart::Window { .. } => format!("restarts at {} UTC when nothing runs", image.restart),
+            Restart::Window { .. } => format!("restarts at {} UTC", image.restart),
             _ => format!("restarts when nothing runs; {running} invocations do"),
         };
         self.tell(OsReport { phase: OsPhase::Staged { version: image.version.clone(), waits }, ..report });

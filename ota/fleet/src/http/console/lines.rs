@@ -5,6 +5,7 @@ use crate::fleet::Shared;
 use crate::store::StoreError;
 use crate::view;
 use sedge_protocol::api::{Function, Node, NodeError, NodeState, Status};
+use sedge_protocol::image::{OsPhase, OsReport, SlotChange};
 use sedge_protocol::message::{FunctionReport, FunctionState};
 use sedge_protocol::{RevisionId, Standing};
 
@@ -41,6 +42,11 @@ pub(super) struct NodeLine {
     pub(super) events: String,
     pub(super) trouble: String,
     pub(super) machine: String,
+    /// The operating system: version, slot and how far an update is. Empty when the node does not keep one.
+    pub(super) system: String,
+    pub(super) system_dot: &'static str,
+    /// The last changes of the slot that runs.
+    pub(super) system_changes: String,
 }
 
 /// One function on a node.
@@ -159,8 +165,35 @@ impl NodeLine {
                 .filter(|text| !text.is_empty())
                 .collect::<Vec<_>>()
                 .join(" · "),
+            system: node.os.as_ref().map(system).unwrap_or_default(),
+            system_dot: node.os.as_ref().map_or("off", system_dot),
+            system_changes: node.os.as_ref().map(|os| changes(os, now_ms)).unwrap_or_default(),
         }
     }
+}
+
+/// What runs, from where, and how far the next one is.
+fn system(os: &OsReport) -> String {
+    let trouble = os.trouble.as_ref().map(|trouble| format!(" · {trouble}")).unwrap_or_default();
+    format!("system {} · slot {} · {}{trouble}", os.version, os.slot, os.phase)
+}
+
+fn system_dot(os: &OsReport) -> &'static str {
+    match os.phase {
+        _ if os.trouble.is_some() => "bad",
+        OsPhase::RolledBack { .. } | OsPhase::Refused { .. } => "bad",
+        OsPhase::Fetching { .. } | OsPhase::Staged { .. } | OsPhase::Trial { .. } => "busy",
+        OsPhase::Idle | OsPhase::Confirmed => "good",
+    }
+}
+
+/// One line for each change of the slot, the newest first.
+fn changes(os: &OsReport, now_ms: u64) -> String {
+    let lines = os.changes.iter().map(|change| {
+        let SlotChange { time_ms, to, slot, reason, .. } = change;
+        format!("{}: {to} in slot {slot}, {reason}", ago(*time_ms, now_ms))
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl Chip {
@@ -245,4 +278,35 @@ impl ErrorLine {
 
 fn short(revision: RevisionId) -> String {
     revision.short()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_says_what_its_system_is_and_how_it_came_to_be() {
+        let version = |text: &str| text.parse().unwrap();
+        let change = SlotChange {
+            time_ms: 0,
+            from: version("1"),
+            to: version("2"),
+            slot: "b".to_owned(),
+            reason: "updated by rollout 7".to_owned(),
+        };
+        let phase = OsPhase::Fetching { version: version("3"), bytes: 5, total: 9 };
+        let report = |phase, trouble| OsReport {
+            board: "x".to_owned(),
+            slot: "b".to_owned(),
+            version: version("2"),
+            phase,
+            trouble,
+            changes: vec![change.clone()],
+        };
+        let os = report(phase, None);
+        assert_eq!(system(&os), "system 2 · slot b · fetching 3, 5 of 9 bytes");
+        assert_eq!((system_dot(&os), changes(&os, 60_000)), ("busy", format!("{}: 2 in slot b, updated by rollout 7", ago(0, 60_000))));
+        let os = report(OsPhase::Confirmed, Some("disk".to_owned()));
+        assert_eq!((system_dot(&os), system(&os).as_str()), ("bad", "system 2 · slot b · confirmed · disk"));
+    }
 }

@@ -29,6 +29,11 @@ fn online(fleet: &Fleet, machine: &mut Machine, begin_ms: u64) -> Result<Node> {
     })
 }
 
+/// Waits until the version that runs is kept: from then on its name does not change.
+fn kept(disk: &Disk) -> Result<()> {
+    wait::until("the version is kept", || Ok(disk.kernel_images()?.iter().all(|name| !name.contains('+')).then_some(())))
+}
+
 /// Waits until `hello` answers.
 fn hello(machine: &mut Machine) -> Result<()> {
     let answer = wait::until_within(machine.board().patience(), "the function answers", || {
@@ -94,7 +99,7 @@ fn from_flash_to_usage(board: Board) -> Result<()> {
     only_what_the_node_serves_is_reached(&machine, &wire)?;
 
     // A version that was tried once and is good; the claim in its file is blank and nothing else.
-    wait::until("the version is kept", || Ok((disk.kernel_images()?.iter().all(|name| !name.contains('+'))).then_some(())))?;
+    kept(&disk)?;
     let claim = disk.read("claim.toml")?;
     assert!(!claim.contains(&membership.claim) && claim.contains(&membership.url), "{claim}");
     wait::until("warnings are on the disk", || Ok(disk.read_data("/log/warnings")?.contains("kernel").then_some(())))?;

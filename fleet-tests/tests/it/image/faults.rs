@@ -1,6 +1,6 @@
 //! What happens to boxes in the field: power that comes and goes, clocks without a battery, disks that rot.
 
-use super::{hello, online};
+use super::{hello, kept, online};
 use crate::support::{directory, now_ms};
 use anyhow::Result;
 use fleet_tests::machine::HOST;
@@ -37,8 +37,7 @@ fn quick_power_cycles_a_clock_at_1970_and_a_scrambled_database_stop_no_box() -> 
     let node = online(&fleet, &mut machine, 0)?;
     fleet.roll_out(&artifact::manifest("hello")?, &artifact::guest("hello")?)?;
     hello(&mut machine)?;
-    let kept = || Ok(disk.kernel_images()?.iter().all(|name| !name.contains('+')).then_some(()));
-    wait::until("the version is kept", kept)?;
+    kept(&disk)?;
     drop(machine);
 
     let before = disk.kernel_images()?;

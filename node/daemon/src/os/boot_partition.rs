@@ -162,11 +162,7 @@ pub(super) fn forget(boot: &Path, keep: &ImageVersion) -> anyhow::Result<()> {
         fs::remove_file(directory.join(entry.to_string())).with_context(|| format!("remove {entry}"))?;
     }
     // What was said of an older version is history.
-    if let Err(error) = fs::remove_file(boot.join(super::record::FAULT))
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error).context("remove what was said of a version");
-    }
+    super::files::remove(&boot.join(super::record::FAULT))?;
     for file in fs::read_dir(&directory).with_context(|| format!("read {ENTRIES}"))?.flatten() {
         let name = file.file_name();
         if name.to_str().is_some_and(|name| name.ends_with(STAGED) || name.ends_with(PART)) {

@@ -1,11 +1,12 @@
 //! The claim on the boot partition: read at each boot, blanked once it has been used.
 
+use super::files;
 use anyhow::Context as _;
 use sedge_protocol::strict::Faults;
 use sedge_provisioning::claim_file::{CLAIM_FILE, ClaimFile};
 use sedge_store::durable;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -16,13 +17,7 @@ const FAULT_FILE: &str = "claim-fault.txt";
 
 /// The file as it is; none when the operator has put none there.
 fn bytes(boot: &Path) -> anyhow::Result<Option<Vec<u8>>> {
-    let mut file = match File::open(boot.join(CLAIM_FILE)) {
-        Ok(file) => file.take(BYTES_MAX + 1),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context(CLAIM_FILE),
-    };
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).context(CLAIM_FILE)?;
+    let Some(bytes) = files::read(&boot.join(CLAIM_FILE), BYTES_MAX)? else { return Ok(None) };
     anyhow::ensure!(bytes.len() as u64 <= BYTES_MAX, "{CLAIM_FILE} has more than {BYTES_MAX} bytes");
     Ok(Some(bytes))
 }

@@ -98,13 +98,7 @@ fn request(boot: &Path) -> anyhow::Result<Option<String>> {
 }
 
 fn remove_request(boot: &Path) -> anyhow::Result<()> {
-    for name in REQUESTS.into_iter().chain([FAULT_FILE]) {
-        match fs::remove_file(boot.join(name)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context(name),
-            _gone => {}
-        }
-    }
-    Ok(())
+    REQUESTS.into_iter().chain([FAULT_FILE]).try_for_each(|name| super::files::remove(&boot.join(name)))
 }
 
 /// Waits until something is mounted there.

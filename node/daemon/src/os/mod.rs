@@ -15,6 +15,7 @@ mod claim;
 mod client;
 mod factory_reset;
 mod fat;
+mod files;
 mod record;
 mod settings;
 mod slot;

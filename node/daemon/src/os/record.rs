@@ -1,10 +1,10 @@
 //! What has happened to the slots, kept on the boot partition: it outlives both of them and the data, and can be read on any other computer.
 
+use super::files;
 use anyhow::Context as _;
 use sedge_protocol::image::{ImageVersion, SlotChange};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::Path;
 
 const FILE: &str = "sedge-slots.json";
@@ -43,11 +43,8 @@ impl Record {
 
     /// Writes it beside and puts it into its place.
     pub(super) fn write(&self, boot: &Path) -> anyhow::Result<()> {
-        let beside = boot.join(format!("{FILE}.new"));
         let bytes = serde_json::to_vec_pretty(self).context("encode the record of the slots")?;
-        let mut file = File::create(&beside).context("write the record of the slots")?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).context("write the record of the slots")?;
-        fs::rename(&beside, boot.join(FILE)).context("put the record of the slots into its place")
+        files::replace(&boot.join(FILE), &bytes)
     }
 
     /// Notes that `running` runs now, from `slot`. False when that is known.

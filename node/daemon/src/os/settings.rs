@@ -8,14 +8,13 @@
 //! The file is never changed. Without it nothing is laid over, and what was kept of it goes.
 
 use super::boot_partition::BootPartition;
-use super::claim;
+use super::{claim, files};
 use crate::config;
 use anyhow::Context as _;
 use sedge_protocol::strict::{Fault, Faults};
 use sedge_provisioning::SshKey;
 use sedge_provisioning::node_file::{self, NODE_FILE, NODE_FILE_BYTES_MAX};
-use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
@@ -59,7 +58,7 @@ pub(super) fn take(boot: &BootPartition, image: &Path, to: &Path) -> anyhow::Res
     }
     match &plan.over {
         Some(over) => claim::show(to, over)?,
-        None => remove(to)?,
+        None => files::remove(to)?,
     }
     match plan.fault {
         Some(fault) => Err(anyhow::Error::msg(fault)),
@@ -86,8 +85,8 @@ fn plan(found: &Found, check: impl Fn(&str) -> Result<(), Faults>) -> Plan {
 
 impl Found {
     fn look(boot: &Path) -> anyhow::Result<Self> {
-        let own = bytes(boot, NODE_FILE)?.map(|bytes| node_file::text(bytes).map_err(whole_file));
-        let last_good = bytes(boot, LAST_GOOD)?.and_then(|bytes| node_file::text(bytes).ok());
+        let own = files::read(&boot.join(NODE_FILE), NODE_FILE_BYTES_MAX)?.map(|bytes| node_file::text(bytes).map_err(whole_file));
+        let last_good = files::read(&boot.join(LAST_GOOD), NODE_FILE_BYTES_MAX)?.and_then(|bytes| node_file::text(bytes).ok());
         Ok(Self { own, last_good, fault: fs::read_to_string(boot.join(FAULT_FILE)).ok() })
     }
 }
@@ -98,8 +97,8 @@ impl Plan {
         for (name, text) in [(LAST_GOOD, &self.last_good), (FAULT_FILE, &self.fault)] {
             match text {
                 Some(text) if fs::read(boot.join(name)).is_ok_and(|before| before == text.as_bytes()) => {}
-                Some(text) => replace(boot, name, text)?,
-                None => remove(&boot.join(name))?,
+                Some(text) => files::replace(&boot.join(name), text.as_bytes())?,
+                None => files::remove(&boot.join(name))?,
             }
         }
         Ok(())
@@ -108,7 +107,7 @@ impl Plan {
 
 /// Lets the key sign in, and no other; nobody without one.
 pub(super) fn admit(path: &Path, key: Option<&SshKey>) -> anyhow::Result<()> {
-    let Some(key) = key else { return remove(path) };
+    let Some(key) = key else { return files::remove(path) };
     let directory = path.parent().unwrap_or(Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(|| format!("create {}", directory.display()))?;
     sedge_store::durable::replace_private(path, format!("{key}\n").as_bytes())?;
@@ -120,42 +119,15 @@ pub(super) fn admit(path: &Path, key: Option<&SshKey>) -> anyhow::Result<()> {
 pub(super) fn open(path: &Path, ports: &[u16], login: bool) -> anyhow::Result<()> {
     let ports: Vec<String> = ports.iter().copied().chain(login.then_some(LOGIN_PORT)).map(|port| port.to_string()).collect();
     if ports.is_empty() {
-        return remove(path);
+        return files::remove(path);
     }
     let text = format!("add element inet sedge opened {{ {} }}\n", ports.join(", "));
     sedge_store::durable::replace_private(path, text.as_bytes())?;
     Ok(())
 }
 
-/// A file of the boot partition, and one byte more than it may have.
-fn bytes(boot: &Path, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
-    let file = match File::open(boot.join(name)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| name.to_owned()),
-    };
-    let mut bytes = Vec::new();
-    file.take(NODE_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(|| name.to_owned())?;
-    Ok(Some(bytes))
-}
-
 fn whole_file(message: String) -> Faults {
     Faults { file: NODE_FILE.to_owned(), list: vec![Fault { line: 0, message }] }
-}
-
-/// Writes a file beside and puts it into its place.
-fn replace(boot: &Path, name: &str, text: &str) -> anyhow::Result<()> {
-    let beside = boot.join(format!("{name}.new"));
-    let mut file = File::create(&beside).with_context(|| name.to_owned())?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| name.to_owned())?;
-    fs::rename(&beside, boot.join(name)).with_context(|| name.to_owned())
-}
-
-fn remove(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| format!("remove {}", path.display())),
-        _gone => Ok(()),
-    }
 }
 
 #[cfg(test)]

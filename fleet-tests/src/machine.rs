@@ -28,6 +28,9 @@ const OTHER_SLOT_BYTES: Range<u64> = (1 + 192 + 256) << 20..DATA_PARTITION;
 /// Where the data partition begins, bytes: behind the boot partition and two slots.
 const DATA_PARTITION: u64 = (1 + 192 + 2 * 256) << 20;
 
+/// Size of a stick.
+const STICK_BYTES: u64 = 64 << 20;
+
 /// A disk with the image on it.
 #[derive(Debug)]
 pub struct Disk {
@@ -283,6 +286,33 @@ impl Disk {
     fn on_boot_partition(&self, program: &str, arguments: &[&std::ffi::OsStr]) -> Result<String> {
         let partition = format!("{}{BOOT_PARTITION}", self.path.display());
         output(self.tools.command(program).arg("-i").arg(partition).args(arguments))
+    }
+
+    /// A stick with one file on it, as QEMU is told.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn plug_in(&self, file: &Path) -> Result<Vec<String>> {
+        let stick = self.stick();
+        fs::File::create(&stick)?.set_len(STICK_BYTES)?;
+        output(self.tools.command("mkfs.fat").args(["-F", "32"]).arg(&stick))?;
+        output(self.tools.command("mcopy").arg("-i").arg(&stick).arg(file).arg("::"))?;
+        let drive = format!("if=none,id=stick,format=raw,file={}", stick.display());
+        Ok(["-drive", &drive, "-device", "qemu-xhci,id=stick-usb", "-device", "usb-storage,bus=stick-usb.0,drive=stick"]
+            .map(str::to_owned)
+            .to_vec())
+    }
+
+    /// A text file of the stick.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn read_stick(&self, name: &str) -> Result<String> {
+        output(self.tools.command("mtype").arg("-i").arg(self.stick()).arg(format!("::{name}")))
+    }
+
+    fn stick(&self) -> PathBuf {
+        self.path.with_file_name("stick.img")
     }
 }
 

@@ -4,6 +4,7 @@ mod faults;
 mod gateway;
 mod hardware;
 mod secure_boot;
+mod stick;
 
 use crate::support::{directory, function, now_ms, roll_out};
 use anyhow::{Context as _, Result};

@@ -4,7 +4,8 @@
 //!  stick ─▶ read, verify ─▶ membership ─────────────────────────▶ enrolment, when there is a way
 //!                      └──▶ artifacts ─▶ files; assignments, epoch 0 ─▶ store ─▶ assigner
 //! ```
-//! Its first part is kept in the data directory, so that the stick can go. Whatever the fleet says later has an epoch that is not smaller.
+//! Which fleet it names is kept in the data directory, so that the stick can go; the claim goes from there once it was used. Whatever the fleet
+//! says later has an epoch that is not smaller.
 
 use crate::assigner;
 use anyhow::Context as _;
@@ -13,56 +14,118 @@ use sedge_protocol::{Digest, Labels, NodeId};
 use sedge_provisioning::Membership;
 use sedge_provisioning::bundle::{self, Bundle, BundleError, Grant};
 use sedge_store::{Files, Store, durable};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Pieces in which artifacts are copied.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Longest part before the artifacts.
 const HEAD_BYTES_MAX: u64 = 1024 * 1024;
+/// In the data directory: the fleet that a bundle has named.
+const FLEET: &str = "fleet.json";
+/// In the data directory: digest of the first part of the bundle whose functions are here.
+const TAKEN: &str = "bundle.taken";
 
-/// Where a bundle lies, and where its first part is kept.
+/// Where a bundle lies, and where is kept what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) stick: PathBuf,
-    pub(crate) kept: PathBuf,
+    data_dir: PathBuf,
+}
+
+/// The fleet that a bundle has named.
+#[derive(Debug, Serialize, Deserialize)]
+struct Named {
+    url: String,
+    ca_pin: Digest,
+    /// Until it was used.
+    claim: Option<String>,
+}
+
+impl Named {
+    fn read(data_dir: &Path) -> anyhow::Result<Option<Self>> {
+        match std::fs::read(data_dir.join(FLEET)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).context("the fleet of the bundle is damaged"),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context("read the fleet of the bundle"),
+        }
+    }
+
+    fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
+        durable::replace_private(&data_dir.join(FLEET), &serde_json::to_vec(self)?).context("keep the fleet of the bundle")
+    }
 }
 
 impl Place {
     pub(crate) fn new(stick: PathBuf, data_dir: &Path) -> Self {
-        Self { stick, kept: data_dir.join("bundle.head") }
+        Self { stick, data_dir: data_dir.to_owned() }
     }
 
     /// The fleet of the bundle: of the stick, else of the one that was there before. A stick that cannot be used is no fault of the
     /// configuration: functions go on.
     pub(crate) fn membership(&self, pin: Option<Digest>, (name, labels): (Option<NodeId>, Labels)) -> Option<Membership> {
-        let Bundle { ca_pin, grant } = [&self.stick, &self.kept].into_iter().find_map(|path| match verified(path, pin) {
-            Ok(found) => found,
+        let found = match verified(&self.stick, pin) {
+            Ok(found) => found.map(|Bundle { ca_pin, grant }| Named { url: grant.fleet, ca_pin, claim: Some(grant.claim) }),
             Err(error) => {
-                log::error!(path:% = path.display(), reason:% = error; "the bundle cannot be used");
+                log::error!(path:% = self.stick.display(), reason:% = error; "the bundle cannot be used");
                 None
             }
-        })?;
-        Some(Membership { url: grant.fleet, ca_pin, claim: Some(grant.claim), name, labels })
+        };
+        let Named { url, ca_pin, claim } = found.or_else(|| self.named().filter(|named| pin.is_none_or(|pin| pin == named.ca_pin)))?;
+        Some(Membership { url, ca_pin, claim, name, labels })
     }
 
-    /// Takes what the stick grants, unless a fleet has spoken already. The same again changes nothing. Blocking.
-    pub(crate) fn take(&self, fleet: &Membership, store: &Store, files: &Files) -> anyhow::Result<()> {
-        if assigner::restore_desired(store)?.epoch > 0 {
-            return Ok(());
-        }
-        let Some(file) = open(&self.stick)? else { return Ok(()) };
-        let mut from = Recorded { from: BufReader::new(file), bytes: Some(Vec::new()) };
-        let Bundle { grant, .. } = bundle::read(&mut from, Some(fleet.ca_pin))?;
-        let head = from.bytes.take().context("just recorded")?;
-        copy(&grant, &mut from, files)?;
-        durable::replace_private(&self.kept, &head).context("keep the bundle's claim")?;
-        let functions = grant.assignments.len();
-        assigner::keep_desired(store, &Desired { epoch: 0, assignments: grant.assignments, image: None })?;
-        log::info!(functions; "the bundle is taken: its functions run until the fleet says otherwise");
-        Ok(())
+    /// Pin of the fleet that a bundle has named.
+    pub(crate) fn pin(&self) -> Option<Digest> {
+        self.named().map(|named| named.ca_pin)
     }
+
+    /// Whether the functions of the bundle with this head are here.
+    pub(crate) fn was_taken(&self, head: Digest) -> bool {
+        std::fs::read_to_string(self.data_dir.join(TAKEN)).is_ok_and(|taken| taken.trim() == head.to_string())
+    }
+
+    fn named(&self) -> Option<Named> {
+        Named::read(&self.data_dir).unwrap_or_else(|error| {
+            log::error!(reason:% = format!("{error:#}"); "the fleet of a bundle is not known any more");
+            None
+        })
+    }
+
+    /// Takes what the stick grants, unless a fleet has spoken already; answers whether there is a bundle that is not needed any more. The same
+    /// again changes nothing. Blocking.
+    pub(crate) fn take(&self, fleet: &Membership, store: &Store, files: &Files) -> anyhow::Result<bool> {
+        let Some(file) = open(&self.stick)? else { return Ok(false) };
+        if assigner::restore_desired(store)?.epoch > 0 {
+            return Ok(true);
+        }
+        let mut from = BufReader::new(file);
+        let (Bundle { ca_pin, grant }, head) = read_head(&mut from, Some(fleet.ca_pin))?;
+        copy(&grant, &mut from, files)?;
+        let functions = grant.assignments.len();
+        Named { url: grant.fleet, ca_pin, claim: Some(grant.claim) }.write(&self.data_dir)?;
+        assigner::keep_desired(store, &Desired { epoch: 0, assignments: grant.assignments, image: None })?;
+        durable::replace_private(&self.data_dir.join(TAKEN), Digest::of(&head).to_string().as_bytes()).context("keep what was taken")?;
+        log::info!(functions; "the bundle is taken: its functions run until the fleet says otherwise");
+        Ok(true)
+    }
+}
+
+/// Takes the claim of a bundle from the disk, once it was used.
+pub(crate) fn claim_used(data_dir: &Path) -> anyhow::Result<()> {
+    match Named::read(data_dir)? {
+        Some(named @ Named { claim: Some(_), .. }) => Named { claim: None, ..named }.write(data_dir),
+        _without => Ok(()),
+    }
+}
+
+/// Reads and verifies what is before the artifacts; answers its bytes too.
+pub(crate) fn read_head(from: &mut impl Read, pin: Option<Digest>) -> Result<(Bundle, Vec<u8>), BundleError> {
+    let mut from = Recorded { from, bytes: Vec::new() };
+    let bundle = bundle::read(&mut from, pin)?;
+    Ok((bundle, from.bytes))
 }
 
 /// The bundle in a file; none when there is no file.
@@ -76,7 +139,7 @@ fn verified(path: &Path, pin: Option<Digest>) -> Result<Option<Bundle>, BundleEr
 fn open(path: &Path) -> std::io::Result<Option<File>> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -108,24 +171,22 @@ fn copy(grant: &Grant, from: &mut impl Read, files: &Files) -> anyhow::Result<()
     Ok(())
 }
 
-/// Remembers what is read, as long as it is wanted.
-struct Recorded<R> {
-    from: R,
-    bytes: Option<Vec<u8>>,
+/// Remembers what is read.
+struct Recorded<'a, R> {
+    from: &'a mut R,
+    bytes: Vec<u8>,
 }
 
-impl<R: Read> Read for Recorded<R> {
+impl<R: Read> Read for Recorded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let length = self.from.read(buffer)?;
-        if let Some(bytes) = &mut self.bytes {
-            bytes.extend_from_slice(&buffer[..length]);
-        }
+        self.bytes.extend_from_slice(&buffer[..length]);
         Ok(length)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use sedge_protocol::message::Assignment;
     use sedge_protocol::{Manifest, RevisionId};
@@ -133,9 +194,9 @@ mod tests {
     use sedge_store::StoreConfig;
     use std::fs;
 
-    const WASM: &[u8] = b"not run here";
+    pub(crate) const WASM: &[u8] = b"not run here";
 
-    fn grant() -> Grant {
+    pub(crate) fn grant() -> Grant {
         let manifest = Manifest::from_toml("f", "name = 'f'").unwrap().0;
         let artifact = Digest::of(WASM);
         let one = Assignment { revision: RevisionId::of(&artifact, &manifest), artifact, size: WASM.len() as u64, manifest };
@@ -157,7 +218,7 @@ mod tests {
         for damaged in [[&head[..], b"not run her"].concat(), [&head[..], b"NOT run here"].concat(), head[..50].to_vec(), Vec::new()] {
             fs::write(&place.stick, damaged).unwrap();
             assert!(place.take(&fleet, &store, &files).is_err());
-            assert!(assigned().assignments.is_empty() && !place.kept.exists() && !files.contains(Digest::of(WASM).as_bytes()));
+            assert!(assigned().assignments.is_empty() && place.named().is_none() && !files.contains(Digest::of(WASM).as_bytes()));
         }
         fs::write(&place.stick, [&head[..], WASM].concat()).unwrap();
         let membership = place.membership(None, nobody()).unwrap();
@@ -167,16 +228,23 @@ mod tests {
         );
         assert!(place.membership(Some(Digest::of(b"other")), nobody()).is_none(), "another fleet than the configuration's");
         for _ in 0..2 {
-            place.take(&membership, &store, &files).unwrap();
+            assert!(place.take(&membership, &store, &files).unwrap());
             assert_eq!(assigned().assignments, grant().assignments);
+            assert!(place.was_taken(Digest::of(&head)) && !place.was_taken(Digest::of(b"another")));
         }
         fs::remove_file(&place.stick).unwrap();
         assert_eq!(place.membership(None, nobody()), Some(membership.clone()), "the stick has gone");
-        place.take(&membership, &store, &files).unwrap();
+        assert!(place.membership(Some(Digest::of(b"other")), nobody()).is_none());
+        assert!(!place.take(&membership, &store, &files).unwrap(), "nothing is there that could go");
+        for _ in 0..2 {
+            claim_used(directory.path()).unwrap();
+            let without = Membership { claim: None, ..membership.clone() };
+            assert_eq!(place.membership(None, nobody()), Some(without), "the claim was used");
+        }
         // The fleet has spoken: an older stick says nothing more.
         assigner::keep_desired(&store, &Desired { epoch: 3, assignments: Vec::new(), image: None }).unwrap();
         fs::write(&place.stick, [&head[..], WASM].concat()).unwrap();
-        place.take(&membership, &store, &files).unwrap();
+        assert!(place.take(&membership, &store, &files).unwrap());
         assert_eq!(assigned().epoch, 3);
         store.close().unwrap();
     }

@@ -222,16 +222,28 @@ fn read_os(section: Section<'_>) -> Option<Os> {
 }
 
 fn read_fleet(section: Section<'_>, data_dir: &Path) -> (Option<Membership>, Option<bundle::Place>) {
-    if let Some(stick) = section.text("bundle") {
+    let Some(stick) = section.text("bundle") else { return (read_membership(section), None) };
+    // The data directory of the environment goes before that of the file.
+    let data_dir = std::env::var_os("SEDGED_DATA_DIR").map_or_else(|| data_dir.to_owned(), PathBuf::from);
+    let place = bundle::Place::new(PathBuf::from(stick), &data_dir);
+    let Some(file) = section.text("file") else {
         let labels = Labels::try_from(section.free("labels")).map_err(|fault| section.reject("labels", fault)).unwrap_or_default();
         let (pin, name) = (section.parse("ca_pin"), section.parse("name"));
         section.finish();
-        // The data directory of the environment goes before that of the file.
-        let data_dir = std::env::var_os("SEDGED_DATA_DIR").map_or_else(|| data_dir.to_owned(), PathBuf::from);
-        let place = bundle::Place::new(PathBuf::from(stick), &data_dir);
         return (place.membership(pin, (name, labels)), Some(place));
-    }
-    (read_membership(section), None)
+    };
+    section.finish();
+    let of_bundle = |pin| place.membership(pin, (None, Labels::default()));
+    // The file goes before the bundle, which may know the claim that the file has not.
+    let fleet = match fleet_file(Path::new(&file)) {
+        Some(fleet) if fleet.claim.is_none() => {
+            let claim = of_bundle(Some(fleet.ca_pin)).and_then(|bundle| bundle.claim);
+            Some(Membership { claim, ..fleet })
+        }
+        Some(fleet) => Some(fleet),
+        None => of_bundle(None),
+    };
+    (fleet, Some(place))
 }
 
 fn read_membership(section: Section<'_>) -> Option<Membership> {

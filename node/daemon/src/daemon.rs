@@ -137,6 +137,8 @@ struct Opened {
     blobs: Blobs,
     secrets: Secrets,
     egress: Egress,
+    /// Whether the copy of a bundle is not needed any more.
+    bundle_taken: bool,
 }
 
 async fn open(config: &Config) -> anyhow::Result<Opened> {
@@ -154,11 +156,12 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
         let (store, recovery) = open_store(&config.data_dir, settings)?;
         tell(&recovery);
         let files = Files::open(&config.data_dir.join("artifacts"), free_bytes_min).context("open the artifacts")?;
-        if let (Some(bundle), Some(fleet)) = (&config.bundle, &config.fleet)
-            && let Err(error) = bundle.take(fleet, &store, &files)
-        {
-            log::error!(reason:% = format!("{error:#}"); "the bundle was not taken");
-        }
+        let bundle_taken = config.bundle.as_ref().zip(config.fleet.as_ref()).is_some_and(|(bundle, fleet)| {
+            bundle.take(fleet, &store, &files).unwrap_or_else(|error| {
+                log::error!(reason:% = format!("{error:#}"); "the bundle was not taken");
+                false
+            })
+        });
         let assets = Assets::open(&config.data_dir.join("assets"), free_bytes_min).context("open the files of artifacts")?;
         let blobs = Blobs::open(&config.data_dir.join("blobs"), free_bytes_min).context("open the files of functions")?;
         let secrets = Secrets::open(&config.data_dir, &store)?;
@@ -169,7 +172,7 @@ async fn open(config: &Config) -> anyhow::Result<Opened> {
         capacity.invocations = config.machine.invocations.unwrap_or(capacity.invocations);
         let engine = open_engine(&config, Machine { cores: measured.cores, memory_bytes })?;
         capacity.invocations = capacity.invocations.min(engine.plan().slots);
-        Ok(Opened { store, recovery, files, engine, capacity, assets, blobs, secrets, egress })
+        Ok(Opened { store, recovery, files, engine, capacity, assets, blobs, secrets, egress, bundle_taken })
     })
     .await?
 }
@@ -363,18 +366,19 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     supervisor.service_near("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, (&handle, &opened.store), &common);
-    start_updater(config, supervisor, before, &common);
+    start_updater(config, supervisor, (before, opened.bundle_taken), &common);
     let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters, places };
     start_sources(ports, supervisor, handle, messages, parts)
 }
 
 /// Starts what brings the operating system where the fleet wants it, where the node keeps one. `before`: what ran before the start.
-fn start_updater(config: &Config, supervisor: &Supervisor, before: BTreeSet<FunctionName>, common: &Common) {
+fn start_updater(config: &Config, supervisor: &Supervisor, (before, bundle_taken): (BTreeSet<FunctionName>, bool), common: &Common) {
     let Some(os) = &config.os else { return };
     let parts = UpdaterParts {
         socket: os.socket.clone(),
         rate: os.rate,
         fleet: config.fleet.is_some(),
+        bundle_taken,
         before,
         functions: common.functions.clone(),
         gate: common.sources.gate.clone(),

@@ -96,6 +96,9 @@ enum Command {
     /// Keeps the operating system of an image: its own process, with the rights that the daemon lacks; systemd starts it.
     #[command(hide = true)]
     Os(os::Arguments),
+    /// Brings a bundle from a USB stick to where the daemon finds it; udev has systemd start it.
+    #[command(hide = true)]
+    Stick(os::StickArguments),
 }
 
 fn main() -> ExitCode {
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
     let command = match command {
         Command::Compile(arguments) => return compile::run(arguments),
         Command::Os(keeper) => return os::run(keeper, arguments.config),
+        Command::Stick(stick) => return os::run_stick(&stick),
         command @ (Command::Run | Command::CheckConfig) => command,
     };
     // Before the configuration is read, which may have something to say.

@@ -2,12 +2,16 @@
 //!
 //! The key is on disk before the claim is presented, so that a power cut in between presents the same key again and gets the same node.
 
+use crate::bundle;
 use anyhow::Context as _;
 use sedge_protocol::Digest;
 use sedge_provisioning::enrolment::Life;
 use sedge_provisioning::{Identity, KeyPem, new_key};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+
+/// Its name in the data directory.
+const IDENTITY: &str = "identity.json";
 
 /// Everything a node needs to open a connection.
 #[derive(Debug, Clone)]
@@ -30,6 +34,12 @@ impl Credentials {
     pub(crate) fn is_new(&self, claim: Option<Digest>) -> bool {
         claim.is_some() && claim != self.claim
     }
+}
+
+/// Whether a fleet has granted something to the node with this data directory.
+pub(crate) fn is_granted(data_dir: &Path) -> bool {
+    let kept = std::fs::read(data_dir.join(IDENTITY)).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+    kept.is_some_and(|kept| kept.granted.is_some())
 }
 
 /// The file with key and certificate; only the daemon may read it.
@@ -56,7 +66,7 @@ struct Granted {
 
 impl Vault {
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { path: data_dir.join("identity.json") }
+        Self { path: data_dir.join(IDENTITY) }
     }
 
     /// The key for this fleet and what it was granted. A key that cannot be used, or belongs to another fleet, is put aside for a
@@ -90,7 +100,7 @@ impl Vault {
         Ok(None)
     }
 
-    /// Keeps what was granted.
+    /// Keeps what was granted. The claim of a bundle has done its work then.
     pub(crate) fn keep(&self, ca_pin: Digest, credentials: &Credentials) -> anyhow::Result<()> {
         let granted = Granted {
             certificate: credentials.identity.cert_pem.clone(),
@@ -98,7 +108,13 @@ impl Vault {
             sync: credentials.sync.clone(),
             claim: credentials.claim,
         };
-        self.write(&Kept { ca_pin, key: credentials.identity.key.secret().to_owned(), granted: Some(granted) })
+        self.write(&Kept { ca_pin, key: credentials.identity.key.secret().to_owned(), granted: Some(granted) })?;
+        if let Some(data_dir) = self.path.parent()
+            && let Err(error) = bundle::claim_used(data_dir)
+        {
+            log::warn!(reason:% = format!("{error:#}"); "the claim of the bundle is still on the disk");
+        }
+        Ok(())
     }
 
     fn write(&self, kept: &Kept) -> anyhow::Result<()> {

@@ -1,9 +1,10 @@
 //! The boot partition: mounted only while something of it is read or written, so that a power cut rarely finds it open.
 
+use super::mount::{mounted, synced};
 use anyhow::Context as _;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::MountFlags;
 use sedge_node_core::boot_entry::{BootEntry, ImageVersion, Tries};
 use sedge_node_core::update::TRIES;
 use sedge_protocol::Digest;
@@ -26,25 +27,6 @@ pub(super) struct BootPartition {
     mount_point: PathBuf,
     /// One at a time.
     turn: Mutex<()>,
-}
-
-/// Unmounts when it goes, if it mounted.
-#[derive(Debug)]
-struct Mounted<'a> {
-    path: &'a Path,
-    ours: bool,
-    /// Given back after unmounting.
-    _turn: MutexGuard<'a, ()>,
-}
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        if self.ours
-            && let Err(error) = unmount(self.path, UnmountFlags::empty())
-        {
-            log::error!(reason:% = error; "the boot partition stays mounted");
-        }
-    }
 }
 
 impl BootPartition {
@@ -84,34 +66,12 @@ impl BootPartition {
     }
 
     fn mounted<T>(&self, flags: MountFlags, work: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let mounted = self.mount(flags)?;
-        work(mounted.path)
+        let _turn = self.turn();
+        mounted((&self.device, &self.mount_point), flags, work)
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn mount(&self, flags: MountFlags) -> anyhow::Result<Mounted<'_>> {
-        let flags = flags | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
-        let turn = self.turn();
-        // Where the system itself has mounted it, it is used as it is.
-        if self.device.is_dir() {
-            return Ok(Mounted { path: &self.device, ours: false, _turn: turn });
-        }
-        mount(&self.device, &self.mount_point, "vfat", flags, c"umask=0077")
-            .with_context(|| format!("mount {} at {}", self.device.display(), self.mount_point.display()))?;
-        Ok(Mounted { path: &self.mount_point, ours: true, _turn: turn })
-    }
-}
-
-/// Work that is on the disk when it comes back.
-fn synced<T>(change: impl FnOnce(&Path) -> anyhow::Result<T>) -> impl FnOnce(&Path) -> anyhow::Result<T> {
-    |path| {
-        let changed = change(path)?;
-        let root = File::open(path).context("open the boot partition")?;
-        rustix::fs::syncfs(&root).context("sync the boot partition")?;
-        Ok(changed)
     }
 }
 

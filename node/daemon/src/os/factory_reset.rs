@@ -22,8 +22,8 @@ const REQUESTS: [&str; 2] = ["factory-reset", "factory-reset.txt"];
 const FAULT_FILE: &str = "factory-reset-fault.txt";
 /// Longest request that is looked at, bytes.
 const REQUEST_BYTES_MAX: u64 = 4096;
-/// Key and certificate, on the data partition.
-const IDENTITY: &str = "sedge/identity.json";
+/// Key and certificate, and the fleet that a bundle has named, on the data partition.
+const IDENTITY: [&str; 2] = ["sedge/identity.json", "sedge/fleet.json"];
 /// A directory of the file system's own.
 const LOST_AND_FOUND: &str = "lost+found";
 /// How long the data partition may take: it may have to be made, checked or repaired.
@@ -115,7 +115,7 @@ fn mounted(data: &Path, patience: Duration) -> anyhow::Result<()> {
 /// Erases the content of the directory.
 fn erase(data: &Path, extent: Extent) -> anyhow::Result<()> {
     let kept = match extent {
-        Extent::KeepIdentity => vec![data.join(LOST_AND_FOUND), data.join(IDENTITY)],
+        Extent::KeepIdentity => [LOST_AND_FOUND].iter().chain(&IDENTITY).map(|name| data.join(name)).collect(),
         Extent::Everything => vec![data.join(LOST_AND_FOUND)],
     };
     erase_but(data, &kept)

@@ -4,7 +4,7 @@
 //!  boot partition ── claim.toml ─▶ /run/sedge/claim.toml (for the daemon), a unit of systemd-networkd, the key that may sign in
 //!        │        └─ sedged.toml ─▶ /run/sedge/settings.toml (for the daemon), ports that the firewall opens
 //!        ▲  names of kernel images
-//!        └──── os (root) ◀── Unix socket: ClaimUsed, Status, Stage, Abandon, Activate, Waits, Healthy ── daemon (account `sedge`)
+//!        └──── os (root) ◀── Unix socket: ClaimUsed, BundleTaken, Status, Stage, Abandon, Activate, Waits, Healthy ── daemon (account `sedge`)
 //!  slots ◀─────┘ writes the one that does not run
 //! ```
 //! The daemon runs other people's code and talks to the network; it has no right to disks and none to reboot. What it can ask for here is
@@ -16,14 +16,17 @@ mod client;
 mod factory_reset;
 mod fat;
 mod files;
+mod mount;
 mod record;
 mod settings;
 mod slot;
+mod stick;
 mod update;
 mod updater;
 mod words;
 
 pub(crate) use client::Sending;
+pub(crate) use stick::{Arguments as StickArguments, run as run_stick};
 pub(crate) use updater::{Parts as UpdaterParts, Updater};
 
 use crate::{config, log_setup};
@@ -194,6 +197,7 @@ impl Os {
     fn carry_out(&self, request: &Request, peer: &UnixStream) -> anyhow::Result<Answer> {
         match request {
             Request::ClaimUsed => self.boot.write(claim::erase)?,
+            Request::BundleTaken => stick::forget(&self.arguments.data)?,
             Request::Status => return Ok(Answer::Status { report: self.updates.report() }),
             Request::Waits { what } => self.updates.on(&self.boot, Event::Waits(crate::fault::clip(what)))?,
             Request::Healthy => self.updates.healthy(&self.boot)?,

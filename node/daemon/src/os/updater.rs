@@ -43,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) rate: Option<u64>,
     /// Whether the node belongs to a fleet, or should.
     pub(crate) fleet: bool,
+    /// Whether the copy of a bundle from a stick is not needed any more.
+    pub(crate) bundle_taken: bool,
     /// Functions that ran before the start.
     pub(crate) before: BTreeSet<FunctionName>,
     pub(crate) functions: Functions,
@@ -114,6 +116,10 @@ impl Updater {
 
     /// One look; answers when to look again. Cancel safe: what was written stays in the slot and is found there.
     async fn step(&mut self) -> anyhow::Result<Duration> {
+        if self.parts.bundle_taken {
+            self.keeper.ask(Request::BundleTaken).await?;
+            self.parts.bundle_taken = false;
+        }
         self.reached |= self.parts.link.borrow().state == FleetLink::Online;
         if self.parts.fleet && self.reached && !self.claim_told {
             self.keeper.ask(Request::ClaimUsed).await?;

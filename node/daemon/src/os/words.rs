@@ -16,6 +16,8 @@ use std::io::{Read, Write};
 pub(crate) enum Request {
     /// The box has its certificate: the claim can go.
     ClaimUsed,
+    /// The box has what the stick's bundle grants: the copy of it can go.
+    BundleTaken,
     /// How things stand.
     Status,
     /// This version does not do its work yet.

@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 
 /// Create a claim as a file for a stick: it starts a box that has no way to the fleet yet
 ///
-/// The file holds the claim, the fleet's authority, and the functions that match its labels, signed by the fleet. A box with `bundle = "…"` in
-/// `[fleet]` runs them at once and joins the fleet when there is a way. It is as secret as a claim.
+/// The file holds the claim, the fleet's authority, and the functions that match its labels, signed by the fleet. A box with the image takes it from
+/// a USB stick, another one with `bundle = "…"` in `[fleet]`; it runs them at once and joins the fleet when there is a way. The file is as secret
+/// as a claim.
 #[derive(Debug, Args)]
 pub(crate) struct Bundle {
     /// File to write, such as barn.sedge-claim

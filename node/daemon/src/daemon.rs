@@ -25,7 +25,7 @@ use crate::local::{self, Local};
 use crate::logs::Logs;
 use crate::member::{self, Door, Member};
 use crate::meter::Meter;
-use crate::os::{Updater, UpdaterParts};
+use crate::os::{Updater, UpdaterFacts, UpdaterParts};
 use crate::secrets::Secrets;
 use crate::session::{self, Link, Session};
 use crate::state::Places;
@@ -37,11 +37,10 @@ use crate::{clock, http, timers, vitals, warm};
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use sedge_node_core::Capacity;
-use sedge_protocol::FunctionName;
 use sedge_protocol::local::FleetLink;
 use sedge_runtime::{Assets, Egress, Engine, EngineConfig, Host, Machine};
 use sedge_store::{Blobs, Files, Pending, Recovery, Store, StoreConfig};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -366,20 +365,20 @@ async fn start_all(start: Start<'_>, ports: Ports, opened: Opened) -> anyhow::Re
     supervisor.service_near("bus", Bus::new(parts, &handle, inbox, events).run());
     start_usage(supervisor, &opened.store, &common).await?;
     start_fleet(config, supervisor, (&handle, &opened.store), &common);
-    start_updater(config, supervisor, (before, opened.bundle_taken), &common);
+    let http = ports.http.as_ref().map(TcpListener::local_addr).transpose()?;
+    start_updater(config, supervisor, UpdaterFacts { before, http, bundle_taken: opened.bundle_taken }, &common);
     let parts = SourceParts { config, common, store: opened.store, files: opened.files, calls, letters, places };
     start_sources(ports, supervisor, handle, messages, parts)
 }
 
-/// Starts what brings the operating system where the fleet wants it, where the node keeps one. `before`: what ran before the start.
-fn start_updater(config: &Config, supervisor: &Supervisor, (before, bundle_taken): (BTreeSet<FunctionName>, bool), common: &Common) {
+/// Starts what brings the operating system where the fleet wants it, where the node keeps one.
+fn start_updater(config: &Config, supervisor: &Supervisor, facts: UpdaterFacts, common: &Common) {
     let Some(os) = &config.os else { return };
     let parts = UpdaterParts {
         socket: os.socket.clone(),
         rate: os.rate,
         fleet: config.fleet.is_some(),
-        bundle_taken,
-        before,
+        facts,
         functions: common.functions.clone(),
         gate: common.sources.gate.clone(),
         store: common.sources.store.clone(),

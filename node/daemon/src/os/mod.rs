@@ -27,7 +27,7 @@ mod words;
 
 pub(crate) use client::Sending;
 pub(crate) use stick::{Arguments as StickArguments, run as run_stick};
-pub(crate) use updater::{Parts as UpdaterParts, Updater};
+pub(crate) use updater::{Facts as UpdaterFacts, Parts as UpdaterParts, Updater};
 
 use crate::{config, log_setup};
 use anyhow::Context as _;

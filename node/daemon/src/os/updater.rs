@@ -14,17 +14,23 @@ use crate::clock;
 use crate::functions::Functions;
 use crate::gate::Gate;
 use crate::session::Link;
+use anyhow::{Context as _, ensure};
 use sedge_protocol::FunctionName;
 use sedge_protocol::image::{ImageAssignment, ImageVersion, OsPhase, OsReport, Restart};
 use sedge_protocol::local::FleetLink;
 use sedge_protocol::message::Desired;
 use sedge_store::Store;
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// How long the node's own listener may take for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How often things are looked at while something is under way.
 const LOOK: Duration = Duration::from_secs(1);
 /// And while nothing is.
@@ -43,10 +49,7 @@ pub(crate) struct Parts {
     pub(crate) rate: Option<u64>,
     /// Whether the node belongs to a fleet, or should.
     pub(crate) fleet: bool,
-    /// Whether the copy of a bundle from a stick is not needed any more.
-    pub(crate) bundle_taken: bool,
-    /// Functions that ran before the start.
-    pub(crate) before: BTreeSet<FunctionName>,
+    pub(crate) facts: Facts,
     pub(crate) functions: Functions,
     pub(crate) gate: Gate,
     pub(crate) store: Store,
@@ -54,6 +57,17 @@ pub(crate) struct Parts {
     pub(crate) desired: watch::Receiver<Desired>,
     /// What the fleet is told.
     pub(crate) report: watch::Sender<Option<OsReport>>,
+}
+
+/// What is known at the start.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// Functions that ran before the start.
+    pub(crate) before: BTreeSet<FunctionName>,
+    /// Where functions are asked over HTTP.
+    pub(crate) http: Option<SocketAddr>,
+    /// Whether the copy of a bundle from a stick is not needed any more.
+    pub(crate) bundle_taken: bool,
 }
 
 /// The task.
@@ -116,9 +130,9 @@ impl Updater {
 
     /// One look; answers when to look again. Cancel safe: what was written stays in the slot and is found there.
     async fn step(&mut self) -> anyhow::Result<Duration> {
-        if self.parts.bundle_taken {
+        if self.parts.facts.bundle_taken {
             self.keeper.ask(Request::BundleTaken).await?;
-            self.parts.bundle_taken = false;
+            self.parts.facts.bundle_taken = false;
         }
         self.reached |= self.parts.link.borrow().state == FleetLink::Online;
         if self.parts.fleet && self.reached && !self.claim_told {
@@ -130,7 +144,7 @@ impl Updater {
         if let OsPhase::Trial { .. } = report.phase {
             return self.show(report, image.as_ref()).await;
         }
-        if !self.up_told && self.missing(true).is_none() {
+        if !self.up_told && self.missing(true).await.is_none() {
             self.keeper.ask(Request::Healthy).await?;
             self.up_told = true;
         }
@@ -161,7 +175,7 @@ impl Updater {
     /// On trial: says what is missing, or that nothing is.
     async fn show(&mut self, report: OsReport, image: Option<&ImageAssignment>) -> anyhow::Result<Duration> {
         let offline = image.is_some_and(|image| image.offline && image.version == report.version);
-        match self.missing(offline) {
+        match self.missing(offline).await {
             None => {
                 self.keeper.ask(Request::Healthy).await?;
                 self.up_told = true;
@@ -179,12 +193,17 @@ impl Updater {
     }
 
     /// What a version on trial has not shown; none when it works.
-    fn missing(&self, offline: bool) -> Option<String> {
+    async fn missing(&self, offline: bool) -> Option<String> {
         let table = self.parts.functions.table();
         // What was taken off meanwhile need not run.
         let wanted = |name: &&FunctionName| table.states.contains_key(*name);
-        if let Some(name) = self.parts.before.iter().filter(wanted).find(|name| !table.active.contains_key(*name)) {
+        if let Some(name) = self.parts.facts.before.iter().filter(wanted).find(|name| !table.active.contains_key(*name)) {
             return Some(format!("function `{name}`, which ran before, does not run"));
+        }
+        if let Some(http) = self.parts.facts.http
+            && let Err(error) = answers(http, ANSWER).await
+        {
+            return Some(format!("functions do not answer over HTTP: {error:#}"));
         }
         (self.parts.fleet && !self.reached && !offline).then(|| "the fleet was not reached".to_owned())
     }
@@ -257,5 +276,50 @@ impl Updater {
             *told = Some(report);
             changed
         });
+    }
+}
+
+/// Asks the node's own listener something that no function is called for: what dispatches to them answers.
+async fn answers(at: SocketAddr, patience: Duration) -> anyhow::Result<()> {
+    let host = match at.ip() {
+        ip if !ip.is_unspecified() => ip,
+        ip if ip.is_ipv4() => Ipv4Addr::LOCALHOST.into(),
+        _ => Ipv6Addr::LOCALHOST.into(),
+    };
+    let at = SocketAddr::new(host, at.port());
+    let asked = async {
+        let mut stream = TcpStream::connect(at).await?;
+        stream.write_all(b"OPTIONS * HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+        let mut begin = [0; b"HTTP/1.1 ".len()];
+        stream.read_exact(&mut begin).await?;
+        std::io::Result::Ok(begin)
+    };
+    let begin = tokio::time::timeout(patience, asked).await.with_context(|| format!("nothing comes from {at}"))?;
+    ensure!(begin.with_context(|| at.to_string())? == *b"HTTP/1.1 ", "{at} speaks no HTTP");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_listener_that_is_shut_silent_or_another_is_no_answer() {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (asked, _served) = tokio::join!(answers(at, ANSWER), async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await.unwrap();
+        });
+        asked.unwrap();
+        let (asked, _served) = tokio::join!(answers(at, ANSWER), async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"SSH-2.0-something").await.unwrap();
+        });
+        assert!(asked.unwrap_err().to_string().contains("speaks no HTTP"));
+        assert!(answers(at, Duration::from_millis(50)).await.unwrap_err().to_string().contains("nothing comes from 127.0.0.1"));
+        drop(listener);
+        answers(at, ANSWER).await.unwrap_err();
     }
 }

@@ -33,15 +33,29 @@ pub(crate) fn current(directory: &Path) -> io::Result<PathBuf> {
     Ok(generation_path(directory, 1))
 }
 
-/// A smaller copy of a database that is mostly garbage, or that is `pressed` for room. `None` if it is not worth it, or would take
-/// more than the disk has to `spare`.
-pub(crate) fn compact(old: &Database, pressed: bool, spare: u64, cache_bytes: u64) -> Result<Option<Database>, DatabaseError> {
+/// Why a database should become smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It may be mostly garbage.
+    Tidy,
+    /// There is little room.
+    Pressed,
+    /// There is none, and nothing changes: what a copy will cost is not known better than by making it.
+    Full,
+}
+
+/// A smaller copy of a database. `None` if it is not worth it, or would take more than the disk has to `spare`.
+pub(crate) fn compact(old: &Database, need: Need, spare: u64, cache_bytes: u64) -> Result<Option<Database>, DatabaseError> {
     let size = old.file_bytes();
-    if size < COMPACT_BYTES_MIN && !pressed {
+    if size < COMPACT_BYTES_MIN && need == Need::Tidy {
         return Ok(None);
     }
     let copied = old.copy_bytes()?;
-    let worth = if pressed { copied <= size / 8 * COMPACT_EIGHTHS_MAX } else { old.live_bytes()? <= size / COMPACT_RATIO };
+    let worth = match need {
+        Need::Tidy => old.live_bytes()? <= size / COMPACT_RATIO,
+        Need::Pressed => copied <= size / 8 * COMPACT_EIGHTHS_MAX,
+        Need::Full => true,
+    };
     if worth && copied <= spare { copy(old, size, cache_bytes) } else { Ok(None) }
 }
 
@@ -171,12 +185,12 @@ mod tests {
     fn a_full_database_is_copied_only_if_that_helps() {
         let directory = tempfile::tempdir().unwrap();
         let old = filled(directory.path());
-        assert!(compact(&old, false, u64::MAX, CACHE_BYTES).unwrap().is_none(), "it is small");
-        assert!(compact(&old, true, 0, CACHE_BYTES).unwrap().is_none(), "the disk has no room for two");
+        assert!(compact(&old, Need::Tidy, u64::MAX, CACHE_BYTES).unwrap().is_none(), "it is small");
+        assert!(compact(&old, Need::Full, 0, CACHE_BYTES).unwrap().is_none(), "the disk has no room for two");
         assert!(copy(&old, 1, CACHE_BYTES).unwrap().is_none(), "a copy that is no smaller does not count");
         assert!(current(directory.path()).unwrap().ends_with("db-1"));
         let copy = copy(&old, u64::MAX, CACHE_BYTES).unwrap().unwrap();
         assert!(copy.knows_cost(), "what a copy costs is known from then on");
-        assert!(compact(&copy, true, u64::MAX, CACHE_BYTES).unwrap().is_none(), "another would be as big");
+        assert!(compact(&copy, Need::Pressed, u64::MAX, CACHE_BYTES).unwrap().is_none(), "another would be as big");
     }
 }

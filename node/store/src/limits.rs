@@ -43,6 +43,8 @@ pub const GARBAGE_EIGHTHS: u64 = 6;
 pub const WAITING_FACTOR: u64 = 4;
 /// Pause between two checkpoints that are begun because functions have no room, in milliseconds.
 pub const ROOM_CHECKPOINT_MS: u64 = 10_000;
+/// How often the database is copied for functions without room while nothing changes: the next copy may be tighter than the last.
+pub const RECOPIES_MAX: u32 = 3;
 /// Largest database file on any partition, in bytes.
 pub const DATABASE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Largest content-addressed file, in bytes.

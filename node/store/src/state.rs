@@ -11,7 +11,7 @@ use crate::batch::{Batch, ItemId, Record, Tree};
 use crate::buffer::{Buffer, Flight, Slot};
 use crate::commit::{Commit, CommitError};
 use crate::config::{Durability, StoreConfig};
-use crate::limits::{FUNCTIONS_EIGHTHS, GARBAGE_EIGHTHS, RETRY_MS_MAX, RETRY_MS_MIN, ROOM_CHECKPOINT_MS};
+use crate::limits::{FUNCTIONS_EIGHTHS, GARBAGE_EIGHTHS, RECOPIES_MAX, RETRY_MS_MAX, RETRY_MS_MIN, ROOM_CHECKPOINT_MS};
 use crate::memtable::{Change, Memtable};
 use crate::queue::{Home, Item, Queue};
 
@@ -23,6 +23,8 @@ pub(crate) struct Frozen {
     pub(crate) covers: u64,
     /// Whether the group that closes the journal over `changes` is written.
     journaled: bool,
+    /// Whether functions are refused and nothing changes: the database itself is all that can become smaller.
+    pub(crate) recopy: bool,
 }
 
 /// What the journal thread does next.
@@ -103,6 +105,10 @@ pub(crate) struct State {
     pub(crate) room: Room,
     /// From when a checkpoint may be begun again because functions have no room.
     room_checkpoint_at: Option<Instant>,
+    /// Whether the next checkpoint shall write the database anew.
+    recopy: bool,
+    /// How often that may still be until something changes.
+    recopies_left: u32,
     pub(crate) health: Health,
     closing: Closing,
     stopped: bool,
@@ -128,6 +134,8 @@ impl State {
             checkpoint_failure: None,
             room: Room { free: u64::MAX, database_max: u64::MAX, ..Room::default() },
             room_checkpoint_at: None,
+            recopy: false,
+            recopies_left: RECOPIES_MAX,
             health: Health::Good,
             closing: Closing::No,
             stopped: false,
@@ -153,6 +161,7 @@ impl State {
             }
             return Err(refused);
         }
+        self.recopies_left = RECOPIES_MAX;
         for record in batch.records {
             self.apply(record);
         }
@@ -357,12 +366,21 @@ impl State {
     // ---- rules
 
     /// What waits may hold the deletions that give functions room again, or be smaller in the database than it was taken for: a
-    /// checkpoint tells. Now and then only, however often functions ask.
+    /// checkpoint tells. Where nothing waits, the last copy may have been written less tightly than another would be, so a few more are
+    /// made. Now and then only, however often functions ask.
     fn look_for_room(&mut self, now: Instant) {
-        if self.memory.is_empty() || self.room_checkpoint_at.is_some_and(|at| now < at) {
+        if self.room_checkpoint_at.is_some_and(|at| now < at) {
             return;
         }
-        self.checkpoint_wanted = true;
+        if self.memory.is_empty() {
+            if self.frozen.is_some() || self.recopies_left == 0 {
+                return;
+            }
+            self.recopies_left -= 1;
+            self.recopy = true;
+        } else {
+            self.checkpoint_wanted = true;
+        }
         self.room_checkpoint_at = Some(now + Duration::from_millis(ROOM_CHECKPOINT_MS));
     }
 
@@ -423,9 +441,10 @@ impl State {
     /// database never runs ahead of the journal.
     fn freeze(&mut self) -> Step {
         self.checkpoint_wanted = false;
+        let recopy = std::mem::take(&mut self.recopy);
         let changes = Arc::new(std::mem::take(&mut self.memory));
         let flight = self.take();
-        self.frozen = Some(Frozen { changes, covers: self.current, journaled: flight.is_none() });
+        self.frozen = Some(Frozen { changes, covers: self.current, journaled: flight.is_none(), recopy });
         match flight {
             Some(flight) => Step::Write(flight),
             None => Step::Frozen,
@@ -440,6 +459,7 @@ impl State {
         let uncovered = self.sealed.first().is_some_and(|oldest| *oldest >= self.checkpointed);
         let dirty = !self.memory.is_empty();
         (crowded && uncovered)
+            || self.recopy
             || (dirty && self.memory.bytes() >= self.config.memory_bytes_max)
             || (dirty && (self.checkpoint_wanted || now >= self.checkpoint_due))
     }

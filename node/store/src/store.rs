@@ -13,7 +13,7 @@ use crate::batch::{Batch, ItemId, Record, Tree};
 use crate::commit::{Commit, CommitError};
 use crate::config::{Durability, StoreConfig};
 use crate::database::{Checked, Database, DatabaseError};
-use crate::generation;
+use crate::generation::{self, Need};
 use crate::journal::{Journal, JournalMode};
 use crate::limits::{SPACE_CHECK_MS, WAITING_FACTOR};
 use crate::recovery::{self, OpenError, Opened, Recovery};
@@ -458,7 +458,12 @@ impl Shared {
         // The first copy is made early: it shows what of the file is garbage.
         let pressed = soon > room.garbage_max() || (soon > room.functions_max() && !database.knows_cost());
         let spare = room.free.saturating_sub(room.free_min / 2);
-        match generation::compact(&database, pressed, spare, self.cache_bytes) {
+        let need = match pressed {
+            _ if frozen.recopy => Need::Full,
+            true => Need::Pressed,
+            false => Need::Tidy,
+        };
+        match generation::compact(&database, need, spare, self.cache_bytes) {
             Ok(Some(smaller)) => self.swap_database(database, smaller),
             Ok(None) => {}
             // The changes are in the database that is there.

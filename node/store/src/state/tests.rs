@@ -347,3 +347,27 @@ fn a_full_disk_takes_what_frees_space() {
     let refused = state.commit(letter, Durability::None, now);
     assert!(matches!(refused, Err(CommitError::DatabaseFull { .. })));
 }
+
+#[test]
+fn functions_without_room_have_the_database_copied_a_few_times_until_something_changes() {
+    let (mut state, mut now) = state(StoreConfig::default());
+    let mut copies_of = |state: &mut State| {
+        let mut copies = 0;
+        for _ in 0..3 * RECOPIES_MAX {
+            assert!(matches!(state.commit(set("k", "v"), Durability::None, now), Err(CommitError::FunctionsFull { .. })));
+            if matches!(state.poll_step(now), Step::Frozen) {
+                copies += u32::from(state.frozen.as_ref().unwrap().recopy);
+                state.handle_checkpoint(Ok(()), now);
+            }
+            now += Duration::from_millis(ROOM_CHECKPOINT_MS);
+        }
+        copies
+    };
+    let full = Room { free: u64::MAX, database: 7, database_used: 6, database_max: 8, ..Room::default() };
+    state.room = full;
+    assert_eq!(copies_of(&mut state), RECOPIES_MAX);
+    assert_eq!(copies_of(&mut state), 0, "nothing has changed");
+    state.room = Room { database_used: 0, database_max: u64::MAX, ..full };
+    drop(state.commit(set("k", "v"), Durability::None, now).unwrap());
+    assert_eq!(state.recopies_left, RECOPIES_MAX, "something has");
+}

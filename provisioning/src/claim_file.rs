@@ -110,9 +110,47 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let parsed = text.split_once('/').and_then(|(ip, prefix)| Some(Self { ip: ip.parse().ok()?, prefix: prefix.parse().ok()? }));
+        // Rust reads `+24` as a number, the network's own tools do not.
+        let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        let parsed = text.split_once('/').and_then(|(ip, prefix)| Some(Self { ip: ip.parse().ok()?, prefix: number(prefix)? }));
         let most = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
         parsed.filter(|address| (1..=most(address.ip)).contains(&address.prefix)).ok_or_else(|| AddressError(text.to_owned()))
+    }
+}
+
+impl Address {
+    /// Why no box can have it.
+    fn unfit(&self) -> Option<&'static str> {
+        let host = self.host_bits();
+        match self.ip {
+            ip if ip.is_unspecified() => Some("no address"),
+            ip if ip.is_loopback() => Some("the address of every machine for itself"),
+            ip if ip.is_multicast() => Some("the address of a group"),
+            // Networks of two addresses have neither.
+            IpAddr::V4(_) if self.prefix <= 30 && bits(self.ip) & host == 0 => Some("the address of the network itself"),
+            IpAddr::V4(_) if self.prefix <= 30 && bits(self.ip) & host == host => Some("the address of all in the network"),
+            _ => None,
+        }
+    }
+
+    /// Whether another address is in its network, and is another.
+    fn reaches(&self, other: IpAddr) -> bool {
+        let link_local = matches!(other, IpAddr::V6(other) if other.is_unicast_link_local());
+        let near = self.ip.is_ipv4() == other.is_ipv4() && (bits(self.ip) ^ bits(other)) & !self.host_bits() == 0;
+        link_local || (near && self.ip != other)
+    }
+
+    /// The bits that are not the network's.
+    fn host_bits(&self) -> u128 {
+        let length = if self.ip.is_ipv4() { 32 } else { 128 };
+        1_u128.checked_shl(length - u32::from(self.prefix)).map_or(u128::MAX, |bit| bit - 1)
+    }
+}
+
+fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
     }
 }
 
@@ -244,6 +282,17 @@ impl Network {
         if network.address.is_empty() {
             section.reject("address", "name at least one, such as [\"192.168.1.20/24\"]; without [network] the box asks by DHCP");
         }
+        for address in &network.address {
+            if let Some(what) = address.unfit() {
+                section.reject("address", format!("`{address}` is {what}, not one that a box can have"));
+            }
+        }
+        if let Some(gateway) = network.gateway
+            && !network.address.is_empty()
+            && !network.address.iter().any(|address| address.reaches(gateway))
+        {
+            section.reject("gateway", format!("`{gateway}` is in none of the networks of `address`, so the box cannot reach it"));
+        }
         Some(network)
     }
 
@@ -352,5 +401,38 @@ mod tests {
     #[test]
     fn the_claim_is_not_shown() {
         assert!(!format!("{:?}", ClaimFile::parse(&text("")).unwrap()).contains("secret"));
+    }
+
+    #[test]
+    fn addresses_that_can_never_work_are_faults() {
+        let read = |network: &str| {
+            ClaimFile::parse(&format!("[fleet]\nurl = 'https://f:1'\nca_pin = '{}'\n[network]\n{network}", Digest::of(b"ca")))
+        };
+        for good in [
+            "address = ['192.168.1.20/24']\ngateway = '192.168.1.1'\n",
+            "address = ['10.0.0.0/31']\ngateway = '10.0.0.1'\n",
+            "address = ['10.0.0.7/32']\n",
+            "address = ['10.0.0.2/24', 'fd00::2/64']\ngateway = 'fd00::1'\n",
+            "address = ['fd00::2/64']\ngateway = 'fe80::1'\n",
+        ] {
+            assert!(read(good).is_ok(), "{good}");
+        }
+        for (bad, expected) in [
+            (
+                "address = ['192.168.1.20/24']\ngateway = '10.0.0.1'\n",
+                "claim.toml:6: `network.gateway`: `10.0.0.1` is in none of the networks",
+            ),
+            ("address = ['192.168.1.20/24']\ngateway = '192.168.1.20'\n", "in none of the networks"),
+            ("address = ['10.0.0.2/24']\ngateway = 'fd00::1'\n", "in none of the networks"),
+            ("address = ['192.168.1.0/24']\n", "claim.toml:5: `network.address`: `192.168.1.0/24` is the address of the network itself"),
+            ("address = ['192.168.1.255/24']\n", "all in the network"),
+            ("address = ['0.0.0.0/24']\n", "no address"),
+            ("address = ['::1/64']\n", "every machine for itself"),
+            ("address = ['224.0.0.5/24']\n", "a group"),
+            ("address = ['1.2.3.4/+24']\n", "is not an address with the length"),
+        ] {
+            let faults = read(bad).unwrap_err().to_string();
+            assert!(faults.contains(expected), "{bad}: {faults}");
+        }
     }
 }

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
+/// The token of a claim that no fleet knows.
+const TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@desk";
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -195,15 +197,17 @@ fn what_the_command_line_says_has_to_fit_together() -> Result<()> {
         (64, &["--no-claim", "--size", "1MiB"]),
         (64, &["--no-claim", "--size", "large"]),
         (64, &["--no-claim", "--ttl", "2d"]),
-        (64, &["--claim", "t", "--ttl", "2d"]),
+        (64, &["--claim", TOKEN, "--ttl", "2d"]),
         (64, &["--no-claim", "--static-ip", "192.168.1.20/24"]),
         (64, &["--no-claim", "--gateway", "192.168.1.1"]),
-        (64, &["--claim", "t", "--gateway", "192.168.1.1"]),
-        (64, &["--claim", "t", "--static-ip", "192.168.1.20"]),
-        (64, &["--claim", "t", "--static-ip", "192.168.1.20/24", "--interface", "en\n[x]"]),
+        (64, &["--claim", TOKEN, "--gateway", "192.168.1.1"]),
+        (64, &["--claim", TOKEN, "--static-ip", "192.168.1.20"]),
+        (64, &["--claim", TOKEN, "--static-ip", "192.168.1.20/24", "--interface", "en\n[x]"]),
         (64, &["--claim", "two words"]),
-        (64, &["--claim", "t", "--debug-login", "ssh-rsa AAAA"]),
-        (78, &["--claim", "t"]),
+        (64, &["--claim", &TOKEN[1..]]),
+        (64, &["--claim", TOKEN, "--label", "a=b", "--label", "a=c"]),
+        (64, &["--claim", TOKEN, "--debug-login", "ssh-rsa AAAA"]),
+        (78, &["--claim", TOKEN]),
         (78, &["--new-claim"]),
     ] {
         let told = flash(&packed, &disk, wrong)?;
@@ -211,11 +215,25 @@ fn what_the_command_line_says_has_to_fit_together() -> Result<()> {
         assert!(!disk.exists(), "{wrong:?}");
     }
     // A claim that is there already needs no login, and its labels go into the file.
-    let given = [&["--claim", "secret", "--label", "site=a", "--label", "line=1"], &fleet[..]].concat();
+    let given = [&["--claim", TOKEN, "--label", "site=a", "--label", "line=1"], &fleet[..]].concat();
     assert_eq!(flash(&packed, &disk, &given)?.code, Some(0));
     let file = ClaimFile::parse(&String::from_utf8(boot_file(&disk, "claim.toml")?)?)?;
-    assert_eq!((file.fleet.url.as_str(), file.fleet.claim.as_deref()), ("https://fleet.example:7443", Some("secret")));
+    assert_eq!((file.fleet.url.as_str(), file.fleet.claim.as_deref()), ("https://fleet.example:7443", Some(TOKEN)));
     assert_eq!((file.fleet.labels.to_string(), file.network), ("line=1,site=a".to_owned(), None));
+    // What can never work is said before anything is written.
+    for (network, said) in [
+        (&["--static-ip", "192.168.1.20/24", "--gateway", "10.0.0.1"][..], "in none of the networks"),
+        (&["--static-ip", "192.168.1.0/24"], "the address of the network itself"),
+    ] {
+        let told = flash(&packed, &directory.path().join("never.img"), &[&["--claim", TOKEN], network, &fleet[..]].concat())?;
+        assert!(told.code == Some(78) && told.stderr.contains(said), "{:?} {}", told.code, told.stderr);
+    }
+    let told = flash(&packed, &packed, &["--no-claim", "--yes"])?;
+    assert!(told.code == Some(64) && told.stderr.contains("is the image itself"), "{}", told.stderr);
+    assert!(
+        !directory.path().join("never.img").exists() && fs::read(&packed)?.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]),
+        "still the packed image"
+    );
     // What exists is written over only when told to.
     let told = flash(&packed, &disk, &["--no-claim"])?;
     assert!(told.code == Some(64) && told.stderr.contains("add --yes"), "{}", told.stderr);

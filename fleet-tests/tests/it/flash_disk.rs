@@ -90,7 +90,8 @@ fn a_disk_is_written_claimed_and_left_with_its_table_at_the_end() -> Result<()> 
     assert!(told.code == Some(64) && told.stderr.contains("add --yes"), "{}", told.stderr);
     assert_eq!(disk.begin_and_end()?.0, vec![0xee; 1 << 20], "nobody agreed");
     let pin = sedge_protocol::Digest::of(b"ca").to_string();
-    let told = disk.flash(&packed, &["--yes", "--claim", "secret", "--fleet", "https://fleet.example:1", "--ca-pin", &pin, "--json"])?;
+    let told =
+        disk.flash(&packed, &["--yes", "--claim", &"0a".repeat(32), "--fleet", "https://fleet.example:1", "--ca-pin", &pin, "--json"])?;
     let told: serde_json::Value = told.json()?;
     assert_eq!((&told["bytes"], &told["image"]["bytes"]), (&DISK_BYTES.into(), &image.disk.len().into()), "{told}");
     assert_eq!(told["disk"].as_str().map(Path::new), disk.path.file_name().map(Path::new));

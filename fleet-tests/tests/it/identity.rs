@@ -84,6 +84,17 @@ fn a_node_waits_for_approval_is_labelled_and_removed() -> Result<()> {
     assert_eq!(labelled[0].desired_epoch, 0, "nothing is assigned before somebody approves");
     sedge(&fleet, &["node", "approve", "node-1"])?.success()?;
     fleet.runs_everywhere(&manifest.name, revision)?;
+    // What is decided is told at once, not at the next connection.
+    until("the node knows that it is approved", || Ok(node.status()?.fleet_note.is_none().then_some(())))?;
+    sedge(&fleet, &["node", "quarantine", "node-1", "--reason", "strange traffic"])?.success()?;
+    note(&node, "quarantined: strange traffic")?;
+    sedge(&fleet, &["node", "approve", "node-1"])?.success()?;
+    until("the node knows that it is approved", || Ok(node.status()?.fleet_note.is_none().then_some(())))?;
+    // One name with a fault, and nothing is changed; nor by a filter that is a variable nobody has set.
+    for wrong in [&["node-1", "nobody"][..], &["--nodes", ""]] {
+        assert_ne!(sedge(&fleet, &[&["node", "quarantine"], wrong].concat())?.code, Some(0), "{wrong:?}");
+        assert_eq!(shown(&fleet, &node)?.standing, Standing::Active);
+    }
     sedge(&fleet, &["node", "label", "node-1", "canary-"])?.success()?;
     until("the function is gone", || Ok(node.running(&manifest.name)?.is_none().then_some(())))?;
     sedge(&fleet, &["node", "rm", "node-1", "--yes"])?.success()?;
@@ -157,6 +168,12 @@ fn a_box_without_a_network_runs_what_its_stick_grants_and_joins_when_there_is_a_
     let path = stick.to_str().context("a path of letters")?;
     let made: serde_json::Value = sedge(&fleet, &["claim", "bundle", "--out", path, "--label", "site=barn", "--json"])?.json()?;
     assert_eq!(made["functions"], serde_json::json!(["probe"]));
+    assert_eq!(made["claim"], fleet.claims()?[0].id.as_str());
+    // Neither a file that is there nor a place that is none costs a claim.
+    for place in [path, "/no/such/directory/barn.sedge-claim"] {
+        assert_ne!(sedge(&fleet, &["claim", "bundle", "--out", place])?.code, Some(0));
+    }
+    assert_eq!(fleet.claims()?.len(), 1);
     fleet.process().pause()?;
     let mut node = Node::start_with_bundle(directory.path(), "node-1", &stick)?;
     node.runs(&manifest.name, revision)?;
@@ -175,6 +192,31 @@ fn a_box_without_a_network_runs_what_its_stick_grants_and_joins_when_there_is_a_
     // From now on the fleet decides.
     fleet.remove(&manifest.name)?;
     until("the function is gone", || Ok(node.running(&manifest.name)?.is_none().then_some(())))
+}
+
+#[test]
+fn what_the_fleet_has_taken_away_and_a_used_claim_do_not_come_back_with_the_stick() -> Result<()> {
+    let directory = directory()?;
+    let fleet = Fleet::start(directory.path())?;
+    let (manifest, wasm) = probe("one")?;
+    fleet.publish(&manifest, &wasm)?;
+    let rollout = NewRollout { function: manifest.name.clone(), revision: None, filter: "site=barn".to_owned() };
+    let _made: Rollout = fleet.post("/api/v1/rollouts", &rollout)?;
+    let stick = directory.path().join("barn.sedge-claim");
+    sedge(&fleet, &["claim", "bundle", "--out", stick.to_str().context("letters")?, "--label", "site=barn"])?.success()?;
+    // Withdrawn before the box is there: the fleet has nothing to say to it, and says so.
+    fleet.remove(&manifest.name)?;
+    let mut node = Node::start_with_bundle(directory.path(), "node-1", &stick)?;
+    node.online()?;
+    until("the function is gone", || Ok(node.running(&manifest.name)?.is_none().then_some(())))?;
+    let kept = || -> Result<String> { Ok(fs::read_to_string(node.data().join("fleet.json"))?) };
+    until("the claim is gone", || Ok(kept()?.contains("\"claim\":null").then_some(())))?;
+    fleet.process().pause()?;
+    node.kill9()?;
+    node.restart()?;
+    assert_eq!(node.running(&manifest.name)?, None);
+    assert!(fs::read_to_string(node.data().join("fleet.json"))?.contains("\"claim\":null"));
+    fleet.process().resume()
 }
 
 /// Waits until the fleet's clock shows more than `ms`.

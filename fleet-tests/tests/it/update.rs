@@ -7,7 +7,7 @@ use fleet_tests::gateway::{BOARD, Version};
 use fleet_tests::{Fleet, Gateway, artifact, until};
 use rand::RngExt as _;
 use sedge_bundle::{Head, SigningKey, Unproven};
-use sedge_protocol::api::{Image, ImageRollout, Node};
+use sedge_protocol::api::{Image, ImageRollout, ImageRolloutState, Node};
 use sedge_protocol::image::OsPhase;
 use std::path::Path;
 use tempfile::TempDir;
@@ -276,6 +276,16 @@ fn what_is_staged_goes_when_nobody_wants_it_any_more_and_an_older_failure_is_his
     site.sedge(&["node", "label", id.as_str(), "site=there"])?.success()?;
     site.phase_is(&OsPhase::Confirmed)?;
     assert_eq!(site.gateway.kernel_images()?, ["sedge_1.0.efi"]);
+    // Or because somebody has stopped the rollout, which stays stopped.
+    site.sedge(&["node", "label", id.as_str(), "site=here"])?.success()?;
+    until("the version is staged again", || staged(&site))?;
+    let stopped: Vec<ImageRollout> = site.sedge(&["image", "stop", "2.0", "--json"])?.json()?;
+    assert_eq!((stopped.len(), stopped[0].state, stopped[0].nodes.len()), (1, ImageRolloutState::Stopped, 0));
+    site.phase_is(&OsPhase::Confirmed)?;
+    assert_eq!(site.gateway.kernel_images()?, ["sedge_1.0.efi"]);
+    assert_eq!(site.sedge(&["image", "stop", "2.0"])?.code, Some(64), "nothing is left to stop");
+    assert!(site.sedge(&["image", "rollouts"])?.success()?.contains("stopped"));
+    site.sedge(&["node", "label", id.as_str(), "site=there"])?.success()?;
 
     // A version fails, a lower one is kept after it: that is what counts, and the one that failed is not tried again by the rollout it had.
     site.roll_out("2.0", &["--nodes", "site=there"])?;

@@ -7,7 +7,7 @@
 //! Which fleet it names is kept in the data directory, so that the stick can go; the claim goes from there once it was used. Whatever the fleet
 //! says later has an epoch that is not smaller.
 
-use crate::assigner;
+use crate::{assigner, vault};
 use anyhow::Context as _;
 use sedge_protocol::message::Desired;
 use sedge_protocol::{Digest, Labels, NodeId};
@@ -98,7 +98,8 @@ impl Place {
     /// again changes nothing. Blocking.
     pub(crate) fn take(&self, fleet: &Membership, store: &Store, files: &Files) -> anyhow::Result<bool> {
         let Some(file) = open(&self.stick)? else { return Ok(false) };
-        if assigner::restore_desired(store)?.epoch > 0 {
+        // Once it is enrolled the fleet decides, and a claim that was used does not come back to the disk.
+        if vault::is_granted(&self.data_dir, Some(fleet.ca_pin)) || assigner::restore_desired(store)?.epoch > 0 {
             return Ok(true);
         }
         let mut from = BufReader::new(file);

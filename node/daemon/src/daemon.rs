@@ -383,6 +383,7 @@ fn start_updater(config: &Config, supervisor: &Supervisor, facts: UpdaterFacts, 
         gate: common.sources.gate.clone(),
         store: common.sources.store.clone(),
         link: common.link.subscribe(),
+        credentials: common.credentials.subscribe(),
         desired: common.desired.subscribe(),
         report: common.os.clone(),
     };

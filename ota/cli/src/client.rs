@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::unix;
 use sedge_protocol::Digest;
-use sedge_protocol::api::Problem;
+use sedge_protocol::api::{CLAIM_HEADER, Problem};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -12,7 +12,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::http::{Method, Request, Response, header};
-use ureq::{Agent, AsSendBody, Body, SendBody};
+use ureq::{Agent, AsSendBody, Body, BodyReader, SendBody};
 
 /// Largest answer that is read into memory.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -53,6 +53,16 @@ impl std::fmt::Debug for Token {
 enum Peer {
     Fleet(String),
     Node(PathBuf),
+}
+
+/// Bytes that come.
+pub(crate) struct Download {
+    /// How many were announced.
+    pub(crate) length: Option<u64>,
+    /// Public id of the claim that is in them.
+    pub(crate) claim: Option<String>,
+    /// They.
+    pub(crate) from: BodyReader<'static>,
 }
 
 impl Client {
@@ -113,12 +123,14 @@ impl Client {
         self.exchange(request)
     }
 
-    /// `POST` of a JSON body, answered by bytes of any number. Answers how many were announced.
-    pub(crate) fn download(&self, path: &str, body: &impl Serialize) -> Result<(Option<u64>, impl Read), Failure> {
+    /// `POST` of a JSON body, answered by bytes of any number.
+    pub(crate) fn download(&self, path: &str, body: &impl Serialize) -> Result<Download, Failure> {
         let body = serde_json::to_vec(body).expect("bodies are made of strings and numbers");
         let answer = self.send(Method::POST, path, Some("application/json"), body)?;
-        let length = answer.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Ok((length, answer.into_body().into_with_config().limit(u64::MAX).reader()))
+        let told = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let length = told(header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+        let claim = told(CLAIM_HEADER).map(str::to_owned);
+        Ok(Download { length, claim, from: answer.into_body().into_with_config().limit(u64::MAX).reader() })
     }
 
     /// `DELETE`.

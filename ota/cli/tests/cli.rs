@@ -252,7 +252,7 @@ fn a_claim_is_asked_for_with_labels_and_time() {
 
 #[test]
 fn decisions_about_nodes_reach_the_fleet() {
-    let (url, server) = tcp(|_, _| (204, String::new()));
+    let (url, server) = tcp(|_, _| (200, "{}".to_owned()));
     let home = Home::new();
     for words in [&["node", "rm", "gate-7"][..], &["node", "revoke", "gate-7", "gate-8"]] {
         let ended = home.at(&url, words);
@@ -261,7 +261,10 @@ fn decisions_about_nodes_reach_the_fleet() {
     assert!(server.asked().is_empty());
     assert_eq!(home.at(&url, &["node", "rm", "gate-7", "gate-8", "-y"]).code, 0);
     assert_eq!(home.at(&url, &["claim", "revoke", "a/b"]).code, 0);
-    assert_eq!(server.lines(), ["DELETE /api/v1/nodes/gate-7", "DELETE /api/v1/nodes/gate-8", "DELETE /api/v1/claims/a%2Fb"]);
+    let (looked, done) =
+        (["GET /api/v1/nodes/gate-7", "GET /api/v1/nodes/gate-8"], ["DELETE /api/v1/nodes/gate-7", "DELETE /api/v1/nodes/gate-8"]);
+    assert_eq!(server.lines(), [&looked[..], &done, &["DELETE /api/v1/claims/a%2Fb"]].concat());
+    assert_eq!(home.at(&url, &["node", "quarantine", "--nodes", ""]).code, 64);
     let (url, server) = tcp(|_, _| (200, "[]".to_owned()));
     let ended = home.at(&url, &["node", "approve", "--nodes", "site=x"]);
     assert!(ended.code == 64 && ended.err.contains("no node matches"), "{}", ended.err);

@@ -16,9 +16,11 @@ pub struct ImageRollout {
     pub version: ImageVersion,
     /// Which nodes.
     pub filter: Filter,
+    /// Whether somebody has stopped it: what it would have moved stays as it is.
+    pub stopped: bool,
 }
 
-/// The rollout whose image `node` should boot: the newest for its board that matches it.
+/// The rollout whose image `node` should boot: the newest for its board that matches it, unless that was stopped.
 #[must_use]
 pub fn desired_image<'a>(
     node: &NodeId,
@@ -26,7 +28,7 @@ pub fn desired_image<'a>(
     rollouts: impl IntoIterator<Item = &'a ImageRollout>,
 ) -> Option<&'a ImageRollout> {
     let fitting = rollouts.into_iter().filter(|rollout| rollout.board == board && rollout.filter.matches(node, labels));
-    fitting.max_by_key(|rollout| rollout.number)
+    fitting.max_by_key(|rollout| rollout.number).filter(|rollout| !rollout.stopped)
 }
 
 /// The number of the rollout whose image a node of this standing is told, of what it is told now and of what it should be told.
@@ -86,14 +88,20 @@ mod tests {
             board: board.to_owned(),
             version: version(&number.to_string()),
             filter: filter.parse().unwrap(),
+            stopped: false,
         };
-        let rollouts = [rollout(1, "x", ""), rollout(3, "y", ""), rollout(2, "x", "site=a"), rollout(4, "x", "site=b")];
+        let mut rollouts = [rollout(1, "x", ""), rollout(3, "y", ""), rollout(2, "x", "site=a"), rollout(4, "x", "site=b")];
         let node: NodeId = "n".parse().unwrap();
         let mut labels = Labels::default();
-        let number = |labels: &Labels, board| desired_image(&node, (labels, board), &rollouts).map(|rollout| rollout.number);
-        assert_eq!((number(&labels, "x"), number(&labels, "y"), number(&labels, "")), (Some(1), Some(3), None));
+        let number = |rollouts: &[ImageRollout], labels: &Labels, board| {
+            desired_image(&node, (labels, board), rollouts).map(|rollout| rollout.number)
+        };
+        let of = |board| number(&rollouts, &labels, board);
+        assert_eq!((of("x"), of("y"), of("")), (Some(1), Some(3), None));
         labels.insert("site", "a").unwrap();
-        assert_eq!(number(&labels, "x"), Some(2));
+        assert_eq!(number(&rollouts, &labels, "x"), Some(2));
+        rollouts[2].stopped = true;
+        assert_eq!(number(&rollouts, &labels, "x"), None, "what came before it does not come back");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Who is connected and what each node last said. One task owns it; everybody else holds a [`Hub`].
 //!
 //! ```text
-//!  session ─ connect ─▶ Seat { desired: watch, end: watch }     a second connection of a node replaces the first
+//!  session ─ connect ─▶ Seat { news: watches, end: watch }      a second connection of a node replaces the first
 //!  operator ─ end ────▶ the seat of a node that is not wanted any more
 //!  session ─ greeted ─▶ Greetings: one box that comes back, or two with one key
 //!  session ─ report ──▶ Live ── every two seconds, what changed ──▶ store
+//!  operator ─ stands ─▶ the watch of that node
 //!  rollout ─ push ────▶ watch of each node that changed: the larger epoch wins, so that the order of pushes does not matter
 //! ```
 
@@ -14,7 +15,7 @@ use crate::store::{Changed, Store};
 use log::{error, info};
 use sedge_fleet_core::{Greetings, Twins};
 use sedge_protocol::message::{Desired, Report};
-use sedge_protocol::{FunctionName, NodeId};
+use sedge_protocol::{FunctionName, NodeId, Standing};
 use sedge_provisioning::clock::now_ms;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,9 +39,16 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) connection: u64,
-    pub(crate) desired: watch::Receiver<Option<Arc<Desired>>>,
+    pub(crate) news: News,
     /// Says when and why the node loses the place.
     pub(crate) end: watch::Receiver<Option<Farewell>>,
+}
+
+/// What a node that is connected is told when it changes.
+#[derive(Debug, Clone)]
+pub(crate) struct News {
+    pub(crate) desired: watch::Receiver<Option<Arc<Desired>>>,
+    pub(crate) standing: watch::Receiver<Option<Standing>>,
 }
 
 enum Command {
@@ -51,6 +59,7 @@ enum Command {
     Pardon(NodeId),
     Report(NodeId, u64, Box<Report>),
     Push(Vec<Changed>),
+    Stands(NodeId, Standing),
     View(oneshot::Sender<BTreeMap<NodeId, Live>>),
 }
 
@@ -109,6 +118,11 @@ impl Hub {
         }
     }
 
+    /// Tells a node that is connected how it stands.
+    pub(crate) async fn stands(&self, node: &NodeId, standing: Standing) {
+        self.send(Command::Stands(node.clone(), standing)).await;
+    }
+
     /// Everything as it is now.
     pub(crate) async fn view(&self) -> BTreeMap<NodeId, Live> {
         let (reply, answer) = oneshot::channel();
@@ -148,6 +162,7 @@ enum Unkept {
 struct Connection {
     number: u64,
     desired: watch::Sender<Option<Arc<Desired>>>,
+    standing: watch::Sender<Option<Standing>>,
     end: watch::Sender<Option<Farewell>>,
 }
 
@@ -207,6 +222,11 @@ impl Task {
                     }
                 }
             }
+            Command::Stands(node, standing) => {
+                if let Some(connection) = self.places.get(&node).and_then(|place| place.connection.as_ref()) {
+                    connection.standing.send_replace(Some(standing));
+                }
+            }
             Command::View(reply) => {
                 let view = self.places.iter().map(|(node, place)| (node.clone(), place.live.clone())).collect();
                 drop(reply.send(view));
@@ -217,17 +237,18 @@ impl Task {
     fn connect(&mut self, node: &NodeId, now_ms: u64) -> Seat {
         self.last_connection += 1;
         let number = self.last_connection;
-        let (sender, desired) = watch::channel(None);
+        let (desired, desired_news) = watch::channel(None);
+        let (standing, standing_news) = watch::channel(None);
         let (end, ended) = watch::channel(None);
         let place = self.places.entry(node.clone()).or_default();
-        if let Some(before) = place.connection.replace(Connection { number, desired: sender, end }) {
+        if let Some(before) = place.connection.replace(Connection { number, desired, standing, end }) {
             before.end.send_replace(Some(Farewell::replaced()));
         }
         place.live.online = true;
         place.live.seen_ms = now_ms;
         place.unkept = place.unkept.or(Unkept::Seen);
         info!(node:%; "node connected");
-        Seat { connection: number, desired, end: ended }
+        Seat { connection: number, news: News { desired: desired_news, standing: standing_news }, end: ended }
     }
 
     /// The place of a node, if this connection still has it.

@@ -4,7 +4,9 @@ use crate::fleet::Shared;
 use crate::hub::{Live, Rates};
 use crate::store::{FunctionRow, ImageRolloutRow, NodeRow, RolloutRow, StoreError};
 use sedge_fleet_core::{Fleet, NodeFacts, Step, image_step, plan};
-use sedge_protocol::api::{Function, FunctionUsage, ImageRollout, ImageStep, Node, NodeState, Rollout, Running, Status, Waiting};
+use sedge_protocol::api::{
+    Function, FunctionUsage, ImageRollout, ImageRolloutState, ImageStep, Node, NodeState, Rollout, Running, Status, Waiting,
+};
 use sedge_protocol::message::Health;
 use sedge_protocol::usage::Counters;
 use sedge_protocol::{FunctionName, NodeId, RevisionId};
@@ -186,7 +188,8 @@ pub(crate) async fn image_rollout(shared: &Shared, row: ImageRolloutRow) -> Resu
 }
 
 fn image_progress(row: ImageRolloutRow, nodes: &[NodeRow], live: &BTreeMap<NodeId, Live>) -> ImageRollout {
-    let ours = nodes.iter().filter(|node| node.desired.image == Some(row.rollout.number));
+    let rollout = &row.rollout;
+    let ours = nodes.iter().filter(|node| node.desired.image == Some(rollout.number));
     let steps: Vec<(NodeId, Step)> = ours
         .map(|node| {
             let now = live.get(&node.id);
@@ -195,7 +198,15 @@ fn image_progress(row: ImageRolloutRow, nodes: &[NodeRow], live: &BTreeMap<NodeI
         })
         .collect();
     let count = |is: fn(&Step) -> bool| steps.iter().filter(|(_, step)| is(step)).count() as u64;
+    let newer = |node: &NodeRow| node.desired.image.is_some_and(|number| number > rollout.number);
+    let matches = |node: &NodeRow| node.board == rollout.board && rollout.filter.matches(&node.id, &node.labels);
+    let state = match () {
+        () if rollout.stopped => ImageRolloutState::Stopped,
+        () if steps.is_empty() && nodes.iter().any(|node| matches(node) && newer(node)) => ImageRolloutState::Superseded,
+        () => ImageRolloutState::Active,
+    };
     ImageRollout {
+        state,
         done: count(|step| matches!(step, Step::Done)),
         failed: count(|step| matches!(step, Step::Failed { .. })),
         waiting: count(|step| matches!(step, Step::Waiting(_))),

@@ -226,6 +226,9 @@ impl Default for NewClaim {
     }
 }
 
+/// Header of the answer to `POST /api/v1/claims/bundle`: the claim's public id.
+pub const CLAIM_HEADER: &str = "sedge-claim";
+
 /// A claim and its secret. The secret is shown this once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedClaim {
@@ -373,6 +376,19 @@ pub struct NewImageRollout {
     pub offline: bool,
 }
 
+/// Whether a rollout of an image still moves nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageRolloutState {
+    /// It does, or will when a node comes that matches.
+    #[default]
+    Active,
+    /// Every node that matches is told by a newer one.
+    Superseded,
+    /// Somebody has stopped it.
+    Stopped,
+}
+
 /// A rollout of an image and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRollout {
@@ -388,6 +404,9 @@ pub struct ImageRollout {
     pub restart: Restart,
     /// When it was made, milliseconds since 1970.
     pub created_ms: u64,
+    /// Whether it still moves nodes.
+    #[serde(default)]
+    pub state: ImageRolloutState,
     /// Nodes it moves, and how far each is.
     pub nodes: Vec<ImageStep>,
     /// Nodes that keep it.

@@ -70,6 +70,11 @@ pub enum FromFleet {
     Welcome(Welcome),
     /// On the control stream: the node's one desired state.
     Desired(Desired),
+    /// On the control stream: an operator has decided about the node.
+    Standing {
+        /// How it stands from now on.
+        standing: Standing,
+    },
     /// Answers [`FromNode::Fetch`]; raw bytes follow.
     Head {
         /// Size of the whole artifact, bytes.

@@ -63,6 +63,17 @@ pub enum PlaceError {
         /// At least.
         needed: Size,
     },
+    /// The file cannot be made so long.
+    #[error("{} cannot be made {size} long", path.display())]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// As asked for.
+        size: Size,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// It cannot be opened for writing.
     #[error("open {} for writing", path.display())]
     Open {
@@ -91,6 +102,7 @@ impl PlaceError {
             }
             Self::Fixed { .. } => "leave --size away; the data partition takes what the image leaves".to_owned(),
             Self::Size { needed, .. } => format!("ask for more than {needed}, or leave --size away"),
+            Self::Length { .. } => "ask for a smaller --size, or name a file on another file system".to_owned(),
             Self::Room { .. } => "make room, or name a file on another disk".to_owned(),
             Self::Open { cause, .. } => match cause.kind() {
                 io::ErrorKind::PermissionDenied => "try it as root, or with sudo".to_owned(),
@@ -105,7 +117,12 @@ impl PlaceError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Kind { .. } | Self::Fixed { .. } | Self::Size { .. } | Self::Refused { refusal: Refusal::Partition { .. }, .. } => true,
-            Self::Look { .. } | Self::Refused { .. } | Self::Room { .. } | Self::Open { .. } | Self::Swapped { .. } => false,
+            Self::Look { .. }
+            | Self::Refused { .. }
+            | Self::Room { .. }
+            | Self::Length { .. }
+            | Self::Open { .. }
+            | Self::Swapped { .. } => false,
         }
     }
 }
@@ -145,7 +162,10 @@ pub fn look(path: &Path) -> Result<Place, PlaceError> {
     match fs::canonicalize(path) {
         Ok(found) if found.is_file() => Ok(Place::File { path: found, exists: true }),
         Ok(_) => Err(PlaceError::Kind { path: path.to_owned() }),
-        Err(_) if path.file_name().is_none() || path.starts_with("/dev") => Err(PlaceError::Kind { path: path.to_owned() }),
+        // A link that leads nowhere cannot be given to a file in the end.
+        Err(_) if path.file_name().is_none() || path.starts_with("/dev") || path.is_symlink() => {
+            Err(PlaceError::Kind { path: path.to_owned() })
+        }
         Err(_) => {
             fs::metadata(directory(path)).map_err(unseen)?;
             Ok(Place::File { path: path.to_owned(), exists: false })
@@ -221,7 +241,7 @@ fn open_file(path: &Path, exists: bool, image: &Image, bytes: u64) -> Result<Tar
     let part = tempfile::Builder::new().prefix(&format!(".{name}.")).suffix(".part").tempfile_in(directory).map_err(unopened)?;
     let (file, part) = part.into_parts();
     let bytes = bytes - bytes % SECTOR_BYTES;
-    file.set_len(bytes).map_err(unopened)?;
+    file.set_len(bytes).map_err(|cause| PlaceError::Length { path: path.to_owned(), size: Size(bytes), cause })?;
     Ok(Target { file, bytes, path: path.to_owned(), kind: Kind::File { part, replaces: exists } })
 }
 
@@ -249,6 +269,8 @@ mod tests {
         std::os::unix::fs::symlink("b", dir.path().join("c")).unwrap();
         let real = fs::canonicalize(dir.path()).unwrap().join("b");
         assert_eq!(look(&dir.path().join("c")).unwrap(), Place::File { path: real, exists: true });
+        std::os::unix::fs::symlink("nowhere", dir.path().join("d")).unwrap();
+        assert!(look(&dir.path().join("d")).unwrap_err().is_usage());
     }
 
     #[test]

@@ -7,8 +7,11 @@
 //! A power cut at any point leaves the request, so the next boot begins anew; nothing runs before it is through.
 
 use super::boot_partition::BootPartition;
+use super::files;
+use crate::vault;
 use anyhow::{Context as _, ensure};
-use sedge_protocol::strict::{Faults, Reader};
+use sedge_protocol::strict::{Fault, Faults, Reader};
+use sedge_provisioning::node_file;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,10 +23,9 @@ use std::time::{Duration, Instant};
 const REQUESTS: [&str; 2] = ["factory-reset", "factory-reset.txt"];
 /// What a fault is written to, beside the request.
 const FAULT_FILE: &str = "factory-reset-fault.txt";
-/// Longest request that is looked at, bytes.
-const REQUEST_BYTES_MAX: u64 = 4096;
-/// Key and certificate, and the fleet that a bundle has named, on the data partition.
-const IDENTITY: [&str; 2] = ["sedge/identity.json", "sedge/fleet.json"];
+/// The daemon's directory on the data partition: in it are keys and certificates, and the fleet that a bundle has named.
+const DATA_DIR: &str = "sedge";
+const FLEET: &str = "fleet.json";
 /// A directory of the file system's own.
 const LOST_AND_FOUND: &str = "lost+found";
 /// How long the data partition may take: it may have to be made, checked or repaired.
@@ -71,34 +73,29 @@ pub(super) fn carry_out(boot: &BootPartition, data: &Path) -> anyhow::Result<()>
 
 fn requested(boot: &BootPartition) -> anyhow::Result<Option<Extent>> {
     let Some(text) = boot.read(request)? else { return Ok(None) };
-    match Extent::parse(&text) {
+    match text.and_then(|text| Extent::parse(&text)) {
         Ok(extent) => Ok(Some(extent)),
         // Whoever looks at the card on another machine shall see why.
         Err(faults) => {
-            boot.write(|boot| fs::write(boot.join(FAULT_FILE), format!("{faults}\n")).context(FAULT_FILE))?;
+            boot.write(|boot| files::replace(&boot.join(FAULT_FILE), format!("{faults}\n").as_bytes()))?;
             Err(faults.into())
         }
     }
 }
 
-/// The text of the request.
-fn request(boot: &Path) -> anyhow::Result<Option<String>> {
+/// The text of the request; a file that is no text is one with a fault.
+fn request(boot: &Path) -> anyhow::Result<Option<Result<String, Faults>>> {
     for name in REQUESTS {
-        match fs::metadata(boot.join(name)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error).context(name),
-            Ok(file) => {
-                ensure!(file.len() <= REQUEST_BYTES_MAX, "{name} has more than {REQUEST_BYTES_MAX} bytes");
-                let text = fs::read_to_string(boot.join(name)).context(name)?;
-                return Ok(Some(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()));
-            }
+        if let Some(bytes) = files::read(&boot.join(name), node_file::NODE_FILE_BYTES_MAX)? {
+            let whole = |message| Faults { file: name.to_owned(), list: vec![Fault { line: 0, message }] };
+            return Ok(Some(node_file::text(bytes).map_err(whole)));
         }
     }
     Ok(None)
 }
 
 fn remove_request(boot: &Path) -> anyhow::Result<()> {
-    REQUESTS.into_iter().chain([FAULT_FILE]).try_for_each(|name| super::files::remove(&boot.join(name)))
+    REQUESTS.into_iter().chain([FAULT_FILE]).try_for_each(|name| files::remove(&boot.join(name)))
 }
 
 /// Waits until something is mounted there.
@@ -114,11 +111,22 @@ fn mounted(data: &Path, patience: Duration) -> anyhow::Result<()> {
 
 /// Erases the content of the directory.
 fn erase(data: &Path, extent: Extent) -> anyhow::Result<()> {
-    let kept = match extent {
-        Extent::KeepIdentity => [LOST_AND_FOUND].iter().chain(&IDENTITY).map(|name| data.join(name)).collect(),
-        Extent::Everything => vec![data.join(LOST_AND_FOUND)],
-    };
+    let mut kept = vec![data.join(LOST_AND_FOUND)];
+    if extent == Extent::KeepIdentity {
+        kept.extend(identities(&data.join(DATA_DIR))?);
+    }
     erase_but(data, &kept)
+}
+
+/// What makes the box the node that it is.
+fn identities(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let names = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        names => names.and_then(Iterator::collect::<std::io::Result<Vec<_>>>),
+    };
+    let names = names.with_context(|| format!("read {}", directory.display()))?;
+    let is_kept = |name: &str| name == FLEET || vault::is_identity(name);
+    Ok(names.iter().filter(|entry| entry.file_name().to_str().is_some_and(is_kept)).map(fs::DirEntry::path).collect())
 }
 
 /// Removes what is below a directory but `kept` and the directories that lead there.
@@ -148,7 +156,7 @@ mod tests {
 
     fn data() -> tempfile::TempDir {
         let data = tempfile::tempdir().unwrap();
-        for path in ["sedge/identity.json", "sedge/state/db", "log/warnings", "lost+found/x", "other"] {
+        for path in ["sedge/identity.json", "sedge/identity.aside-1.json", "sedge/state/db", "log/warnings", "lost+found/x", "other"] {
             let path = data.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
@@ -171,7 +179,7 @@ mod tests {
             erase(data.path(), Extent::KeepIdentity).unwrap();
             assert_eq!(
                 (names(data.path()), names(&data.path().join("sedge"))),
-                (vec!["lost+found".into(), "sedge".into()], vec!["identity.json".into()])
+                (vec!["lost+found".into(), "sedge".into()], vec!["identity.aside-1.json".into(), "identity.json".into()])
             );
         }
         erase(data.path(), Extent::Everything).unwrap();
@@ -197,15 +205,25 @@ mod tests {
     #[test]
     fn a_request_is_found_by_either_name_and_goes_once_it_was_done() {
         let boot = tempfile::tempdir().unwrap();
-        assert_eq!(request(boot.path()).unwrap(), None);
+        assert!(request(boot.path()).unwrap().is_none());
         remove_request(boot.path()).unwrap();
         fs::write(boot.path().join("factory-reset.txt"), "\u{feff}# x").unwrap();
         fs::write(boot.path().join(FAULT_FILE), "of before").unwrap();
-        assert_eq!(request(boot.path()).unwrap().as_deref(), Some("# x"));
+        assert_eq!(request(boot.path()).unwrap().unwrap().unwrap(), "# x");
         remove_request(boot.path()).unwrap();
         assert_eq!(names(boot.path()), [""; 0]);
-        fs::write(boot.path().join("factory-reset"), vec![b'#'; 5000]).unwrap();
-        assert!(request(boot.path()).is_err());
+    }
+
+    #[test]
+    fn a_request_that_is_no_text_is_refused_beside_it() {
+        let boot = tempfile::tempdir().unwrap();
+        let partition = BootPartition::new(boot.path(), Path::new("/nowhere"));
+        for (bytes, expected) in [(vec![0xff, 0xfe, b'a', 0], "UTF-8"), (vec![b'#'; 70_000], "bytes")] {
+            fs::write(boot.path().join("factory-reset.txt"), bytes).unwrap();
+            assert!(requested(&partition).is_err());
+            let fault = fs::read_to_string(boot.path().join(FAULT_FILE)).unwrap();
+            assert!(fault.starts_with("factory-reset.txt: ") && fault.contains(expected), "{fault}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod factory_reset;
 mod fat;
 mod files;
 mod mount;
+mod operator_file;
 mod record;
 mod settings;
 mod slot;
@@ -128,7 +129,7 @@ fn serve(arguments: Arguments, config: &Path) -> anyhow::Result<()> {
     let updates = Updates::open(place(&arguments)?, &boot, Duration::from_secs(arguments.trial_s))?;
     let os = Arc::new(Os { arguments, boot, updates });
     // A box without a readable boot partition goes on with what it has: its functions matter more.
-    let login = os.take_claim().unwrap_or_else(|error| {
+    let login = claim::take(&os.boot, &os.arguments.claim, &os.arguments.network).unwrap_or_else(|error| {
         log::error!(reason:% = format!("{error:#}"); "the claim of the boot partition cannot be used");
         None
     });
@@ -196,7 +197,7 @@ impl Os {
 
     fn carry_out(&self, request: &Request, peer: &UnixStream) -> anyhow::Result<Answer> {
         match request {
-            Request::ClaimUsed => self.boot.write(claim::erase)?,
+            Request::ClaimUsed { claim } => self.boot.write(|boot| claim::erase(boot, *claim))?,
             Request::BundleTaken => stick::forget(&self.arguments.data)?,
             Request::Status => return Ok(Answer::Status { report: self.updates.report() }),
             Request::Waits { what } => self.updates.on(&self.boot, Event::Waits(crate::fault::clip(what)))?,
@@ -234,24 +235,6 @@ impl Os {
             let looked = self.updates.look_at_daemon(&self.boot).and_then(|()| self.updates.on(&self.boot, Event::Tick));
             if let Err(error) = looked {
                 log::error!(reason:% = format!("{error:#}"); "a version on trial could not be looked after");
-            }
-        }
-    }
-
-    /// Brings the claim from the boot partition to where the daemon and the network find it; answers whose key may sign in.
-    fn take_claim(&self) -> anyhow::Result<Option<SshKey>> {
-        let Some(text) = self.boot.read(claim::read)? else { return Ok(None) };
-        match claim::publish(&text, &self.arguments.claim, &self.arguments.network)? {
-            // Whoever looks at the card on another machine shall see why.
-            Err(faults) => {
-                self.boot.write(|boot| claim::explain(boot, &faults.to_string()))?;
-                Err(faults.into())
-            }
-            Ok(file) => {
-                if self.boot.read(|boot| Ok(claim::is_explained(boot)))? {
-                    self.boot.write(claim::explain_no_more)?;
-                }
-                Ok(file.debug_login)
             }
         }
     }

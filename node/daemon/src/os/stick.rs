@@ -86,7 +86,7 @@ pub(super) fn forget(data: &Path) -> anyhow::Result<()> {
 impl Arguments {
     /// What is to be done about a stick.
     fn attend(&self) -> anyhow::Result<Outcome> {
-        if vault::is_granted(&self.data.join(DATA_DIR)) {
+        if vault::is_granted(&self.data.join(DATA_DIR), None) {
             return Ok(Outcome::InFleet);
         }
         let outcome = self.look()?;

@@ -14,6 +14,7 @@ use crate::clock;
 use crate::functions::Functions;
 use crate::gate::Gate;
 use crate::session::Link;
+use crate::vault::Credentials;
 use anyhow::{Context as _, ensure};
 use sedge_protocol::FunctionName;
 use sedge_protocol::image::{ImageAssignment, ImageVersion, OsPhase, OsReport, Restart};
@@ -54,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) gate: Gate,
     pub(crate) store: Store,
     pub(crate) link: watch::Receiver<Link>,
+    pub(crate) credentials: watch::Receiver<Option<Credentials>>,
     pub(crate) desired: watch::Receiver<Desired>,
     /// What the fleet is told.
     pub(crate) report: watch::Sender<Option<OsReport>>,
@@ -136,7 +138,8 @@ impl Updater {
         }
         self.reached |= self.parts.link.borrow().state == FleetLink::Online;
         if self.parts.fleet && self.reached && !self.claim_told {
-            self.keeper.ask(Request::ClaimUsed).await?;
+            let claim = self.parts.credentials.borrow().as_ref().and_then(|credentials| credentials.claim);
+            self.keeper.ask(Request::ClaimUsed { claim }).await?;
             self.claim_told = true;
         }
         let report = self.keeper.status().await?;

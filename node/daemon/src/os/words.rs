@@ -3,9 +3,9 @@
 //! [`Answer::Missing`] the chunks that it names, unpacked, one after the other; then comes the last answer.
 
 use anyhow::Context as _;
-use sedge_protocol::frame;
 use sedge_protocol::image::{ImageVersion, OsReport};
 use sedge_protocol::limits::FRAME_BYTES_MAX;
+use sedge_protocol::{Digest, frame};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
@@ -15,7 +15,10 @@ use std::io::{Read, Write};
 #[serde(tag = "request", rename_all = "snake_case")]
 pub(crate) enum Request {
     /// The box has its certificate: the claim can go.
-    ClaimUsed,
+    ClaimUsed {
+        /// Digest of the one that it joined with; any, when that is not known. Another one is not touched: it was not used.
+        claim: Option<Digest>,
+    },
     /// The box has what the stick's bundle grants: the copy of it can go.
     BundleTaken,
     /// How things stand.

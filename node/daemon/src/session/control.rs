@@ -68,6 +68,10 @@ async fn receive(session: &Session, mut frames: Frames) -> anyhow::Error {
                     });
                 }
             }
+            Ok(FromFleet::Standing { standing }) => {
+                log::info!(standing:%; "an operator has decided about this node");
+                session.link.send_modify(|link| link.standing = standing);
+            }
             Ok(FromFleet::Refused { reason }) => return anyhow::anyhow!("the fleet refused: {reason}"),
             Ok(other) => return anyhow::anyhow!("unexpected on the control stream: {other:?}"),
             Err(error) => return error,

@@ -4,6 +4,7 @@ mod bundle;
 
 use crate::arguments::Context;
 use crate::client::escape;
+use crate::connection::leads_home;
 use crate::failure::Failure;
 use crate::style::{Style, Tone};
 use crate::table::{Cell, Table, facts};
@@ -17,6 +18,15 @@ use sedge_provisioning::ClaimFile;
 use serde_json::json;
 use std::process::ExitCode;
 use ureq::http::Method;
+
+/// What to say of a claim whose fleet is not where a box looks for it.
+pub(super) fn home_note(fleet: &str) -> Option<String> {
+    leads_home(fleet).then(|| {
+        format!(
+            "a box takes {fleet} for itself: the fleet has to listen on an address that boxes reach, and `names` has to hold that address"
+        )
+    })
+}
 
 /// What to do about a claim that does less than was asked for.
 const HINT_OLDER: &str = "its token is shown to nobody, so nobody can use it; bring `sedge-fleet` up to date";
@@ -93,10 +103,7 @@ impl Claim {
 
 impl Create {
     fn run(self, context: &Context) -> anyhow::Result<()> {
-        let mut labels = Labels::default();
-        for Label { key, value } in &self.label {
-            labels.insert(key, value)?;
-        }
+        let labels = labels_of(&self.label)?;
         let (ttl_s, replaces) = (self.ttl.as_ms().div_ceil(1000), self.replaces.clone());
         let new = NewClaim { uses: self.uses, ttl_s, labels, approval: self.approve, replaces };
         let created: CreatedClaim = context.connection.client()?.send_json(Method::POST, "/api/v1/claims", &new)?;
@@ -112,6 +119,19 @@ impl Create {
         context.output.show(&created, |style| describe(&created, text::now_ms(), style))?;
         Ok(())
     }
+}
+
+/// The labels of a command line, each key once.
+pub(super) fn labels_of(given: &[Label]) -> anyhow::Result<Labels> {
+    let mut labels = Labels::default();
+    for Label { key, value } in given {
+        if let Some(before) = labels.value(key) {
+            let what = format!("label `{key}` is given twice, as `{before}` and as `{value}`");
+            return Err(Failure::usage(what, "a label has one value").into());
+        }
+        labels.insert(key, value)?;
+    }
+    Ok(labels)
 }
 
 /// What goes into `sedged.toml`, or as `claim.toml` onto the boot partition, without the last line feed.
@@ -143,9 +163,14 @@ fn describe(created: &CreatedClaim, now_ms: u64, style: Style) -> String {
 }
 
 fn list(claims: &[api::Claim], now_ms: u64, style: Style) -> String {
-    let mut table = Table::new(&["CLAIM", ">USED", ">USES", "ENDS", "LABELS"]);
+    let mut table = Table::new(&["CLAIM", ">USED", ">USES", "ENDS", "LABELS", "THEN"]);
     for claim in claims {
         let over = claim.expires_ms <= now_ms || claim.used >= claim.uses || claim.revoked;
+        let then = match &claim.replaces {
+            Some(node) => format!("replaces {node}"),
+            None if claim.approval => "waits for approval".to_owned(),
+            None => String::new(),
+        };
         let ends = if claim.revoked { "revoked".to_owned() } else { text::until(now_ms, claim.expires_ms) };
         table.row([
             Cell::toned(&claim.id, if over { Tone::Dim } else { Tone::Plain }),
@@ -153,6 +178,7 @@ fn list(claims: &[api::Claim], now_ms: u64, style: Style) -> String {
             text::count(claim.uses.into()).into(),
             ends.into(),
             claim.labels.to_string().into(),
+            then.into(),
         ]);
     }
     table.render(style, "no claims: `sedge claim create` makes one")
@@ -185,7 +211,21 @@ mod tests {
 
     #[test]
     fn claims_are_listed() {
-        let text = list(&[claim()], 100_000, Style::PLAIN);
-        assert_eq!(text, "CLAIM  USED  USES  ENDS      LABELS\nc1        1     3  10 s ago  site=berlin");
+        let (asks, replaces) =
+            (api::Claim { approval: true, ..claim() }, api::Claim { replaces: Some("gate".parse().unwrap()), ..claim() });
+        let text = list(&[claim(), asks, replaces], 100_000, Style::PLAIN);
+        let expected = "\
+CLAIM  USED  USES  ENDS      LABELS       THEN
+c1        1     3  10 s ago  site=berlin
+c1        1     3  10 s ago  site=berlin  waits for approval
+c1        1     3  10 s ago  site=berlin  replaces gate";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_label_is_given_once() {
+        let labels = |given: &[&str]| labels_of(&given.iter().map(|label| label.parse().unwrap()).collect::<Vec<Label>>());
+        assert_eq!(labels(&["a=1", "b=2"]).unwrap().to_string(), "a=1,b=2");
+        assert!(labels(&["a=1", "b=2", "a=3"]).unwrap_err().to_string().contains("`a` is given twice"));
     }
 }

@@ -24,7 +24,9 @@ use sedge_provisioning::node_file::NODE_FILE;
 use serde::Serialize;
 use settings::Settings;
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -96,6 +98,10 @@ impl Flash {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         let place = look(&self.to).map_err(flash)?;
         let opened = Opened::new(&self.image).map_err(flash)?;
+        if same_file(&self.image, place.path()) {
+            let what = format!("{} is the image itself: it would be gone, and a disk with a claim be in its place", place.path().display());
+            return Err(Failure::usage(what, "name another file, or a disk").into());
+        }
         let bytes = place.size(opened.disk_bytes(), self.size).map_err(flash)?;
         if asks(&place) && !self.yes && !context.output.can_ask() {
             let what = format!("nobody is there to confirm that all goes that is on {}", place.path().display());
@@ -119,7 +125,7 @@ impl Flash {
         let made = claims.map(|claims| claims.make(&self.joining)).transpose()?;
         if let Err(error) = complete(written, (settings.as_ref(), made.as_ref()), context) {
             if let Some(claim) = made.as_ref().and_then(Made::claim) {
-                context.output.note(&format!("the claim {claim} was made for it and is not used"));
+                context.output.note(&format!("the claim {claim} was made for it and is not used: `sedge claim revoke {claim}` ends it"));
             }
             return Err(error);
         }
@@ -208,6 +214,11 @@ fn complete(mut written: Written, (settings, made): (Option<&Settings>, Option<&
         context.output.note(&format!("this machine sees the new partitions once the disk was taken out and put in again: {cause}"));
     }
     Ok(())
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    let number = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    number(one).is_some_and(|found| number(other) == Some(found))
 }
 
 /// Whether something would be lost.

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use sedge_bundle::{HEAD_BYTES_MAX, Head, Unproven, digest};
 use sedge_protocol::NodeId;
-use sedge_protocol::api::{Image as Published, ImageRollout, NewImageRollout};
+use sedge_protocol::api::{Image as Published, ImageRollout, ImageRolloutState, NewImageRollout};
 use sedge_protocol::image::{ImageVersion, Restart};
 use sedge_protocol::schedule::Interval;
 use std::collections::BTreeMap;
@@ -31,6 +31,7 @@ const POLL: Duration = Duration::from_secs(1);
 pub(crate) enum Image {
     Publish(Publish),
     Rollout(Rollout),
+    Stop(Stop),
     Ls(Ls),
     Rollouts(Rollouts),
 }
@@ -74,6 +75,20 @@ pub(crate) struct Rollout {
     timeout: Interval,
 }
 
+/// Stop the rollouts of a version
+///
+/// Nodes that have not begun with it stay as they are; what is staged goes. A node that has restarted into it goes on: roll out another version
+/// to move that. Another rollout of the same version begins anew.
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// Which version
+    #[arg(value_name = "VERSION")]
+    image: ImageVersion,
+    /// For which board [default: all]
+    #[arg(long)]
+    board: Option<String>,
+}
+
 /// List versions
 #[derive(Debug, Args)]
 pub(crate) struct Ls {}
@@ -88,6 +103,7 @@ impl Image {
         match self {
             Self::Publish(publish) => publish.run(&client, &context.output)?,
             Self::Rollout(rollout) => return rollout.run(&client, &context.output),
+            Self::Stop(stop) => stop.run(&client, &context.output)?,
             Self::Ls(Ls {}) => {
                 let images: Vec<Published> = client.get("/api/v1/images")?;
                 context.output.show(&images, |style| list(&images, text::now_ms(), style))?;
@@ -171,7 +187,8 @@ impl Rollout {
             if begin.elapsed() >= Duration::from_millis(self.timeout.as_ms()) {
                 bar.finish_and_clear();
                 let waiting = rollout.waiting;
-                anyhow::bail!("{waiting} nodes are not there after {}: the rollout goes on, see `sedge image rollouts`", self.timeout);
+                let nodes = if waiting == 1 { "node is" } else { "nodes are" };
+                anyhow::bail!("{waiting} {nodes} not there after {}: the rollout goes on, see `sedge image rollouts`", self.timeout);
             }
             thread::sleep(POLL);
             let all: Vec<ImageRollout> = client.get("/api/v1/image-rollouts")?;
@@ -180,6 +197,31 @@ impl Rollout {
         }
         bar.finish_and_clear();
         Ok(rollout)
+    }
+}
+
+impl Stop {
+    fn run(self, client: &Client, output: &Output) -> anyhow::Result<()> {
+        let all: Vec<ImageRollout> = client.get("/api/v1/image-rollouts")?;
+        let meant = |rollout: &ImageRollout| {
+            let board = self.board.as_ref().is_none_or(|board| *board == rollout.board);
+            board && rollout.version == self.image && rollout.state != ImageRolloutState::Stopped
+        };
+        let mut stopped: Vec<ImageRollout> = Vec::new();
+        for rollout in all.into_iter().filter(meant) {
+            let rollout: ImageRollout = client.delete_json(&format!("/api/v1/image-rollouts/{}", rollout.id))?;
+            let filter = if rollout.filter.is_empty() { "all nodes" } else { &rollout.filter };
+            output.said("stopped", Tone::Good, &format!("{} for {}, {filter}", rollout.version, rollout.board));
+            stopped.push(rollout);
+        }
+        if stopped.is_empty() {
+            let board = self.board.map(|board| format!(" for {board}")).unwrap_or_default();
+            return Err(Failure::usage(format!("no rollout of {}{board} goes on", self.image), "`sedge image rollouts` lists them").into());
+        }
+        if output.is_json() {
+            output.show(&stopped, |_| String::new())?;
+        }
+        Ok(())
     }
 }
 
@@ -220,7 +262,12 @@ fn rollout_table(rollouts: &[ImageRollout], now_ms: u64, style: Style) -> String
         };
         if rollout.nodes.is_empty() {
             let [a, b, c, d, e, f] = head(true);
-            table.row([a, b, c, d, e, f, Cell::toned("none", Tone::Dim), "".into(), "".into()]);
+            let state = match rollout.state {
+                ImageRolloutState::Active => "",
+                ImageRolloutState::Superseded => "superseded",
+                ImageRolloutState::Stopped => "stopped",
+            };
+            table.row([a, b, c, d, e, f, Cell::toned("none", Tone::Dim), Cell::toned(state, Tone::Dim), "".into()]);
         }
         for (at, step) in rollout.nodes.iter().enumerate() {
             let [a, b, c, d, e, f] = head(at == 0);
@@ -251,6 +298,7 @@ mod tests {
             filter: String::new(),
             restart: Restart::Idle,
             created_ms: 0,
+            state: ImageRolloutState::Active,
             nodes: vec![step("gw-1", "done", ""), step("gw-2", "failed", "no network")],
             done: 1,
             failed: 1,
@@ -260,6 +308,8 @@ mod tests {
 ROLLOUT  VERSION  BOARD           BEGUN    RESTART  FILTER  NODE  STEP    REASON
 r1       1.2.0    gateway-x86-64  2 s ago  idle     all     gw-1  done
                                                             gw-2  failed  no network";
-        assert_eq!(rollout_table(&[rollout], 2000, Style::PLAIN), expected);
+        assert_eq!(rollout_table(std::slice::from_ref(&rollout), 2000, Style::PLAIN), expected);
+        let rollout = ImageRollout { state: ImageRolloutState::Stopped, nodes: Vec::new(), ..rollout };
+        assert!(rollout_table(&[rollout], 2000, Style::PLAIN).ends_with("all     none  stopped"));
     }
 }

@@ -44,8 +44,8 @@ impl Node {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         match self {
             Self::Ls(Ls { filter }) => {
-                let nodes: Vec<api::Node> = context.connection.client()?.get(&query("/api/v1/nodes", &[("filter", filter)]))?;
-                context.output.show(&nodes, |style| list(&nodes, text::now_ms(), style))?;
+                let nodes: Vec<api::Node> = context.connection.client()?.get(&query("/api/v1/nodes", &[("filter", filter.clone())]))?;
+                context.output.show(&nodes, |style| list(&nodes, filter.as_deref(), (text::now_ms(), style)))?;
             }
             Self::Show(Show { node }) => {
                 let node: api::Node = context.connection.client()?.get(&format!("/api/v1/nodes/{node}"))?;
@@ -61,8 +61,8 @@ impl Node {
     }
 }
 
-fn list(nodes: &[api::Node], now_ms: u64, style: Style) -> String {
-    let mut table = Table::new(&["NODE", "STATE", "SEEN", ">FUNCTIONS", ">CALLS", "VERSION", "LABELS"]);
+fn list(nodes: &[api::Node], filter: Option<&str>, (now_ms, style): (u64, Style)) -> String {
+    let mut table = Table::new(&["NODE", "STATE", "SEEN", ">FUNCTIONS", ">CALLS", "SEDGED", "SYSTEM", "LABELS"]);
     for node in nodes {
         table.row([
             Cell::toned(node.id.as_str(), Tone::Strong),
@@ -71,10 +71,14 @@ fn list(nodes: &[api::Node], now_ms: u64, style: Style) -> String {
             text::count(node.functions.len() as u64).into(),
             text::count(node.functions.iter().map(|report| report.totals.calls()).sum()).into(),
             node.daemon.as_str().into(),
+            node.os.as_ref().map(|os| os.version.to_string()).unwrap_or_default().into(),
             node.labels.to_string().into(),
         ]);
     }
-    table.render(style, "no nodes: `sedge claim create` says how one joins")
+    match filter.filter(|filter| !filter.is_empty()) {
+        Some(filter) => table.render(style, &format!("no node matches `{filter}`")),
+        None => table.render(style, "no nodes: `sedge claim create` says how one joins"),
+    }
 }
 
 fn describe(node: &api::Node, now_ms: u64, style: Style) -> String {
@@ -173,9 +177,10 @@ mod tests {
 
     #[test]
     fn nodes_are_listed() {
-        let expected =
-            "NODE  STATE    SEEN     FUNCTIONS  CALLS  VERSION  LABELS\ngw-1  offline  5 s ago          1      0  0.1.0    site=berlin";
-        assert_eq!(list(&[node()], 6000, Style::PLAIN), expected);
+        let expected = "NODE  STATE    SEEN     FUNCTIONS  CALLS  SEDGED  SYSTEM  LABELS\ngw-1  offline  5 s ago          1      0  0.1.0           site=berlin";
+        assert_eq!(list(&[node()], None, (6000, Style::PLAIN)), expected);
+        assert_eq!(list(&[], Some("site=nope"), (0, Style::PLAIN)), "no node matches `site=nope`");
+        assert!(list(&[], None, (0, Style::PLAIN)).contains("sedge claim create"));
     }
 
     #[test]
@@ -187,7 +192,7 @@ mod tests {
             (Standing::Revoked { reason: reason() }, "revoked"),
         ] {
             let node = api::Node { standing: standing.clone(), ..node() };
-            assert!(list(std::slice::from_ref(&node), 6000, Style::PLAIN).contains(listed), "{standing}");
+            assert!(list(std::slice::from_ref(&node), None, (6000, Style::PLAIN)).contains(listed), "{standing}");
             assert!(describe(&node, 6000, Style::PLAIN).contains(&format!("standing       {standing}, 6 s ago")), "{standing}");
         }
     }

@@ -4,8 +4,9 @@ use crate::arguments::Context;
 use crate::client::{Client, query};
 use crate::failure::{FAILED, Failure};
 use crate::style::Tone;
+use anyhow::Context as _;
 use clap::Args;
-use sedge_protocol::api::{LabelChange, Node};
+use sedge_protocol::api::{LabelChange, Node, NodeState};
 use sedge_protocol::label::Label;
 use sedge_protocol::{Labels, NodeId, Standing};
 use serde_json::json;
@@ -82,9 +83,17 @@ pub(crate) struct LabelNode {
 }
 
 impl Which {
-    /// Each node, in the order of the command line or of the ids. None that match is an error: a filter has most likely a fault.
+    /// Each node, in the order of the command line or of the ids. None that match is an error: a filter has most likely a fault. An empty one
+    /// may be a variable that was not set.
     fn resolve(self, client: &Client) -> anyhow::Result<Vec<NodeId>> {
         let Some(filter) = self.filter else { return Ok(self.nodes) };
+        if filter.trim().is_empty() {
+            return Err(Failure::usage(
+                "the filter is empty, which would be every node",
+                "name a label, such as site=berlin, or the nodes",
+            )
+            .into());
+        }
         let nodes: Vec<Node> = client.get(&query("/api/v1/nodes", &[("filter", Some(filter.clone()))]))?;
         if nodes.is_empty() {
             return Err(Failure::usage(format!("no node matches `{filter}`"), "`sedge node ls` shows nodes with their labels").into());
@@ -127,6 +136,7 @@ impl Rm {
         if !agreed(context, self.yes, &nodes, "Forget")? {
             return Ok(ExitCode::from(FAILED));
         }
+        known(&client, &nodes)?;
         for node in &nodes {
             client.delete(&format!("/api/v1/nodes/{node}"))?;
             context.output.said("removed", Tone::Good, &format!("{node}: its usage stays"));
@@ -146,6 +156,9 @@ impl LabelNode {
         for node in which.resolve(&client)? {
             let node: Node = client.send_json(Method::PATCH, &format!("/api/v1/nodes/{node}/labels"), &change)?;
             context.output.said("labelled", Tone::Good, &format!("{}: {}", node.id, node.labels));
+            for key in change.remove.iter().filter(|key| node.labels.value(key).is_some()) {
+                context.output.note(&format!("`{key}` stays: its claim or its own configuration gives it; {key}=VALUE goes before them"));
+            }
             nodes.push(node);
         }
         show(context, &nodes)
@@ -172,12 +185,27 @@ impl LabelNode {
     }
 }
 
+/// Of several names one with a fault shall change nothing: what is alone tells by itself.
+fn known(client: &Client, nodes: &[NodeId]) -> anyhow::Result<()> {
+    for node in nodes.iter().filter(|_| nodes.len() > 1) {
+        let _node: serde_json::Value = client.get(&format!("/api/v1/nodes/{node}")).context("nothing was changed")?;
+    }
+    Ok(())
+}
+
 fn set(context: &Context, client: &Client, nodes: &[NodeId], standing: &Standing) -> anyhow::Result<ExitCode> {
     let mut answers: Vec<Node> = Vec::new();
+    known(client, nodes)?;
     for node in nodes {
         let node: Node = client.send_json(Method::PUT, &format!("/api/v1/nodes/{node}/standing"), standing)?;
         let tone = if node.standing == Standing::Active { Tone::Good } else { Tone::Busy };
         context.output.said(node.standing.word(), tone, node.id.as_str());
+        if node.standing == Standing::Active && node.state == NodeState::Offline {
+            context.output.note(&format!(
+                "{} is not connected; a box that was revoked asks again within six hours, and when it is started again",
+                node.id
+            ));
+        }
         answers.push(node);
     }
     show(context, &answers)

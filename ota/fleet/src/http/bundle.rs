@@ -8,11 +8,11 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use log::info;
 use sedge_protocol::NodeId;
-use sedge_protocol::api::NewClaim;
+use sedge_protocol::api::{CLAIM_HEADER, NewClaim};
 use sedge_protocol::message::Desired;
 use sedge_provisioning::bundle::{self, BundleError, Grant};
 use std::io::Cursor;
@@ -49,8 +49,12 @@ pub(super) async fn create(State(shared): State<Arc<Shared>>, new: Result<Json<N
     info!(claim = created.claim.id.as_str(), functions = grant.assignments.len(), bytes = length; "bundle made");
     let length = length + head.len() as u64;
     let body = Body::from_stream(ReaderStream::new(Cursor::new(head).chain(stream)));
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, length.to_string())], body)
-        .into_response())
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+        (HeaderName::from_static(CLAIM_HEADER), created.claim.id),
+    ];
+    Ok((headers, body).into_response())
 }
 
 /// What the box will be told once it has joined, as far as the fleet can know: its own labels and its name it cannot.

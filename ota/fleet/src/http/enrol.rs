@@ -34,7 +34,11 @@ pub(super) async fn enrol(
         Ok((issued.certificate, issued.not_after_ms))
     };
     match shared.store.enrol(&admission, issue).await {
-        Ok(Joined { node, certificate, changed, replaced }) => {
+        Ok(Joined { node, certificate, changed, replaced, left }) => {
+            if let Some(left) = left {
+                info!(node:% = left, now:% = node; "node removed: its box has taken over another entry");
+                shared.hub.end(&left, Farewell::unknown()).await;
+            }
             if replaced {
                 shared.hub.end(&node, Farewell::taken_over()).await;
             }

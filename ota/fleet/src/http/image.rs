@@ -112,11 +112,20 @@ pub(super) async fn create_rollout(
     Ok(Json(view::image_rollout(&shared, row).await?))
 }
 
+pub(super) async fn stop_rollout(State(shared): App, id: Result<Path<String>, PathRejection>) -> Result<Json<ImageRollout>, Refusal> {
+    let id = path(id)?;
+    let (row, changed) = shared.store.stop_image_rollout(&id, now_ms()).await?;
+    info!(rollout = row.id.as_str(), version:% = row.rollout.version, nodes = changed.len(); "rollout of an image stopped");
+    shared.hub.push(changed).await;
+    Ok(Json(view::image_rollout(&shared, row).await?))
+}
+
 impl From<ImageFault> for Refusal {
     fn from(fault: ImageFault) -> Self {
         match fault {
             ImageFault::Taken { .. } | ImageFault::Boards { .. } => Self::new(StatusCode::CONFLICT, fault.to_string()),
-            ImageFault::Unknown(_) => {
+            ImageFault::NoRollout(_) => Self::new(StatusCode::NOT_FOUND, fault.to_string()).hint("`sedge image rollouts` lists them"),
+            ImageFault::Unknown(_) | ImageFault::Board { .. } => {
                 Self::new(StatusCode::NOT_FOUND, fault.to_string()).hint("`sedge image ls` lists them, `sedge image publish` makes one")
             }
             ImageFault::Rollout(fault) => fault.into(),

@@ -58,6 +58,7 @@ fn api() -> Routes {
         ("put", "/images/{digest}", put(image::publish).layer(DefaultBodyLimit::disable())),
         ("get", "/image-rollouts", get(image::rollouts)),
         ("post", "/image-rollouts", post(image::create_rollout)),
+        ("delete", "/image-rollouts/{id}", delete(image::stop_rollout)),
         ("get", "/usage", get(rest::usage)),
         ("get", "/errors", get(rest::errors)),
         ("get", "/events", get(rest::events)),

@@ -56,6 +56,7 @@ pub(super) async fn set_standing(State(shared): App, id: Id, standing: Result<Js
         Standing::Active => shared.hub.pardon(&id).await,
         Standing::Pending | Standing::Quarantined { .. } => {}
     }
+    shared.hub.stands(&id, standing).await;
     shared.hub.push(changed).await;
     shown(&shared, &id).await
 }

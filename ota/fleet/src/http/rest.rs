@@ -51,7 +51,7 @@ pub(super) async fn remove_function(State(shared): App, name: Result<Path<Functi
 }
 
 pub(super) async fn claims(State(shared): App) -> Answer<Vec<Claim>> {
-    Ok(Json(shared.store.claims().await?))
+    Ok(Json(shared.store.claims(now_ms()).await?))
 }
 
 pub(super) async fn create_claim(State(shared): App, new: Result<Json<NewClaim>, JsonRejection>) -> Answer<CreatedClaim> {

@@ -9,7 +9,7 @@
 //! A key that was barred is let in by no claim that is older than that.
 
 use super::rollout::{Changed, RolloutFault, reconcile};
-use super::standing::{bar, barred_ms, unbar};
+use super::standing::{bar, barred_ms, forget, unbar};
 use super::{Columns, Store, StoreError, big, to_json};
 use sedge_protocol::api::Claim;
 use sedge_protocol::{Digest, Labels, NodeId, Standing};
@@ -78,6 +78,8 @@ pub struct Joined {
     pub changed: Vec<Changed>,
     /// Whether another key had the entry until now.
     pub replaced: bool,
+    /// The entry that the box had before and has left: one key has one entry.
+    pub left: Option<NodeId>,
 }
 
 /// A claim as it is kept, for whom presents its token.
@@ -120,14 +122,16 @@ impl Store {
         Ok(())
     }
 
-    /// All claims, the newest first.
+    /// The claims that let somebody in, then the others, each the newest first; a thousand at most.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn claims(&self) -> Result<Vec<Claim>, StoreError> {
+    pub async fn claims(&self, now_ms: u64) -> Result<Vec<Claim>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, uses, used, expires_ms, labels, approval, replaces, revoked_ms FROM claims ORDER BY created_ms DESC, id DESC LIMIT 1000",
+            "SELECT id, uses, used, expires_ms, labels, approval, replaces, revoked_ms FROM claims \
+             ORDER BY CASE WHEN used < uses AND revoked_ms = 0 AND expires_ms > $1 THEN 0 ELSE 1 END, created_ms DESC, id DESC LIMIT 1000",
         )
+        .bind(big(now_ms))
         .fetch_all(&self.pool)
         .await?;
         rows.iter()
@@ -181,12 +185,17 @@ impl Store {
             let (certificate, until_ms) = issue(node)?;
             certified(&mut transaction, node, until_ms).await?;
             transaction.commit().await.map_err(StoreError::from)?;
-            return Ok(Joined { node: node.clone(), certificate, changed: Vec::new(), replaced: false });
+            return Ok(Joined { node: node.clone(), certificate, changed: Vec::new(), replaced: false, left: None });
         }
         use_up(&mut transaction, &claim, admission.now_ms).await?;
         unbar(&mut transaction, &key).await?;
+        let mut left = None;
         let (node, replaced) = match replaced(&mut transaction, &claim).await? {
             Some(node) => {
+                if let Some((former, _, _)) = known.filter(|(former, _, _)| *former != node) {
+                    forget(&mut transaction, &former).await?;
+                    left = Some(former);
+                }
                 let other = hand_over(&mut transaction, &node, &key, admission.now_ms).await?;
                 move_in(&mut transaction, (&node, Some(claim.standing())), &claim, admission).await?;
                 (node, other)
@@ -205,7 +214,7 @@ impl Store {
         certified(&mut transaction, &node, until_ms).await?;
         let changed = reconcile(&mut transaction, Some(&node)).await?;
         transaction.commit().await.map_err(StoreError::from)?;
-        Ok(Joined { node, certificate, changed, replaced })
+        Ok(Joined { node, certificate, changed, replaced, left })
     }
 
     /// Notes that a node has a new certificate.

@@ -22,6 +22,19 @@ pub enum ImageFault {
     /// It is not here.
     #[error("there is no image {0}")]
     Unknown(ImageVersion),
+    /// It is not here for this board.
+    #[error("there is no image {version} for {board}, only for {}", .boards.join(" and "))]
+    Board {
+        /// Version.
+        version: ImageVersion,
+        /// The board that was named.
+        board: String,
+        /// Boards that have it.
+        boards: Vec<String>,
+    },
+    /// There is no such rollout.
+    #[error("there is no rollout {0} of an image")]
+    NoRollout(String),
     /// It is not clear which.
     #[error("version {version} is there for {}: name one", .boards.join(" and "))]
     Boards {
@@ -75,7 +88,7 @@ pub struct WantedRollout<'a> {
 }
 
 const IMAGE_COLUMNS: &str = "board, version, artifact, size, head, signers, created_ms";
-const COLUMNS: &str = "number, id, board, version, filter, restart, created_ms";
+const COLUMNS: &str = "number, id, board, version, filter, restart, created_ms, stopped_ms";
 
 fn image_of(row: &AnyRow) -> Result<Image, StoreError> {
     let mut columns = Columns::of(row);
@@ -96,8 +109,9 @@ impl ImageRolloutRow {
         let (number, id, board, version) = (columns.number()?, columns.text()?, columns.text()?, columns.parse("image version")?);
         let corrupt = |cause: FilterError| StoreError::Corrupt { what: "filter", cause: cause.to_string() };
         let filter: Filter = columns.text()?.parse().map_err(corrupt)?;
-        let rollout = ImageRollout { number, board, version, filter };
-        Ok(Self { rollout, id, restart: columns.parse("time to restart")?, created_ms: columns.number()? })
+        let (restart, created_ms) = (columns.parse("time to restart")?, columns.number()?);
+        let rollout = ImageRollout { number, board, version, filter, stopped: columns.number()? > 0 };
+        Ok(Self { rollout, id, restart, created_ms })
     }
 }
 
@@ -167,8 +181,28 @@ impl Store {
         .await?;
         let changed = reconcile(&mut transaction, None).await?;
         transaction.commit().await?;
-        let rollout = ImageRollout { number, board, version: wanted.version.clone(), filter: wanted.filter.clone() };
+        let rollout = ImageRollout { number, board, version: wanted.version.clone(), filter: wanted.filter.clone(), stopped: false };
         Ok((ImageRolloutRow { rollout, id: wanted.id.to_owned(), restart: wanted.restart, created_ms: now_ms }, changed))
+    }
+
+    /// Stops a rollout: what it has not moved yet stays as it is. The same again changes nothing.
+    ///
+    /// # Errors
+    /// When there is no such rollout, or the database fails.
+    pub async fn stop_image_rollout(&self, id: &str, now_ms: u64) -> Result<(ImageRolloutRow, Vec<Changed>), ImageFault> {
+        let mut transaction = self.write().await?;
+        sqlx::query("UPDATE image_rollouts SET stopped_ms = $1 WHERE id = $2 AND stopped_ms = 0")
+            .bind(big(now_ms.max(1)))
+            .bind(id)
+            .execute(&mut *transaction)
+            .await?;
+        let statement = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM image_rollouts WHERE id = $1"));
+        let row = sqlx::query(statement).bind(id).fetch_optional(&mut *transaction).await?;
+        let row = row.ok_or_else(|| ImageFault::NoRollout(id.to_owned()))?;
+        let row = ImageRolloutRow::of(&row)?;
+        let changed = reconcile(&mut transaction, None).await?;
+        transaction.commit().await?;
+        Ok((row, changed))
     }
 
     /// All rollouts of images, the newest first.
@@ -191,7 +225,8 @@ async fn board_of(transaction: &mut Transaction<'_, Any>, wanted: &WantedRollout
     match (boards.as_slice(), wanted.board) {
         (boards, Some(board)) if boards.iter().any(|known| known == board) => Ok(board.to_owned()),
         ([one], None) => Ok(one.clone()),
-        ([], _) | (_, Some(_)) => Err(ImageFault::Unknown(wanted.version.clone())),
+        ([], _) => Err(ImageFault::Unknown(wanted.version.clone())),
+        (_, Some(board)) => Err(ImageFault::Board { version: wanted.version.clone(), board: board.to_owned(), boards }),
         (_, None) => Err(ImageFault::Boards { version: wanted.version.clone(), boards }),
     }
 }

@@ -108,9 +108,7 @@ impl Store {
         let mut transaction = self.write().await?;
         let (key, _) = of(&mut transaction, node).await?;
         bar(&mut transaction, &key, now_ms).await?;
-        for statement in ["DELETE FROM errors WHERE node = $1", "DELETE FROM nodes WHERE id = $1"] {
-            sqlx::query(statement).bind(node.as_str()).execute(&mut *transaction).await?;
-        }
+        forget(&mut transaction, node).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -136,6 +134,14 @@ impl Store {
         transaction.commit().await?;
         Ok(changed)
     }
+}
+
+/// Removes an entry. Its usage stays.
+pub(super) async fn forget(transaction: &mut Transaction<'_, Any>, node: &NodeId) -> Result<(), StoreError> {
+    for statement in ["DELETE FROM errors WHERE node = $1", "DELETE FROM nodes WHERE id = $1"] {
+        sqlx::query(statement).bind(node.as_str()).execute(&mut **transaction).await?;
+    }
+    Ok(())
 }
 
 async fn of(transaction: &mut Transaction<'_, Any>, node: &NodeId) -> Result<(String, Standing), NodeFault> {

@@ -1,29 +1,26 @@
-//! The control stream: greets, tells the desired state whenever it changes, takes reports.
+//! The control stream: greets, tells the desired state and the standing whenever they change, takes reports.
 
 use super::Session;
 use super::frames::{Frames, StreamFault, send};
+use crate::hub::News;
 use crate::limits::HEARTBEAT_MS;
 use log::warn;
 use quinn::SendStream;
+use sedge_protocol::Standing;
 use sedge_protocol::limits::{ASSIGNED_MAX, REPORT_ERRORS_MAX};
-use sedge_protocol::message::{Desired, FromFleet, FromNode, Hello, Report, VERSION, Welcome};
+use sedge_protocol::message::{FromFleet, FromNode, Hello, Report, VERSION, Welcome};
 use sedge_provisioning::clock::now_ms;
-use std::sync::Arc;
-use tokio::sync::watch;
-
-/// The node's desired state as the hub keeps it.
-pub(super) type DesiredWatch = watch::Receiver<Option<Arc<Desired>>>;
 
 pub(super) async fn serve(
     session: &Session,
     hello: Hello,
     (frames, answer): (&mut Frames, &mut SendStream),
-    mut desired: DesiredWatch,
+    News { mut desired, mut standing }: News,
 ) -> Result<(), StreamFault> {
     let (store, hub) = (&session.shared.store, &session.shared.hub);
     watch_for_twins(session, &hello).await?;
-    let standing = store.entry(&session.node).await?.map(|entry| entry.standing).unwrap_or_default();
-    let welcome = Welcome { version: VERSION, time_ms: now_ms(), heartbeat_ms: HEARTBEAT_MS, standing };
+    let stands = store.entry(&session.node).await?.map(|entry| entry.standing).unwrap_or_default();
+    let welcome = Welcome { version: VERSION, time_ms: now_ms(), heartbeat_ms: HEARTBEAT_MS, standing: stands };
     send(answer, &FromFleet::Welcome(welcome)).await?;
     hub.push(store.greet(&session.node, &hello, now_ms()).await?).await;
     // The seat was taken before: a change between this reading and now has been pushed already, and the larger epoch wins.
@@ -48,6 +45,15 @@ pub(super) async fn serve(
                     send(answer, &FromFleet::Desired((*state).clone())).await?;
                 }
             }
+            changed = standing.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let stands = standing.borrow_and_update().clone();
+                if let Some(standing) = stands {
+                    send(answer, &FromFleet::Standing { standing }).await?;
+                }
+            }
         }
     }
 }
@@ -61,6 +67,7 @@ async fn watch_for_twins(session: &Session, hello: &Hello) -> Result<(), StreamF
     let reason = format!("two boxes have its key, at {one} and at {other}");
     if shared.store.quarantine(node, reason.clone(), now_ms()).await? {
         warn!(node:%, reason; "node quarantined");
+        shared.hub.stands(node, Standing::Quarantined { reason }).await;
     }
     Ok(())
 }

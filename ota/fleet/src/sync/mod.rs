@@ -16,7 +16,7 @@ mod usage;
 
 use crate::farewell::{Farewell, refusal};
 use crate::fleet::Shared;
-use crate::hub::Seat;
+use crate::hub::{News, Seat};
 use crate::limits::{CONNECTIONS_MAX, IDLE_TIMEOUT, STREAMS_MAX};
 use crate::supervisor::Supervisor;
 use frames::{Frames, StreamFault, send};
@@ -135,8 +135,8 @@ impl Session {
             tokio::select! {
                 stream = self.connection.accept_bi() => match stream {
                     Ok((answer, ask)) => {
-                        let (session, desired) = (self.clone(), seat.desired.clone());
-                        supervisor.spawn("sync stream", async move { session.stream(ask, answer, desired).await });
+                        let (session, news) = (self.clone(), seat.news.clone());
+                        supervisor.spawn("sync stream", async move { session.stream(ask, answer, news).await });
                     }
                     Err(cause) => return debug!(node:% = self.node, cause:err; "connection ended"),
                 },
@@ -149,10 +149,10 @@ impl Session {
         }
     }
 
-    async fn stream(self, ask: RecvStream, mut answer: SendStream, desired: control::DesiredWatch) {
+    async fn stream(self, ask: RecvStream, mut answer: SendStream, news: News) {
         let mut frames = Frames::new(ask);
         let served = match frames.first().await {
-            Ok(FromNode::Hello(hello)) => control::serve(&self, hello, (&mut frames, &mut answer), desired).await,
+            Ok(FromNode::Hello(hello)) => control::serve(&self, hello, (&mut frames, &mut answer), news).await,
             Ok(FromNode::Fetch { digest, offset }) => artifact::serve(&self, digest, offset, &mut answer).await,
             Ok(FromNode::FetchRanges { digest, ranges }) => artifact::serve_ranges(&self, digest, &ranges, &mut answer).await,
             Ok(FromNode::Usage(batch)) => usage::serve(&self, batch, &mut frames, &mut answer).await,

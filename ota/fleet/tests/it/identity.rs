@@ -112,6 +112,7 @@ async fn a_quarantined_node_goes_on_with_what_it_has_and_gets_nothing_new() {
     let (_connection, _control, desired) = node.greet(&world).await;
     assert_eq!(desired.assignments.iter().map(|assigned| assigned.revision).collect::<Vec<_>>(), [old.id]);
     // It connected again: its connection of before was replaced.
+    assert!(matches!(control.next().await, Some(FromFleet::Standing { standing: Standing::Quarantined { .. } })));
     assert!(control.next().await.is_none());
     let (_connection, mut control, _) = node.greet(&world).await;
     let _: Value = world.operator().send("DELETE", "/api/v1/functions/average", &()).await.unwrap();
@@ -251,6 +252,12 @@ async fn a_box_that_was_written_anew_takes_over_its_entry_or_gets_another_as_the
     // The answer was lost: the same again.
     assert_eq!(present(&claim, "gate", &key).await.unwrap().node.as_str(), "gate");
     assert_eq!(world.operator().get::<Vec<Shown>>("/api/v1/nodes").await.unwrap().len(), 2);
+    // A box that is a node already leaves its entry: one key has one, so that a revocation shuts every door.
+    let claim = world.claim(NewClaim { replaces: Some("gate".parse().unwrap()), ..NewClaim::default() }).await;
+    assert_eq!(present(&claim, "gate-2", &other.identity.key).await.unwrap().node.as_str(), "gate");
+    let nodes = world.operator().get::<Vec<Shown>>("/api/v1/nodes").await.unwrap();
+    assert_eq!(nodes.iter().map(|node| node.id.as_str()).collect::<Vec<_>>(), ["gate"]);
+    assert!(return_with(&world, &other, &other.identity.key).await.is_err());
 }
 
 /// Connects until the fleet says that the certificate has expired.

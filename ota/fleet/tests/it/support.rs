@@ -235,10 +235,14 @@ impl Stream {
         }
     }
 
+    /// The next desired state; what an operator decides comes between.
     pub(crate) async fn desired(&mut self) -> Desired {
-        match self.next().await {
-            Some(FromFleet::Desired(desired)) => desired,
-            other => panic!("not a desired state: {other:?}"),
+        loop {
+            match self.next().await {
+                Some(FromFleet::Desired(desired)) => return desired,
+                Some(FromFleet::Standing { .. }) => {}
+                other => panic!("not a desired state: {other:?}"),
+            }
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use sedge_provisioning::node_file;
 use std::os::unix::fs::MetadataExt as _;
 use tempfile::TempDir;
 
@@ -24,7 +25,7 @@ impl Place {
         let partition = BootPartition::new(self.boot.path(), Path::new("/nowhere"));
         let over = self.run.path().join("settings.toml");
         let took = take(&partition, &self.run.path().join("image.toml"), &over);
-        let fault = fs::read_to_string(self.boot.path().join(FAULT_FILE)).ok();
+        let fault = fs::read_to_string(self.boot.path().join(FILE.fault)).ok();
         assert_eq!(took.err().map(|error| error.to_string()), fault, "who reads the log knows as much as who reads the card");
         (fs::read_to_string(over).ok(), fault)
     }
@@ -46,7 +47,7 @@ fn a_good_file_is_taken_and_one_that_is_gone_leaves_nothing() {
     place.put(format!("\u{feff}{GOOD}"));
     for _ in 0..2 {
         assert_eq!(place.boot(), (Some(GOOD.to_owned()), None));
-        assert_eq!(place.names(), [LAST_GOOD, NODE_FILE]);
+        assert_eq!(place.names(), [FILE.last_good, NODE_FILE]);
     }
     assert_eq!(fs::metadata(place.run.path().join("settings.toml")).unwrap().mode() & 0o777, 0o640, "there are passwords in it");
     fs::remove_file(place.boot.path().join(NODE_FILE)).unwrap();
@@ -69,29 +70,29 @@ fn a_bad_file_changes_nothing_and_every_fault_is_listed_with_its_line() {
         assert!(fault.contains(part), "{part}: {fault}");
     }
     place.put(GOOD);
-    assert_eq!((place.boot(), place.names()), ((Some(GOOD.to_owned()), None), vec![LAST_GOOD.to_owned(), NODE_FILE.to_owned()]));
+    assert_eq!((place.boot(), place.names()), ((Some(GOOD.to_owned()), None), vec![FILE.last_good.to_owned(), NODE_FILE.to_owned()]));
     for bad in [&b"[mqtt\n"[..], &[0xff, 0xfe], &[b' '; 70_000]] {
         place.put(bad);
         for _ in 0..2 {
             let (over, fault) = place.boot();
             assert_eq!(over.as_deref(), Some(GOOD));
-            assert!(fault.unwrap().contains(LAST_GOOD));
+            assert!(fault.unwrap().contains(FILE.last_good));
         }
     }
     // One that this version does not take any more is not laid over, and stays for another version.
-    fs::write(place.boot.path().join(LAST_GOOD), "former = 1\n").unwrap();
+    fs::write(place.boot.path().join(FILE.last_good), "former = 1\n").unwrap();
     let (over, fault) = place.boot();
     assert!(over.is_none() && fault.unwrap().contains("the settings of the image"));
-    assert!(place.names().contains(&LAST_GOOD.to_owned()));
+    assert!(place.names().contains(&FILE.last_good.to_owned()));
 }
 
 #[test]
 fn a_cut_while_it_is_noted_is_made_good_at_the_next_boot() {
     let place = Place::new();
     place.put(GOOD);
-    fs::write(place.boot.path().join(format!("{LAST_GOOD}.new")), "[mq").unwrap();
+    fs::write(place.boot.path().join(format!("{}.new", FILE.last_good)), "[mq").unwrap();
     assert_eq!(place.boot(), (Some(GOOD.to_owned()), None));
-    assert_eq!(place.names(), [LAST_GOOD, NODE_FILE]);
+    assert_eq!(place.names(), [FILE.last_good, NODE_FILE]);
 }
 
 #[test]

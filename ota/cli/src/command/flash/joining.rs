@@ -2,27 +2,29 @@
 
 use crate::arguments::Context;
 use crate::client::Client;
-use crate::connection::leads_home;
+use crate::command::claim::{home_note, labels_of};
 use crate::text;
 use anyhow::Context as _;
 use clap::Args;
-use sedge_protocol::api::{CreatedClaim, NewClaim, Status};
+use sedge_protocol::api::{CreatedClaim, NewClaim, Node, Status};
 use sedge_protocol::label::Label;
 use sedge_protocol::schedule::Interval;
-use sedge_protocol::{Digest, Labels, NodeId};
+use sedge_protocol::{Digest, NodeId};
 use sedge_provisioning::claim_file::{Address, Host, Interface, Network};
 use sedge_provisioning::ssh_key::SshKeyError;
 use sedge_provisioning::{ClaimFile, SshKey};
 use serde::Serialize;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use ureq::http::Method;
 
 /// How long a new claim is good for: boards are flashed days before they are switched on.
 const CLAIM_S: u64 = 7 * 24 * 3600;
-/// Longest token that is taken.
-const TOKEN_BYTES_MAX: usize = 256;
+/// Hexadecimal digits of a token.
+const TOKEN_DIGITS: usize = 64;
+/// Longest file with a public key that is read, bytes.
+const KEY_FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// What goes into `claim.toml`.
 #[derive(Debug, Clone, Args)]
@@ -115,7 +117,7 @@ impl std::fmt::Debug for Made {
 impl Joining {
     /// Looks whether everything is there that a claim takes; none is wanted with `--no-claim`.
     pub(super) fn prepare(&self, context: &Context) -> anyhow::Result<Option<Claims>> {
-        let labels = self.labels()?;
+        let labels = labels_of(&self.label)?;
         if let Some(token) = &self.right.claim {
             let (url, ca_pin) = context.connection.address()?;
             let mut file = self.file(url, ca_pin, token.clone());
@@ -130,16 +132,11 @@ impl Joining {
         text_of(&self.file("https://fleet".to_owned(), Digest::of(b""), "claim".to_owned()))?;
         let client = context.connection.client()?;
         let _status: Status = client.get("/api/v1/status")?;
+        if let Some(node) = &self.replaces {
+            let _known: Node = client.get(&format!("/api/v1/nodes/{node}"))?;
+        }
         let ttl_s = self.ttl.map_or(CLAIM_S, |ttl| ttl.as_ms().div_ceil(1000));
         Ok(Some(Claims::New(Box::new(client), NewClaim { uses: 1, ttl_s, labels, approval: false, replaces: self.replaces.clone() })))
-    }
-
-    fn labels(&self) -> anyhow::Result<Labels> {
-        let mut labels = Labels::default();
-        for Label { key, value } in &self.label {
-            labels.insert(key, value)?;
-        }
-        Ok(labels)
     }
 
     fn file(&self, url: String, ca_pin: Digest, claim: String) -> ClaimFile {
@@ -200,12 +197,7 @@ impl Made {
         if let (Some(claim), Some(expires_ms)) = (&self.claim, self.claim_expires_ms) {
             notes.push(format!("its claim {claim} is good for one box and ends {}", text::until(text::now_ms(), expires_ms)));
         }
-        if leads_home(&self.fleet) {
-            notes.push(format!(
-                "it looks for the fleet at {}, which a box takes for itself: see `names` of the fleet's configuration",
-                self.fleet
-            ));
-        }
+        notes.extend(home_note(&self.fleet));
         if self.debug_login {
             notes.push("whoever has the key of --debug-login can sign in: for the bench, not for the field".to_owned());
         }
@@ -222,10 +214,13 @@ fn text_of(file: &ClaimFile) -> anyhow::Result<String> {
 }
 
 fn token(text: &str) -> Result<String, String> {
-    if (1..=TOKEN_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if text.len() == TOKEN_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(text.to_owned());
     }
-    Err(format!("a claim has 1 to {TOKEN_BYTES_MAX} letters and digits; `sedge claim create` prints one"))
+    Err(format!(
+        "the token of a claim has {TOKEN_DIGITS} digits 0 to f, this one has {}; `sedge claim create` prints one",
+        text.chars().count()
+    ))
 }
 
 /// A key as it stands, or the file that holds one.
@@ -234,7 +229,9 @@ fn public_key(text: &str) -> Result<SshKey, String> {
         Ok(key) => return Ok(key),
         Err(fault) => fault,
     };
-    match fs::read_to_string(text) {
+    let mut content = String::new();
+    let read = File::open(text).and_then(|file| file.take(KEY_FILE_BYTES_MAX).read_to_string(&mut content));
+    match read.map(|_| content) {
         Ok(content) => content.parse().map_err(|fault: SshKeyError| format!("{text}: {fault}")),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound && matches!(fault, SshKeyError::Kind(_)) => {
             Err(format!("{fault}; and there is no file of that name"))
@@ -247,6 +244,7 @@ fn public_key(text: &str) -> Result<SshKey, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@desk";
 
@@ -275,6 +273,9 @@ mod tests {
         assert!(!format!("{:?}", Claims::Given(Box::new(file))).contains("secret"));
         let right = Right { new_claim: false, claim: Some("secret".to_owned()), no_claim: false };
         assert!(!format!("{right:?}").contains("secret"));
-        assert!(token("").is_err() && token("two words").is_err() && token(&"a".repeat(257)).is_err() && token("a1").is_ok());
+        for wrong in [String::new(), "two words".to_owned(), "a".repeat(63), "a".repeat(65), "g".repeat(64)] {
+            assert!(token(&wrong).is_err(), "{wrong}");
+        }
+        assert!(token(&"0F".repeat(32)).is_ok());
     }
 }

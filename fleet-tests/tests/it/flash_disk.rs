@@ -113,6 +113,13 @@ fn a_disk_that_is_used_or_unfit_is_refused() -> Result<()> {
         Ok(())
     };
     refused(&disk, &["--size", "4GiB"], 64, "leave --size away")?;
+    // Nor is the file behind it replaced, under the feet of whoever uses the disk.
+    let device = Path::new(&disk.path).file_name().context("a device has a name")?.to_owned();
+    let behind = fs::read_to_string(Path::new("/sys/class/block").join(&device).join("loop/backing_file"))?;
+    let image = packed.to_str().context("a path of letters")?;
+    let told = sedge(None, &["flash", image, "--to", behind.trim_end(), "--yes", "--no-claim"])?;
+    let said = format!("is the disk behind /dev/{}", device.display());
+    anyhow::ensure!(told.code == Some(1) && told.stderr.contains(&said), "{}", told.stderr);
     {
         let exclusive = i32::try_from(rustix::fs::OFlags::EXCL.bits())?;
         let _held = OpenOptions::new().read(true).custom_flags(exclusive).open(&disk.path)?;

@@ -41,6 +41,8 @@ use sedge_protocol::local::FleetLink;
 use sedge_runtime::{Assets, Egress, Engine, EngineConfig, Host, Machine};
 use sedge_store::{Blobs, Files, Pending, Recovery, Store, StoreConfig};
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -84,7 +86,11 @@ struct Ports {
 }
 
 async fn serve(config: Config, executors: Executors) -> Result<(), StartError> {
-    std::fs::create_dir_all(&config.data_dir)
+    // What functions keep is nobody else's.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
         .map_err(|error| StartError::Config(vec![format!("{}: data_dir {}: {error}", config.file.display(), config.data_dir.display())]))?;
     let (handle, inbox) = bus::inbox();
     let (fan_out, messages) = bus::fan_out();

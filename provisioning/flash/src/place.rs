@@ -39,6 +39,14 @@ pub enum PlaceError {
         #[source]
         refusal: Refusal,
     },
+    /// A file that is used as a disk.
+    #[error("{} is the disk behind /dev/{device}", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// The device.
+        device: String,
+    },
     /// The size of a disk is what it is.
     #[error("{} is a disk, and has the size that it has", path.display())]
     Fixed {
@@ -100,6 +108,7 @@ impl PlaceError {
             Self::Look { .. } | Self::Kind { .. } | Self::Swapped { .. } => {
                 "name a disk, as `lsblk` lists them, or a file in a directory that exists".to_owned()
             }
+            Self::InUse { device, .. } => format!("take it off, `losetup --detach /dev/{device}`, or name another file"),
             Self::Fixed { .. } => "leave --size away; the data partition takes what the image leaves".to_owned(),
             Self::Size { needed, .. } => format!("ask for more than {needed}, or leave --size away"),
             Self::Length { .. } => "ask for a smaller --size, or name a file on another file system".to_owned(),
@@ -120,6 +129,7 @@ impl PlaceError {
             Self::Look { .. }
             | Self::Refused { .. }
             | Self::Room { .. }
+            | Self::InUse { .. }
             | Self::Length { .. }
             | Self::Open { .. }
             | Self::Swapped { .. } => false,
@@ -160,7 +170,10 @@ pub fn look(path: &Path) -> Result<Place, PlaceError> {
         return Ok(Place::Disk { path: path.to_owned(), disk });
     }
     match fs::canonicalize(path) {
-        Ok(found) if found.is_file() => Ok(Place::File { path: found, exists: true }),
+        Ok(found) if found.is_file() => match loop_of(&found) {
+            Some(device) => Err(PlaceError::InUse { path: found, device }),
+            None => Ok(Place::File { path: found, exists: true }),
+        },
         Ok(_) => Err(PlaceError::Kind { path: path.to_owned() }),
         // A link that leads nowhere cannot be given to a file in the end.
         Err(_) if path.file_name().is_none() || path.starts_with("/dev") || path.is_symlink() => {
@@ -171,6 +184,14 @@ pub fn look(path: &Path) -> Result<Place, PlaceError> {
             Ok(Place::File { path: path.to_owned(), exists: false })
         }
     }
+}
+
+/// The loop device that a file is the disk of, if one is. A file that takes its place would not be seen by who uses that.
+fn loop_of(file: &Path) -> Option<String> {
+    let devices = fs::read_dir("/sys/class/block").ok()?.flatten();
+    let behind = |device: &fs::DirEntry| fs::read_to_string(device.path().join("loop/backing_file")).ok();
+    let device = devices.into_iter().find(|device| behind(device).is_some_and(|path| Path::new(path.trim_end_matches('\n')) == file))?;
+    Some(device.file_name().to_string_lossy().into_owned())
 }
 
 impl Place {

@@ -16,6 +16,7 @@ use crate::gate::Gate;
 use crate::session::Link;
 use crate::vault::Credentials;
 use anyhow::{Context as _, ensure};
+use sedge_bundle::{Head, Unproven};
 use sedge_protocol::FunctionName;
 use sedge_protocol::image::{ImageAssignment, ImageVersion, OsPhase, OsReport, Restart};
 use sedge_protocol::local::FleetLink;
@@ -237,6 +238,13 @@ impl Updater {
         };
         let mut bundle = BundleFetch::new(connection, image, self.parts.rate);
         let head = bundle.head().await?;
+        // The keeper judges it; who is told one version and given another would fetch for ever.
+        if let Ok(Unproven(manifest)) = Head::parse(&head).and_then(|head| head.unproven())
+            && manifest.version != image.version
+        {
+            self.refuse(image, format!("the fleet's bundle for it is one of {}", manifest.version));
+            return Ok(Duration::ZERO);
+        }
         let phase = |bytes, total| OsPhase::Fetching { version: image.version.clone(), bytes, total };
         self.tell(OsReport { phase: phase(0, 0), ..report.clone() });
         match self.keeper.stage(head.clone(), image.rollout).await? {
